@@ -1,0 +1,22 @@
+"""What every test may ask for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Tiny checkpoints with inputs and outputs, written by torch and diffusers (tests/reference/make.py)."""
+    return Path(__file__).parent / "reference"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real public files (Hub configs, manifests, data sets), where a folder of them stands beside the project."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("FDIFF_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("the folder of real public files is absent; set FDIFF_SHARED_DATA to it")
+    return folder
