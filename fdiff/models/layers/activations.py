@@ -1,0 +1,59 @@
+"""Activation functions by the names that config.json files use."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Activation = Callable[[jax.Array], jax.Array]
+
+
+def mish(x: jax.Array) -> jax.Array:
+    """x tanh(log(1 + e^x)) (Misra 2019)."""
+    return x * jnp.tanh(jax.nn.softplus(x))
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x Phi(x), by the error function (Hendrycks and Gimpel 2016)."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def gelu_tanh(x: jax.Array) -> jax.Array:
+    """The tanh approximation of `gelu`."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """x sigmoid(1.702 x), the approximation of `gelu` in CLIP."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def activation(name: str) -> Activation:
+    """Return the activation function of that name; ValueError for a name that no checkpoint uses."""
+    functions: dict[str, Activation] = {
+        "silu": jax.nn.silu,
+        "swish": jax.nn.silu,
+        "mish": mish,
+        "relu": jax.nn.relu,
+        "gelu": gelu,
+        "gelu_new": gelu_tanh,
+        "gelu_pytorch_tanh": gelu_tanh,
+        "quick_gelu": quick_gelu,
+    }
+    if name.lower() not in functions:
+        raise ValueError(f"act_fn {name!r} is unknown; choose one of {', '.join(functions)}.")
+    return functions[name.lower()]
+
+
+class Dropout(nn.Module):
+    """Zero a share `rate` of the numbers, where `apply` is given rngs={"dropout": key}; else the identity."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if not self.rate or not self.has_rng("dropout"):
+            return x
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, x.shape)
+        return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)

@@ -1,0 +1,154 @@
+"""Softmax attention: the function that every model calls, and the Hub's `Attention` module."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fdiff.models.layers.activations import Dropout
+from fdiff.models.layers.linear import Linear
+from fdiff.models.layers.norm import GroupNorm, LayerNorm, RMSNorm, SpatialNorm
+
+CPU_QUERIES = 256  # so many queries at a time keep the scores of one head in a CPU's cache
+
+
+def attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None, scale: float | None = None
+) -> jax.Array:
+    """softmax(q k^T * scale + mask) v, for every head (Vaswani et al. 2017, eq. 1).
+
+    q (b, n, heads, d), k and v (b, m, heads, d) -> (b, n, heads, d). `mask` is broadcast to (b, heads, n, m):
+    booleans (True: look), or numbers added to the scores. `scale` is 1 / sqrt(d) if not given. The softmax
+    is float32. A CPU computes one head and one block of queries at a time, whose scores stay in cache.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return jax.lax.platform_dependent(
+        q,
+        k,
+        v,
+        mask,
+        cpu=functools.partial(_by_heads, scale=scale),
+        default=functools.partial(_at_once, scale=scale),
+    )
+
+
+def _at_once(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
+    if mask is not None:
+        shape = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
+        mask = jnp.broadcast_to(mask, shape)
+    boolean = mask is not None and mask.dtype == bool
+    return jax.nn.dot_product_attention(
+        q, k, v, bias=None if boolean else mask, mask=mask if boolean else None, scale=scale
+    )
+
+
+def _by_heads(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
+    batch, queries, heads, width = q.shape
+    block = min(queries, CPU_QUERIES)
+    blocks = -(-queries // block)
+    pad = blocks * block - queries
+
+    def heads_first(x: jax.Array) -> jax.Array:  # (b, n, heads, d) -> (b * heads, n, d)
+        return x.swapaxes(1, 2).reshape(batch * heads, x.shape[1], x.shape[-1])
+
+    rows = heads_first(jnp.pad(q * scale, ((0, 0), (0, pad), (0, 0), (0, 0)))).reshape(-1, block, width)
+    keys, values = heads_first(k), heads_first(v)
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (batch, heads, queries, k.shape[1]))
+        mask = jnp.pad(mask, ((0, 0), (0, 0), (0, pad), (0, 0))).reshape(-1, block, k.shape[1])
+
+    def one(i: jax.Array) -> jax.Array:
+        scores = jnp.dot(rows[i], keys[i // blocks].T, preferred_element_type=jnp.float32)
+        if mask is not None:
+            scores = jnp.where(mask[i], scores, -1e30) if mask.dtype == bool else scores + mask[i]
+        return jnp.dot(jax.nn.softmax(scores).astype(v.dtype), values[i // blocks])
+
+    out = jax.lax.map(one, jnp.arange(batch * heads * blocks))
+    return out.reshape(batch, heads, blocks * block, -1)[:, :, :queries].swapaxes(1, 2)
+
+
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+    """(b, n, heads * d) -> (b, n, heads, d)."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+
+
+def merge_heads(x: jax.Array) -> jax.Array:
+    """(b, n, heads, d) -> (b, n, heads * d)."""
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
+class Attention(nn.Module):
+    """Self- or cross-attention of x (b, n, c) or (b, h, w, c), with the Hub's names and options.
+
+    out = to_out.0(attention(to_q(x), to_k(context), to_v(context))), the context being x where none is given.
+    norm_num_groups normalizes x first; residual_connection adds the input; the sum is divided by
+    rescale_output_factor. `mask` is that of `attention`. `z` is the picture of a spatial norm.
+    """
+
+    heads: int = 8
+    dim_head: int = 64
+    bias: bool = False
+    out_bias: bool = True
+    out_dim: int | None = None
+    dropout: float = 0.0
+    eps: float = 1e-5
+    norm_num_groups: int | None = None
+    spatial_norm: bool = False
+    cross_attention_norm: str | None = None
+    cross_attention_norm_num_groups: int = 32
+    qk_norm: str | None = None
+    rescale_output_factor: float = 1.0
+    residual_connection: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        context: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        z: jax.Array | None = None,
+    ) -> jax.Array:
+        residual = x
+        if self.spatial_norm:
+            x = SpatialNorm(name="spatial_norm")(x, z)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        if self.norm_num_groups is not None:
+            x = GroupNorm(self.norm_num_groups, self.eps, name="group_norm")(x)
+        if context is None:
+            context = x
+        elif self.cross_attention_norm is not None:
+            context = self.norm_context(context)
+
+        inner = self.heads * self.dim_head
+        q = split_heads(Linear(inner, self.bias, name="to_q")(x), self.heads)
+        k = split_heads(Linear(inner, self.bias, name="to_k")(context), self.heads)
+        v = split_heads(Linear(inner, self.bias, name="to_v")(context), self.heads)
+        if self.qk_norm is not None:
+            q, k = self.norm_heads(q, "norm_q"), self.norm_heads(k, "norm_k")
+        x = merge_heads(attention(q, k, v, mask))
+
+        x = Linear(self.out_dim or residual.shape[-1], self.out_bias, name="to_out.0")(x)
+        x = Dropout(self.dropout, name="to_out.1")(x)
+        x = x.reshape(*residual.shape[:-1], x.shape[-1])
+        if self.residual_connection:
+            x += residual
+        return x if self.rescale_output_factor == 1 else x / self.rescale_output_factor
+
+    def norm_context(self, context: jax.Array) -> jax.Array:
+        """Normalize what is attended to."""
+        if self.cross_attention_norm == "layer_norm":
+            return LayerNorm(name="norm_cross")(context)
+        if self.cross_attention_norm == "group_norm":
+            return GroupNorm(self.cross_attention_norm_num_groups, name="norm_cross")(context)
+        raise ValueError(
+            f"cross_attention_norm {self.cross_attention_norm!r} is unknown; choose layer_norm or group_norm."
+        )
+
+    def norm_heads(self, x: jax.Array, name: str) -> jax.Array:
+        """Normalize queries or keys, each head by itself."""
+        if self.qk_norm == "layer_norm":
+            return LayerNorm(self.eps, name=name)(x)
+        if self.qk_norm == "rms_norm":
+            return RMSNorm(self.eps, name=name)(x)
+        raise ValueError(f"qk_norm {self.qk_norm!r} is unknown; choose layer_norm or rms_norm.")

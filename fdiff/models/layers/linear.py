@@ -1,0 +1,75 @@
+"""Linear maps: matrices, convolutions and tables. Inputs are cast to the dtype of the parameters."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Padding = int | tuple[tuple[int, int], tuple[int, int]]
+
+# What torch draws for a new layer: uniform with a standard deviation of 1 / sqrt(3 fan_in).
+uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Linear(nn.Module):
+    """x @ kernel + bias: (..., in) -> (..., features)."""
+
+    features: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", uniform, (x.shape[-1], self.features))
+        x = jnp.dot(x.astype(kernel.dtype), kernel)
+        if self.use_bias:
+            x += self.param("bias", nn.initializers.zeros, (self.features,))
+        return x
+
+
+class Conv(nn.Module):
+    """Two-dimensional convolution: (b, h, w, in) -> (b, h', w', features).
+
+    `padding` is a number of zeros for every side, or ((top, bottom), (left, right)).
+    """
+
+    features: int
+    kernel_size: int | tuple[int, int] = 3
+    stride: int = 1
+    padding: Padding = 1
+    use_bias: bool = True
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size = self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,) * 2
+        kernel = self.param("kernel", uniform, (*size, x.shape[-1] // self.groups, self.features))
+        x = convolve(x.astype(kernel.dtype), kernel, self.stride, self.padding, self.groups)
+        if self.use_bias:
+            x += self.param("bias", nn.initializers.zeros, (self.features,))
+        return x
+
+
+class Embed(nn.Module):
+    """A row of a table for each integer: (...) -> (..., features)."""
+
+    num_embeddings: int
+    features: int
+
+    @nn.compact
+    def __call__(self, indices: jax.Array) -> jax.Array:
+        table = self.param("embedding", nn.initializers.normal(1.0), (self.num_embeddings, self.features))
+        return jnp.take(table, indices, axis=0)
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 0, groups: int = 1
+) -> jax.Array:
+    """Convolution of x (b, h, w, in) with kernel (h, w, in / groups, out)."""
+    pads = ((padding, padding),) * 2 if isinstance(padding, int) else padding
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )

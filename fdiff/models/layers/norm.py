@@ -1,0 +1,96 @@
+"""Normalization. Statistics are float32 whatever the input; the result has the input's dtype."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fdiff.models.layers.linear import Conv, Linear
+
+
+def normalize_groups(x: jax.Array, groups: int, eps: float, scale: jax.Array, shift: jax.Array) -> jax.Array:
+    """Group normalization (Wu and He 2018): (x - mean) / sqrt(variance + eps) * scale + shift.
+
+    x (b, ..., c): mean and variance are over all positions and the channels of a group; scale and shift are
+    (c,) or (b, c).
+    """
+    batch, channels = x.shape[0], x.shape[-1]
+    wide = x.astype(jnp.float32).reshape(batch, -1, groups, channels // groups)
+    mean = wide.mean((1, 3), keepdims=True)
+    variance = jnp.square(wide - mean).mean((1, 3), keepdims=True)
+    # One multiplication and one addition an element: x * slope + offset, both (b, c).
+    scale = scale.astype(jnp.float32).reshape(-1, 1, groups, channels // groups)
+    shift = shift.astype(jnp.float32).reshape(-1, 1, groups, channels // groups)
+    slope = scale * jax.lax.rsqrt(variance + eps)
+    y = wide * slope + (shift - mean * slope)
+    return y.reshape(x.shape).astype(x.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Group normalization with a learned scale and bias: (b, ..., c) -> (b, ..., c)."""
+
+    num_groups: int
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return normalize_groups(x, self.num_groups, self.eps, scale, bias)
+
+
+class AdaGroupNorm(nn.Module):
+    """Group normalization whose scale and shift are linear in an embedding (b, d)."""
+
+    num_groups: int
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
+        scale, shift = jnp.split(Linear(2 * x.shape[-1], name="linear")(embedding), 2, axis=-1)
+        return normalize_groups(x, self.num_groups, self.eps, 1 + scale.astype(jnp.float32), shift)
+
+
+class SpatialNorm(nn.Module):
+    """Group normalization whose scale and shift are linear in a picture z (Zheng et al. 2022)."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, z: jax.Array) -> jax.Array:
+        z = jax.image.resize(z, (*z.shape[:1], *x.shape[1:3], z.shape[-1]), "nearest")
+        scale = Conv(x.shape[-1], 1, padding=0, name="conv_y")(z)
+        shift = Conv(x.shape[-1], 1, padding=0, name="conv_b")(z)
+        return GroupNorm(32, 1e-6, name="norm_layer")(x) * scale + shift
+
+
+class LayerNorm(nn.Module):
+    """Layer normalization (Ba et al. 2016) over the last axis, with a scale and a bias where `affine`."""
+
+    eps: float = 1e-5
+    affine: bool = True
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.float32)
+        mean = wide.mean(-1, keepdims=True)
+        wide -= mean
+        y = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.eps)
+        if self.affine:
+            y *= self.param("scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
+            if self.use_bias:
+                y += self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
+        return y.astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) over the last axis, with a scale where `affine` (Zhang and Sennrich 2019)."""
+
+    eps: float = 1e-6
+    affine: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.float32)
+        y = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.eps)
+        if self.affine:
+            y *= self.param("scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
+        return y.astype(x.dtype)
