@@ -1,0 +1,83 @@
+"""The one base of every Hub model: config.json in, module and parameters out, and back."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import flax.linen as nn
+import jax
+
+
+class Model(nn.Module):
+    """A Linen module whose fields are the keys of the Hub's config.json, with the Hub's defaults.
+
+    A subclass declares its fields, `example_inputs` and `__call__`; everything else is here. Its parameters
+    are a plain tree that the caller keeps:
+
+        model, params = UNet2DModel.from_pretrained("google/ddpm-cat-256")
+        residual = model.apply({"params": params}, noisy, t)
+    """
+
+    # What the Hub calls the weights file, without its extension: transformers' models say "model".
+    weights_name: ClassVar[str] = "diffusion_pytorch_model"
+    # transformers' model_type. Its config.json names the class under "architectures", and holds many keys
+    # that no model reads, so unknown ones are passed over where this is set.
+    model_type: ClassVar[str | None] = None
+    # Keys of old config.json files that nothing reads any more.
+    ignored_keys: ClassVar[tuple[str, ...]] = ()
+
+    def example_inputs(self) -> tuple[Any, ...]:
+        """The smallest legal arguments of `__call__`, NumPy arrays: what `shapes` and `init_params` trace."""
+        raise NotImplementedError(f"{type(self).__name__} must define example_inputs().")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, file: str | os.PathLike[str] = "config.json") -> Self:
+        """The module that a config.json describes: lists become tuples, keys starting with "_" are left out.
+
+        `file` is what the errors name. Raises ValueError for the config of another class and for a key that
+        is not a field.
+        """
+        found = config.get("_class_name", cls.__name__)
+        if found != cls.__name__:
+            raise ValueError(f"{file} describes a {found}, not a {cls.__name__}; load it with fdiff.{found}.")
+        fields = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
+        given = {key: value for key, value in config.items() if not key.startswith("_")}
+        unknown = sorted(given.keys() - fields - set(cls.ignored_keys))
+        if unknown and cls.model_type is None:
+            raise ValueError(
+                f"{file} sets {unknown[0]!r}, which {cls.__name__} does not know; correct or remove it."
+            )
+        return cls(**{key: _frozen(value) for key, value in given.items() if key in fields})
+
+    def config(self) -> dict[str, Any]:
+        """The config.json of this module, whole: what `from_config` reads."""
+        fields = [field.name for field in dataclasses.fields(self) if field.name not in ("parent", "name")]
+        values = {name: _plain(getattr(self, name)) for name in sorted(fields)}
+        if self.model_type is None:
+            return {"_class_name": type(self).__name__, **values}
+        return {"architectures": [type(self).__name__], "model_type": self.model_type, **values}
+
+    def shapes(self) -> dict[str, Any]:
+        """The parameter tree as jax.ShapeDtypeStruct leaves, without allocating or computing anything."""
+        return jax.eval_shape(lambda: self.init(jax.random.key(0), *self.example_inputs())["params"])
+
+    def init_params(self, key: jax.Array) -> dict[str, Any]:
+        """Fresh float32 parameters, drawn with `key`."""
+        return jax.jit(lambda key: self.init(key, *self.example_inputs())["params"])(key)
+
+
+def _frozen(value: Any) -> Any:
+    """JSON's lists as tuples, at every depth, so that modules hash and compare."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_frozen(item) for item in value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON has it."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
