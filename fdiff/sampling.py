@@ -1,0 +1,216 @@
+"""Run a plan: `init` and `step` by hand, `sample` as one compiled scan, `steps` as a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdiff.plan import Plan
+
+Network = Callable[[jax.Array, jax.Array], jax.Array]
+
+jax.tree_util.register_dataclass(
+    Plan,
+    data_fields=list(Plan.__dataclass_fields__),
+    meta_fields=[],
+)
+
+
+class State(NamedTuple):
+    """What a sampler carries: slots (K, *x.shape), float32, of which slot 0 is x; index, the next row."""
+
+    slots: jax.Array
+    index: jax.Array
+
+    @property
+    def x(self) -> jax.Array:
+        """The sample."""
+        return self.slots[0]
+
+
+def init(plan: Plan, x: jax.Array) -> State:
+    """The state before the first row: x (of standard deviation `plan.start`) and empty memory."""
+    x = jnp.asarray(x, jnp.float32)
+    slots = jnp.zeros((plan.slots, *x.shape), jnp.float32).at[0].set(x)
+    return State(slots, jnp.int32(0))
+
+
+def predict(row: Plan, x: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What the network says about x: (x0, eps), both shaped like x, with x0 clipped as the row asks.
+
+    x0 = clip(x0_of[0] x + x0_of[1] out), eps = eps_of[0] x + eps_of[1] out. Where `out` has twice the channels
+    of x, its first half is the prediction.
+    """
+    out = _halves(out, x)[0].astype(jnp.float32)
+    x0 = row.x0_of[0] * x + row.x0_of[1] * out
+    eps = row.eps_of[0] * x + row.eps_of[1] * out
+    return _clip(x0, row.clip), eps
+
+
+def step(row: Plan, state: State, out: jax.Array, noise: jax.Array | float = 0.0) -> State:
+    """One row of the table: state = carry @ state + from_x0 * x0 + from_eps * eps + from_noise * noise.
+
+    Args:
+        row: `plan[i]`.
+        state: from `init` or the step before.
+        out: what the network made of (c_in * x, t).
+        noise: standard normal, shaped like x; only stochastic rows use it.
+    """
+    x = state.x
+    x0, eps = predict(row, x, out)
+    variance = _halves(out, x)[1]
+    if variance is not None:
+        variance = variance.astype(jnp.float32)
+        a, b, c = row.variance_of
+        noise = noise * jnp.sqrt(jnp.exp(a + b * variance) + c * variance)
+    return State(_combine(row, state.slots, x0, eps, noise), state.index + 1)
+
+
+def sample(
+    network: Network,
+    plan: Plan,
+    x: jax.Array,
+    key: jax.Array | None = None,
+    *,
+    noise: jax.Array | None = None,
+) -> jax.Array:
+    """Run a whole plan as one `lax.scan` and return the last x, shaped like the first.
+
+    Compiled once for each network function, shape, number of rows and number of slots: other schedulers, step
+    counts (see `Plan.pad`), guidance scales and parameters are data. Differentiable, also in the plan.
+
+    Args:
+        network: (x, t) -> out. A `jax.tree_util.Partial(function, params, ...)` makes its parameters arguments
+            of the compiled program; a plain function is compiled anew for each function object.
+        plan: from a scheduler's `plan`, or `tabulate`.
+        x: (b, ...) the first sample, of standard deviation `plan.start`.
+        key: a JAX key for stochastic plans; or (b,) keys, one for each sample of the batch.
+        noise: (n, *x.shape) standard normal draws in place of the key.
+
+    Raises ValueError where the plan is stochastic and neither key nor noise is given.
+    """
+    _needs_noise(plan, key, noise)
+    return _sample(_partial(network), plan, jnp.asarray(x), key, noise)
+
+
+def steps(
+    network: Network,
+    plan: Plan,
+    x: jax.Array,
+    key: jax.Array | None = None,
+    *,
+    noise: jax.Array | None = None,
+) -> Iterator[tuple[State, jax.Array]]:
+    """The same run as `sample`, as a generator of (state, x0) after each row: for bars, previews, early stops.
+
+        for state, x0 in tqdm(steps(network, plan, x, key), total=len(plan)): ...
+
+    Arguments and errors are those of `sample`.
+    """
+    _needs_noise(plan, key, noise)
+    network, state = _partial(network), init(plan, x)
+    for i in range(len(plan)):
+        given = None if noise is None else noise[i]
+        state, x0 = _advance(network, plan[i], state, key, given)
+        yield state, x0
+
+
+@partial(jax.jit, inline=True)
+def _sample(network: Network, plan: Plan, x: jax.Array, key: jax.Array | None, noise: jax.Array | None) -> jax.Array:
+    def body(state: State, inputs: tuple[Plan, jax.Array | None]) -> tuple[State, None]:
+        row, given = inputs
+        return _run(network, row, state, key, given)[0], None
+
+    return jax.lax.scan(body, init(plan, x), (plan, noise))[0].x
+
+
+@jax.jit
+def _advance(
+    network: Network, row: Plan, state: State, key: jax.Array | None, given: jax.Array | None
+) -> tuple[State, jax.Array]:
+    return _run(network, row, state, key, given)
+
+
+def _run(
+    network: Network, row: Plan, state: State, key: jax.Array | None, given: jax.Array | None
+) -> tuple[State, jax.Array]:
+    """One row with its network call and its noise; a row with c_in 0 calls nothing."""
+    x, noise = state.x, _noise(row, state, key, given)
+
+    def call(state: State) -> tuple[State, jax.Array]:
+        out = network(row.c_in * x, row.t)
+        return step(row, state, out, noise), predict(row, x, out)[0]
+
+    def skip(state: State) -> tuple[State, jax.Array]:
+        return State(_combine(row, state.slots, 0.0, 0.0, noise), state.index + 1), x
+
+    return jax.lax.cond(row.c_in != 0, call, skip, state)
+
+
+def _noise(row: Plan, state: State, key: jax.Array | None, given: jax.Array | None) -> jax.Array:
+    """Standard normal noise for this row; nothing is drawn where the row has no use for it."""
+    if given is not None:
+        return jnp.asarray(given, jnp.float32)
+    shape, wanted = state.x.shape, jnp.any(row.from_noise != 0)
+    if key is None:  # reached with a traced plan only: better not a number than a deterministic surprise
+        return jnp.where(wanted, jnp.full(shape, jnp.nan), 0.0)
+    draw = partial(jax.random.normal, dtype=jnp.float32)
+    if key.ndim == (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1):
+        def fresh() -> jax.Array:
+            return draw(jax.random.fold_in(key, state.index), shape)
+    else:
+        def fresh() -> jax.Array:
+            keys = jax.vmap(jax.random.fold_in, (0, None))(key, state.index)
+            return jax.vmap(lambda k: draw(k, shape[1:]))(keys)
+    return jax.lax.cond(wanted, fresh, lambda: jnp.zeros(shape, jnp.float32))
+
+
+def _combine(
+    row: Plan, slots: jax.Array, x0: jax.Array | float, eps: jax.Array | float, noise: jax.Array | float
+) -> jax.Array:
+    """carry @ slots + from_x0 x0 + from_eps eps + from_noise noise, elementwise so that no matrix unit rounds it."""
+    k = slots.shape[0]
+    return jnp.stack([
+        sum((row.carry[i, j] * slots[j] for j in range(k)), start=row.from_x0[i] * x0)
+        + row.from_eps[i] * eps + row.from_noise[i] * noise
+        for i in range(k)
+    ])
+
+
+def _clip(x0: jax.Array, clip: jax.Array) -> jax.Array:
+    limit, quantile = clip[0], clip[1]
+
+    def fixed(x0: jax.Array) -> jax.Array:
+        return jnp.clip(x0, -limit, limit)
+
+    def dynamic(x0: jax.Array) -> jax.Array:
+        size = jnp.quantile(jnp.abs(x0.reshape(x0.shape[0], -1)), quantile, axis=1)
+        size = jnp.clip(size, 1.0, limit).reshape(-1, *[1] * (x0.ndim - 1))
+        return jnp.clip(x0, -size, size) / size
+
+    return jax.lax.cond(quantile > 0, dynamic, fixed, x0) if x0.ndim else fixed(x0)
+
+
+def _halves(out: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """The prediction, and the predicted variance where `out` has twice the channels of x."""
+    if out.shape == x.shape:
+        return out, None
+    if out.shape != (*x.shape[:-1], 2 * x.shape[-1]):
+        raise ValueError(f"the network returned shape {out.shape} for a sample of shape {x.shape}")
+    prediction, variance = jnp.split(out, 2, axis=-1)
+    return prediction, variance
+
+
+def _partial(network: Network) -> Network:
+    return network if isinstance(network, jax.tree_util.Partial) else jax.tree_util.Partial(network)
+
+
+def _needs_noise(plan: Plan, key: jax.Array | None, noise: jax.Array | None) -> None:
+    concrete = not isinstance(plan.from_noise, jax.core.Tracer)
+    if key is None and noise is None and concrete and np.any(plan.from_noise):
+        raise ValueError("this plan draws noise: pass a key, as in sample(network, plan, x, jax.random.key(0))")

@@ -1,0 +1,248 @@
+"""The base of every scheduler: from scheduler_config.json to a plan, and the few things done by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdiff import hub, noise, plan, sampling, spacing
+from fdiff.plan import Grid, Pair, Plan
+
+FILE = "scheduler_config.json"
+
+
+class StepOutput(NamedTuple):
+    """What a step by hand gives: the less noisy sample, the prediction of x0, and the state to go on from."""
+
+    prev_sample: jax.Array
+    pred_original_sample: jax.Array
+    state: sampling.State
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """A frozen dataclass whose fields are the keys of scheduler_config.json; `plan` makes the table of a run.
+
+    `others` keeps the options that belong to other schedulers, so that from_config can hand them on.
+    """
+
+    others: tuple[tuple[str, Any], ...] = ()
+
+    def plan(self, num_inference_steps: int | None = None) -> Plan:
+        """The table of a run of that many steps; each scheduler documents further options."""
+        raise NotImplementedError
+
+    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
+        """(alpha, sigma), each shaped like t, of a sample noised to training timestep t: x = alpha x0 + sigma eps."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any] | str | Path | Scheduler, **options: Any) -> Self:
+        """This scheduler from a dict, a scheduler_config.json or another scheduler; `options` go before them.
+
+        Options of other schedulers are kept but do nothing here. Raises ValueError for one that no scheduler knows.
+        """
+        if isinstance(config, Scheduler):
+            config = config.to_config()
+        elif isinstance(config, str | Path):
+            config = hub.read_json(Path(config))
+        given = {k: v for k, v in {**config, **options}.items() if not k.startswith("_")}
+        given = {_RENAMED.get(k, k): _frozen(v) for k, v in given.items()}
+        if given.pop("predict_epsilon", True) is False:
+            given.setdefault("prediction_type", "sample")
+        fields = {f.name for f in dataclasses.fields(cls)} - {"others"}
+        unknown = set(given) - fields - _known_options()
+        if unknown:
+            raise ValueError(f"no scheduler has the option {sorted(unknown)[0]!r}; remove it from {FILE} or correct its name")
+        others = tuple(sorted((k, v) for k, v in given.items() if k not in fields))
+        return cls(others=others, **{k: v for k, v in given.items() if k in fields})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        subfolder: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """This scheduler from the scheduler_config.json of a Hub id or a folder (there, or in its `scheduler` folder)."""
+        config = hub.load_config(
+            source, FILE, subfolder=subfolder, fallback_subfolder="scheduler", revision=revision, cache_dir=cache_dir,
+            token=token, local_files_only=local_files_only,
+        )
+        return cls.from_config(config)
+
+    def to_config(self) -> dict[str, Any]:
+        """The dict that scheduler_config.json holds."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "others"}
+        return {"_class_name": type(self).__name__, **dict(self.others), **own}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write scheduler_config.json into the folder."""
+        hub.write_json(Path(folder) / FILE, self.to_config())
+
+    def push_to_hub(self, repo_id: str, *, token: str | None = None, private: bool = False) -> str:
+        """Upload scheduler_config.json to a Hub repository, made if need be; returns its address."""
+        return hub.push(self.save_pretrained, repo_id, token=token, private=private)
+
+    def step(
+        self,
+        model_output: jax.Array,
+        t: jax.Array | int | float,
+        sample: jax.Array | sampling.State,
+        key: jax.Array | None = None,
+        *,
+        num_inference_steps: int | None = None,
+        noise: jax.Array | None = None,
+    ) -> StepOutput:
+        """One step by hand, from timestep t to the next one of a run of num_inference_steps (default: all of them).
+
+        The network's input is `sample * row.c_in`, see Plan. Schedulers that remember earlier steps, or visit a
+        timestep twice, take the `state` of the step before in place of the sample.
+
+        Raises ValueError where t is not a timestep of the run, noise is needed and neither key nor noise is given,
+        or a state is needed.
+        """
+        table = _plan_of(self, num_inference_steps)
+        if isinstance(sample, sampling.State):
+            state, index = sample, sample.index
+        else:
+            index = _find(table, t, type(self).__name__)
+            state = sampling.init(table, sample)._replace(index=index)
+        row = table.map(lambda leaf: jnp.asarray(leaf)[index])
+        if noise is None and np.any(table.from_noise):
+            if key is None:
+                raise ValueError("this scheduler draws noise: pass a key or the noise to step")
+            noise = jax.random.normal(key, state.x.shape)
+        x0, _ = sampling.predict(row, state.x, model_output)
+        state = sampling.step(row, state, model_output, 0.0 if noise is None else noise)
+        return StepOutput(state.x, x0, state)
+
+    def add_noise(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
+        """x = alpha x0 + sigma noise at training timesteps t, a number or (b,)."""
+        alpha, sigma = (_like(level, x0) for level in self.levels(t))
+        return alpha * x0 + sigma * noise
+
+    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
+        """v = (alpha noise - sigma x0) / sqrt(alpha^2 + sigma^2) (Salimans & Ho 2022), the target of v_prediction."""
+        alpha, sigma = (_like(level, x0) for level in self.levels(t))
+        return (alpha * noise - sigma * x0) / jnp.sqrt(alpha**2 + sigma**2)
+
+
+_RENAMED = {"lower_order_finals": "lower_order_final"}
+_OLD = {"tensor_format", "predict_epsilon", "timestep_values", "timesteps"}
+
+
+def _known_options() -> set[str]:
+    """The options of all schedulers, and those of old versions that have no effect any more."""
+    return {f.name for cls in Scheduler.__subclasses__() for f in dataclasses.fields(cls)} | _OLD
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+@functools.lru_cache(maxsize=32)
+def _plan_of(scheduler: Scheduler, n: int | None) -> Plan:
+    return scheduler.plan(scheduler.num_train_timesteps if n is None else n)  # type: ignore[attr-defined]
+
+
+def _find(table: Plan, t: Any, name: str) -> jax.Array | int:
+    """The row at timestep t, which one must be able to enter without memory."""
+    repeated = len(np.unique(table.t)) < len(table)
+    if isinstance(t, jax.core.Tracer):
+        if table.slots > 1 or repeated:
+            raise ValueError(f"{name} remembers earlier steps: pass the state of the step before, or fdiff.init(plan, x), "
+                             "as the sample")
+        return jnp.argmin(jnp.abs(jnp.asarray(table.t) - t))
+    found = np.flatnonzero(np.abs(table.t - float(t)) < 1e-3)
+    if not len(found):
+        raise ValueError(f"{t} is not a timestep of this run of {name}; see plan.t")
+    if (table.slots > 1 or repeated) and found[0] > 0:
+        raise ValueError(f"{name} remembers earlier steps: pass the state of the step before as the sample")
+    return int(found[0])
+
+
+def _like(level: jax.Array, x: jax.Array) -> jax.Array:
+    level = jnp.asarray(level, x.dtype)
+    return level.reshape(level.shape + (1,) * (x.ndim - level.ndim)) if level.ndim else level
+
+
+class BetaSchedule(Protocol):
+    """The fields from which a variance-preserving scheduler knows its noise."""
+
+    num_train_timesteps: int
+    beta_start: float
+    beta_end: float
+    beta_schedule: str
+    trained_betas: tuple[float, ...] | None
+
+
+@functools.lru_cache(maxsize=64)
+def signal(scheduler: BetaSchedule) -> np.ndarray:
+    """alpha^2 (T,) at each training timestep, float64, with zero terminal SNR where the scheduler asks for it."""
+    betas = noise.betas(
+        scheduler.beta_schedule, scheduler.num_train_timesteps, scheduler.beta_start, scheduler.beta_end,
+        scheduler.trained_betas,
+    )
+    if getattr(scheduler, "rescale_betas_zero_snr", False):
+        betas = noise.zero_terminal_snr(betas)
+    return noise.alphas_cumprod(betas)
+
+
+def preserving_levels(scheduler: BetaSchedule, t: Any) -> tuple[jax.Array, jax.Array]:
+    """(alpha, sigma) at integer training timesteps t, alpha^2 + sigma^2 = 1."""
+    alpha2 = signal(scheduler)
+    t = jnp.asarray(t, jnp.int32)
+    return jnp.asarray(np.sqrt(alpha2), jnp.float32)[t], jnp.asarray(np.sqrt(1 - alpha2), jnp.float32)[t]
+
+
+def clipping(scheduler: Any) -> Pair:
+    """The plan's clip (limit, quantile) from thresholding, clip_sample and their numbers."""
+    if scheduler.thresholding:
+        return float(scheduler.sample_max_value), float(scheduler.dynamic_thresholding_ratio)
+    return (float(scheduler.clip_sample_range) if getattr(scheduler, "clip_sample", False) else np.inf), 0.0
+
+
+def first_step(n: int, strength: float) -> int:
+    """The step at which image-to-image of that strength begins: the last int(n * strength) of n steps are run.
+
+    Raises ValueError for a strength outside (0, 1] or one that leaves no step.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is {strength}; it must lie within [0, 1]")
+    kept = min(int(n * strength), n)
+    if kept == 0:
+        raise ValueError(f"strength {strength} leaves none of {n} steps; raise it above {1 / n:.3g}")
+    return n - kept
+
+
+def given_timesteps(timesteps: Sequence[float], num_train_timesteps: int) -> np.ndarray:
+    """A user's own timesteps, as float64. Raises ValueError unless they fall and lie in the trained range."""
+    t = np.asarray(timesteps, np.float64)
+    if t.ndim != 1 or not len(t):
+        raise ValueError("timesteps must be a list of one number or more")
+    if np.any(np.diff(t) >= 0):
+        raise ValueError("timesteps must fall from each to the next")
+    if t[0] >= num_train_timesteps or t[-1] < 0:
+        raise ValueError(f"timesteps must lie within 0 and {num_train_timesteps - 1}")
+    return t
+
+
+def one_of(**options: Any) -> str:
+    """The name of the one option that is given. Raises ValueError for none or several."""
+    names = [name for name, value in options.items() if value is not None]
+    if len(names) != 1:
+        raise ValueError(f"pass exactly one of {', '.join(options)}" + (f", not {' and '.join(names)}" if names else ""))
+    return names[0]

@@ -1,0 +1,63 @@
+"""Which noise levels a run visits: timesteps from high to low, or sigmas from high to low. NumPy, float64."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def timesteps(spacing: str, num_train_timesteps: int, n: int, *, offset: int = 0, fence: bool = False) -> np.ndarray:
+    """n timesteps (n,), high to low, unrounded where that matters to no one (Lin et al. 2023, table 2).
+
+    linspace covers 0 to the last one; leading counts up from `offset` in equal strides; trailing counts down from
+    the last one. With `fence`, n + 1 are laid and the lowest is left out, as the DPM-Solver family does.
+
+    Raises ValueError for another name or n outside 1..num_train_timesteps.
+    """
+    last = num_train_timesteps
+    check_steps(n, last)
+    if spacing == "linspace":
+        laid = np.linspace(0, last - 1, n + fence)
+    elif spacing == "leading":
+        laid = np.arange(n + fence) * (last // (n + fence)) + offset * 1.0
+    elif spacing == "trailing":
+        return np.round(np.arange(last, 0, -last / n))[:n] - 1
+    else:
+        raise ValueError(f"timestep_spacing is {spacing!r}; it can be leading, trailing or linspace")
+    return laid[::-1][:n]
+
+
+def check_steps(n: int, most: int | None = None) -> None:
+    """Raise ValueError unless n is a whole number from 1 to `most`."""
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"num_inference_steps is {n!r}; it must be a whole number of 1 or more")
+    if most is not None and n > most:
+        raise ValueError(f"num_inference_steps is {n}, more than the {most} timesteps the model was trained on; ask for fewer")
+
+
+def karras(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) -> np.ndarray:
+    """n sigmas, equally spaced in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
+    ramp = np.linspace(0, 1, n)
+    return (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+
+
+def exponential(sigma_min: float, sigma_max: float, n: int) -> np.ndarray:
+    """n sigmas, equally spaced in log sigma."""
+    return np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), n))
+
+
+def beta(sigma_min: float, sigma_max: float, n: int, a: float = 0.6, b: float = 0.6) -> np.ndarray:
+    """n sigmas at the quantiles of a beta distribution (Lee et al. 2024, "Beta Sampling is All You Need")."""
+    from scipy.special import betaincinv
+
+    return sigma_min + betaincinv(a, b, 1 - np.linspace(0, 1, n)) * (sigma_max - sigma_min)
+
+
+def shift_flow(sigmas: np.ndarray, shift: float) -> np.ndarray:
+    """Flow times moved towards noise: shift s / (1 + (shift - 1) s) (Esser et al. 2024, eq. 23)."""
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def interpolate_timesteps(sigmas: np.ndarray, train_sigmas: np.ndarray) -> np.ndarray:
+    """The fractional training timestep of each sigma, linear in log sigma; train_sigmas (T,) rise with t."""
+    logs = np.log(np.maximum(sigmas, 1e-10))
+    return np.interp(logs, np.log(train_sigmas), np.arange(len(train_sigmas)))

@@ -1,0 +1,75 @@
+"""Run a case with diffusers, and with fdiff, over the same starting sample, noise and network."""
+
+from typing import Any
+
+import numpy as np
+
+from tests.schedulers.cases import Case
+
+SHAPE = (2, 3, 3, 4)
+
+
+def network(x: np.ndarray, channels: int = 1) -> np.ndarray:
+    """A tame nonlinear network in NumPy, so that both sides call the very same one."""
+    mix = np.random.default_rng(3).normal(size=(SHAPE[-1], SHAPE[-1])) * 0.4
+    out = 0.8 * x + 0.2 * np.tanh(x @ mix)
+    return np.concatenate([out, np.tanh(x @ mix.T)], -1) if channels == 2 else out
+
+
+def draws(n: int) -> np.ndarray:
+    """Row 0 is the starting sample, the others are the noise of n network calls."""
+    return np.random.default_rng(7).normal(size=(n + 1, *SHAPE)).astype(np.float32)
+
+
+def run_diffusers(case: Case) -> dict[str, np.ndarray]:
+    """Timesteps, the starting deviation and the last sample by diffusers, channels second as it wants them."""
+    import importlib
+    import unittest.mock
+
+    import diffusers
+    import torch
+
+    def tensor(array: np.ndarray) -> Any:
+        return torch.tensor(np.moveaxis(array, -1, 1))
+
+    scheduler = getattr(diffusers, case.scheduler).from_config(dict(case.config))
+    options = dict(case.set_timesteps) if case.steps is None else {"num_inference_steps": case.steps, **case.set_timesteps}
+    scheduler.set_timesteps(**options)
+    timesteps = scheduler.timesteps.numpy().copy()
+    start, *noise = draws(len(timesteps))
+    deviation = float(getattr(scheduler, "init_noise_sigma", 1.0))
+    x = tensor(start) * deviation
+    module = importlib.import_module(type(scheduler).__module__)
+    for t, fresh in zip(scheduler.timesteps, noise, strict=True):
+        seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+        out = tensor(network(np.moveaxis(seen.numpy(), 1, -1).astype(np.float64), case.channels)).float()
+        drawn = unittest.mock.patch.object(module, "randn_tensor", lambda *a, f=fresh, **k: tensor(f), create=True)
+        with drawn:
+            x = scheduler.step(out, t, x, **case.step).prev_sample
+    return {"timesteps": timesteps, "start": np.float64(deviation), "x": np.moveaxis(x.numpy(), 1, -1)}
+
+
+def run_fdiff(case: Case) -> dict[str, np.ndarray]:
+    """The same by fdiff's table, row by row."""
+    import jax
+
+    import fdiff.schedulers
+    from fdiff import sampling
+
+    scheduler = getattr(fdiff.schedulers, case.scheduler).from_config(case.config)
+    plan = scheduler.plan(case.steps, **case.plan)
+    start, *noise = draws(len(plan))
+    state = sampling.init(plan, start * plan.start)
+    advance = jax.jit(sampling.step)
+    for i, fresh in enumerate(noise):
+        row = plan[i]
+        out = network(np.asarray(state.x, np.float64) * row.c_in, case.channels).astype(np.float32)
+        state = advance(row, state, out, fresh)
+    return {"timesteps": plan.t, "start": np.float64(plan.start), "x": np.asarray(state.x)}
+
+
+def assert_equal(case: Case, got: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    """Timesteps exactly (to float32), samples to 1e-5 of the largest value."""
+    np.testing.assert_allclose(got["timesteps"], wanted["timesteps"], rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(got["start"], wanted["start"], rtol=1e-5)
+    np.testing.assert_allclose(got["x"], wanted["x"], rtol=0, atol=1e-5 * np.abs(wanted["x"]).max())
