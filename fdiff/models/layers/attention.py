@@ -83,7 +83,7 @@ class Attention(nn.Module):
 
     out = to_out.0(attention(to_q(x), to_k(context), to_v(context))), the context being x where none is given.
     norm_num_groups normalizes x first; residual_connection adds the input; the sum is divided by
-    rescale_output_factor. `mask` is that of `attention`. `z` is the picture of a spatial norm.
+    rescale_output_factor. `mask` is that of `attention`. A picture `z` asks for a spatial norm by it.
     """
 
     heads: int = 8
@@ -94,7 +94,6 @@ class Attention(nn.Module):
     dropout: float = 0.0
     eps: float = 1e-5
     norm_num_groups: int | None = None
-    spatial_norm: bool = False
     cross_attention_norm: str | None = None
     cross_attention_norm_num_groups: int = 32
     qk_norm: str | None = None
@@ -110,7 +109,7 @@ class Attention(nn.Module):
         z: jax.Array | None = None,
     ) -> jax.Array:
         residual = x
-        if self.spatial_norm:
+        if z is not None:
             x = SpatialNorm(name="spatial_norm")(x, z)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         if self.norm_num_groups is not None:

@@ -78,11 +78,13 @@ class ResnetBlock2D(nn.Module):
 
     def norm(self, name: str, x: jax.Array, temb: jax.Array | None, groups: int) -> jax.Array:
         """Normalize, with temb where the option asks for it."""
+        if self.time_embedding_norm not in ("ada_group", "spatial"):
+            return GroupNorm(groups, self.eps, name=name)(x)
+        if temb is None:
+            raise ValueError(f"time_embedding_norm {self.time_embedding_norm!r} needs a time embedding.")
         if self.time_embedding_norm == "ada_group":
             return AdaGroupNorm(groups, self.eps, name=name)(x, temb)
-        if self.time_embedding_norm == "spatial":
-            return SpatialNorm(name=name)(x, temb)
-        return GroupNorm(groups, self.eps, name=name)(x)
+        return SpatialNorm(name=name)(x, temb)
 
     def project(self, temb: jax.Array, features: int) -> jax.Array:
         """(b, d) -> (b, 1, 1, features)."""
@@ -159,10 +161,7 @@ def fir_upsample(x: jax.Array) -> jax.Array:
     for axis in (1, 2):
         pads = [(0, 0, 0)] * 4
         pads[axis] = (2, 2, 1)  # one zero between neighbours, two before and after
-        spread = jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
-        length = 2 * x.shape[axis]
-        taps = [jax.lax.slice_in_dim(spread, i, i + length, axis=axis) for i in range(4)]
-        x = sum((2 * weight) * tap for weight, tap in zip(FIR, taps, strict=True))
+        x = 2 * fir(jax.lax.pad(x, jnp.zeros((), x.dtype), pads), axis, 1)
     return x
 
 
@@ -171,8 +170,12 @@ def fir_downsample(x: jax.Array) -> jax.Array:
     for axis in (1, 2):
         pads = [(0, 0)] * 4
         pads[axis] = (1, 1)
-        wide = jnp.pad(x, pads)
-        end = wide.shape[axis] - 3
-        taps = [jax.lax.slice_in_dim(wide, i, i + end, 2, axis) for i in range(4)]
-        x = sum(weight * tap for weight, tap in zip(FIR, taps, strict=True))
+        x = fir(jnp.pad(x, pads), axis, 2)
     return x
+
+
+def fir(x: jax.Array, axis: int, stride: int) -> jax.Array:
+    """Weighted sum of four neighbours along an axis, at every position that has them, or every second."""
+    end = x.shape[axis] - 3
+    taps = [weight * jax.lax.slice_in_dim(x, i, i + end, stride, axis) for i, weight in enumerate(FIR)]
+    return taps[0] + taps[1] + taps[2] + taps[3]

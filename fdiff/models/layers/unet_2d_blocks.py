@@ -1,0 +1,164 @@
+"""The blocks of UNet2DModel: down, middle and up.
+
+Every block gets `resnet` and `attention`: ResnetBlock2D and Attention with the options that a whole model
+shares already filled in. Submodules have the checkpoint's names.
+"""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fdiff.models.layers.attention import Attention
+from fdiff.models.layers.linear import Conv
+from fdiff.models.layers.norm import GroupNorm
+from fdiff.models.layers.resnet import (
+    Downsample2D,
+    ResnetBlock2D,
+    Upsample2D,
+    fir_downsample,
+    fir_upsample,
+)
+
+MakeResnet = Callable[..., ResnetBlock2D]
+MakeAttention = Callable[..., Attention]
+
+
+class DownBlock2D(nn.Module):
+    """Residual blocks, each with attention if asked for, then a layer that halves the size.
+
+    Returns the result and what the up block of the same level will see: every block's output.
+    """
+
+    channels: int
+    num_layers: int
+    resnet: MakeResnet
+    attention: MakeAttention | None = None
+    downsample: str | None = "conv"
+    padding: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, temb: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        outputs = []
+        for i in range(self.num_layers):
+            x = self.resnet(self.channels, name=f"resnets.{i}")(x, temb)
+            if self.attention is not None:
+                x = self.attention(name=f"attentions.{i}")(x)
+            outputs.append(x)
+        if self.downsample == "conv":
+            x = Downsample2D(self.channels, self.padding, name="downsamplers.0")(x)
+        elif self.downsample == "resnet":
+            x = self.resnet(self.channels, down=True, name="downsamplers.0")(x, temb)
+        return x, outputs if self.downsample is None else [*outputs, x]
+
+
+class UpBlock2D(nn.Module):
+    """Residual blocks, one for each of `skips`, which they also see, then a layer that doubles the size."""
+
+    channels: int
+    resnet: MakeResnet
+    attention: MakeAttention | None = None
+    upsample: str | None = "conv"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, skips: list[jax.Array], temb: jax.Array) -> jax.Array:
+        for i, skip in enumerate(skips):
+            x = jnp.concatenate([x, skip], axis=-1)
+            x = self.resnet(self.channels, name=f"resnets.{i}")(x, temb)
+            if self.attention is not None:
+                x = self.attention(name=f"attentions.{i}")(x)
+        if self.upsample == "conv":
+            x = Upsample2D(self.channels, name="upsamplers.0")(x)
+        elif self.upsample == "resnet":
+            x = self.resnet(self.channels, up=True, name="upsamplers.0")(x, temb)
+        return x
+
+
+class UNetMidBlock2D(nn.Module):
+    """Residual block, attention (if any), residual block."""
+
+    channels: int
+    resnet: MakeResnet
+    attention: MakeAttention | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, temb: jax.Array | None) -> jax.Array:
+        x = self.resnet(self.channels, name="resnets.0")(x, temb)
+        if self.attention is not None:
+            x = self.attention(name="attentions.0")(x)
+        return self.resnet(self.channels, name="resnets.1")(x, temb)
+
+
+class SkipDownBlock2D(nn.Module):
+    """A down block of NCSN++ (Song et al. 2021): it halves a picture `skip` too and adds it."""
+
+    channels: int
+    num_layers: int
+    resnet: MakeResnet
+    attention: MakeAttention | None = None
+    downsample: bool = True
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, temb: jax.Array, skip: jax.Array
+    ) -> tuple[jax.Array, list[jax.Array], jax.Array]:
+        outputs = []
+        resnet = functools.partial(self.resnet, self.channels, groups_out=groups_for(self.channels))
+        for i in range(self.num_layers):
+            x = resnet(groups=groups_for(x.shape[-1]), name=f"resnets.{i}")(x, temb)
+            if self.attention is not None:
+                x = self.attention(name=f"attentions.{i}")(x)
+            outputs.append(x)
+        if self.downsample:
+            block = resnet(
+                groups=groups_for(self.channels),
+                use_in_shortcut=True,
+                down=True,
+                kernel="fir",
+                name="resnet_down",
+            )
+            skip = fir_downsample(skip)
+            x = block(x, temb) + Conv(self.channels, 1, padding=0, name="skip_conv")(skip)
+            outputs.append(x)
+        return x, outputs, skip
+
+
+class SkipUpBlock2D(nn.Module):
+    """An up block of NCSN++: it doubles a picture `skip` too and adds one made of the features to it."""
+
+    channels: int
+    resnet: MakeResnet
+    attention: MakeAttention | None = None
+    upsample: bool = True
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, skips: list[jax.Array], temb: jax.Array, skip: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        groups = groups_for(self.channels)
+        resnet = functools.partial(self.resnet, self.channels, groups_out=groups)
+        for i, seen in enumerate(skips):
+            channels = (x.shape[-1], seen.shape[-1])
+            x = jnp.concatenate([x, seen], axis=-1)
+            # AttnSkipUpBlock2D quarters only the second number on the Hub.
+            quarter = sum(channels) // 4 if self.attention is None else channels[0] + channels[1] // 4
+            x = resnet(groups=min(quarter, 32), name=f"resnets.{i}")(x, temb)
+        if self.attention is not None:
+            x = self.attention(name="attentions.0")(x)
+        if skip is not None:
+            skip = fir_upsample(skip)
+        if self.upsample:
+            picture = nn.silu(GroupNorm(groups, self.eps, name="skip_norm")(x))
+            picture = Conv(3, name="skip_conv")(picture)
+            skip = picture if skip is None else skip + picture
+            block = resnet(groups=groups, use_in_shortcut=True, up=True, kernel="fir", name="resnet_up")
+            x = block(x, temb)
+        return x, skip
+
+
+def groups_for(channels: int) -> int:
+    """A quarter of the channels, 32 at most: the number of groups in NCSN++."""
+    return min(channels // 4, 32)
