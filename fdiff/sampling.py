@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -105,19 +106,36 @@ def steps(
     key: jax.Array | None = None,
     *,
     noise: jax.Array | None = None,
-) -> Iterator[tuple[State, jax.Array]]:
-    """The same run as `sample`, as a generator of (state, x0) after each row: for bars, previews, early stops.
+) -> Steps:
+    """The same run as `sample`, to iterate over: (state, x0) after each row, for bars, previews, early stops.
 
-        for state, x0 in tqdm(steps(network, plan, x, key), total=len(plan)): ...
+        for state, x0 in tqdm(steps(network, plan, x, key)): ...
 
     Arguments and errors are those of `sample`.
     """
     _needs_noise(plan, key, noise)
-    network, state = _partial(network), init(plan, x)
-    for i in range(len(plan)):
-        given = None if noise is None else noise[i]
-        state, x0 = _advance(network, plan[i], state, key, given)
-        yield state, x0
+    return Steps(_partial(network), plan, jnp.asarray(x), key, noise)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Steps:
+    """A run that is about to happen: `len` is its rows, iterating runs it from the start."""
+
+    network: Network
+    plan: Plan
+    x: jax.Array
+    key: jax.Array | None
+    noise: jax.Array | None
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[tuple[State, jax.Array]]:
+        state = init(self.plan, self.x)
+        for i in range(len(self)):
+            given = None if self.noise is None else self.noise[i]
+            state, x0 = _advance(self.network, self.plan[i], state, self.key, given)
+            yield state, x0
 
 
 @partial(jax.jit, inline=True)
