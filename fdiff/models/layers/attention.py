@@ -84,6 +84,13 @@ class Attention(nn.Module):
     out = to_out.0(attention(to_q(x), to_k(context), to_v(context))), the context being x where none is given.
     norm_num_groups normalizes x first; residual_connection adds the input; the sum is divided by
     rescale_output_factor. `mask` is that of `attention`. A picture `z` asks for a spatial norm by it.
+
+    added_kv attends to the context through add_k_proj and add_v_proj and, unless only_cross_attention, to x
+    as well; `mask` is then that of the context.
+
+    Variables of a collection "attention", where `apply` is given them, change the layer for one run (see
+    fdiff.models.edits): `identity`, booleans (b,): where true, everything attends to itself alone; `images`,
+    tuples (keys, values, scale): more to attend to, (b, m, heads * d), the result times scale being added.
     """
 
     heads: int = 8
@@ -99,6 +106,8 @@ class Attention(nn.Module):
     qk_norm: str | None = None
     rescale_output_factor: float = 1.0
     residual_connection: bool = False
+    added_kv: bool = False
+    only_cross_attention: bool = False
 
     @nn.compact
     def __call__(
@@ -119,13 +128,20 @@ class Attention(nn.Module):
         elif self.cross_attention_norm is not None:
             context = self.norm_context(context)
 
-        inner = self.heads * self.dim_head
-        q = split_heads(Linear(inner, self.bias, name="to_q")(x), self.heads)
-        k = split_heads(Linear(inner, self.bias, name="to_k")(context), self.heads)
-        v = split_heads(Linear(inner, self.bias, name="to_v")(context), self.heads)
+        q = self.project(x, "to_q")
+        if self.added_kv:
+            k, v = self.project(context, "add_k_proj", True), self.project(context, "add_v_proj", True)
+            if not self.only_cross_attention:
+                k = jnp.concatenate([k, self.project(x, "to_k")], axis=1)
+                v = jnp.concatenate([v, self.project(x, "to_v")], axis=1)
+                if mask is not None:
+                    own = jnp.full((*mask.shape[:3], x.shape[1]), mask.dtype == bool, mask.dtype)
+                    mask = jnp.concatenate([mask, own], axis=-1)
+        else:
+            k, v = self.project(context, "to_k"), self.project(context, "to_v")
         if self.qk_norm is not None:
             q, k = self.norm_heads(q, "norm_q"), self.norm_heads(k, "norm_k")
-        x = merge_heads(attention(q, k, v, mask))
+        x = merge_heads(self.edit(attention(q, k, v, mask), q, v))
 
         x = Linear(self.out_dim or residual.shape[-1], self.out_bias, name="to_out.0")(x)
         x = Dropout(self.dropout, name="to_out.1")(x)
@@ -133,6 +149,20 @@ class Attention(nn.Module):
         if self.residual_connection:
             x += residual
         return x if self.rescale_output_factor == 1 else x / self.rescale_output_factor
+
+    def project(self, x: jax.Array, name: str, bias: bool = False) -> jax.Array:
+        """(b, n, c) -> (b, n, heads, d)."""
+        return split_heads(Linear(self.heads * self.dim_head, self.bias or bias, name=name)(x), self.heads)
+
+    def edit(self, x: jax.Array, q: jax.Array, v: jax.Array) -> jax.Array:
+        """Change the result x (b, n, heads, d) as the collection "attention" says."""
+        if self.has_variable("attention", "images"):
+            for keys, values, scale in self.get_variable("attention", "images"):
+                keys, values = split_heads(keys, self.heads), split_heads(values, self.heads)
+                x += scale * attention(q, keys, values)
+        if self.has_variable("attention", "identity"):
+            x = jnp.where(self.get_variable("attention", "identity")[:, None, None, None], v, x)
+        return x
 
     def norm_context(self, context: jax.Array) -> jax.Array:
         """Normalize what is attended to."""

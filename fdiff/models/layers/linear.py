@@ -11,7 +11,10 @@ uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Linear(nn.Module):
-    """x @ kernel + bias: (..., in) -> (..., features)."""
+    """x @ kernel + bias: (..., in) -> (..., features).
+
+    Variables of a collection "lora", where `apply` is given them, add x @ down @ up (Hu et al. 2022).
+    """
 
     features: int
     use_bias: bool = True
@@ -19,16 +22,21 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", uniform, (x.shape[-1], self.features))
-        x = jnp.dot(x.astype(kernel.dtype), kernel)
+        x = x.astype(kernel.dtype)
+        y = jnp.dot(x, kernel)
         if self.use_bias:
-            x += self.param("bias", nn.initializers.zeros, (self.features,))
-        return x
+            y += self.param("bias", nn.initializers.zeros, (self.features,))
+        if self.has_variable("lora", "down"):
+            down, up = self.get_variable("lora", "down"), self.get_variable("lora", "up")
+            y += jnp.dot(jnp.dot(x, down.astype(x.dtype)), up.astype(x.dtype))
+        return y
 
 
 class Conv(nn.Module):
     """Two-dimensional convolution: (b, h, w, in) -> (b, h', w', features).
 
-    `padding` is a number of zeros for every side, or ((top, bottom), (left, right)).
+    `padding` is a number of zeros for every side, or ((top, bottom), (left, right)). Variables of a
+    collection "lora" add a convolution with kernel `down`, then one with the 1x1 kernel `up`.
     """
 
     features: int
@@ -42,10 +50,15 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         size = self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,) * 2
         kernel = self.param("kernel", uniform, (*size, x.shape[-1] // self.groups, self.features))
-        x = convolve(x.astype(kernel.dtype), kernel, self.stride, self.padding, self.groups)
+        x = x.astype(kernel.dtype)
+        y = convolve(x, kernel, self.stride, self.padding, self.groups)
         if self.use_bias:
-            x += self.param("bias", nn.initializers.zeros, (self.features,))
-        return x
+            y += self.param("bias", nn.initializers.zeros, (self.features,))
+        if self.has_variable("lora", "down"):
+            down, up = self.get_variable("lora", "down"), self.get_variable("lora", "up")
+            narrow = convolve(x, down.astype(x.dtype), self.stride, self.padding)
+            y += convolve(narrow, up.astype(x.dtype))
+        return y
 
 
 class Embed(nn.Module):

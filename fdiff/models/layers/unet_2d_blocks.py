@@ -1,17 +1,18 @@
-"""The blocks of UNet2DModel: down, middle and up.
+"""The blocks of the U-Nets: down, middle and up.
 
-Every block gets `resnet` and `attention`: ResnetBlock2D and Attention with the options that a whole model
-shares already filled in. Submodules have the checkpoint's names.
+Every block gets `resnet` and `attention`: the modules with the options that a whole model shares already
+filled in. `attention` serves all layers, or is a tuple with one for each. What a block's call is given as
+`conditions` goes on to its attention layers. Submodules have the checkpoint's names.
 """
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fdiff.models.layers.attention import Attention
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.norm import GroupNorm
 from fdiff.models.layers.resnet import (
@@ -23,30 +24,36 @@ from fdiff.models.layers.resnet import (
 )
 
 MakeResnet = Callable[..., ResnetBlock2D]
-MakeAttention = Callable[..., Attention]
+MakeAttention = Callable[..., nn.Module]
 
 
 class DownBlock2D(nn.Module):
     """Residual blocks, each with attention if asked for, then a layer that halves the size.
 
-    Returns the result and what the up block of the same level will see: every block's output.
+    Returns the result and what the up block of the same level will see: every block's output. `residual` is
+    added to the output of the last residual block.
     """
 
     channels: int
     num_layers: int
     resnet: MakeResnet
-    attention: MakeAttention | None = None
+    attention: MakeAttention | tuple[MakeAttention, ...] | None = None
     downsample: str | None = "conv"
     padding: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, temb: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+    def __call__(
+        self, x: jax.Array, temb: jax.Array | None, *conditions: Any, residual: jax.Array | None = None
+    ) -> tuple[jax.Array, list[jax.Array]]:
         outputs = []
         for i in range(self.num_layers):
             x = self.resnet(self.channels, name=f"resnets.{i}")(x, temb)
             if self.attention is not None:
-                x = self.attention(name=f"attentions.{i}")(x)
+                x = of_layer(self.attention, i)(name=f"attentions.{i}")(x, *conditions)
             outputs.append(x)
+        if residual is not None:
+            x += residual
+            outputs[-1] = x
         if self.downsample == "conv":
             x = Downsample2D(self.channels, self.padding, name="downsamplers.0")(x)
         elif self.downsample == "resnet":
@@ -55,40 +62,53 @@ class DownBlock2D(nn.Module):
 
 
 class UpBlock2D(nn.Module):
-    """Residual blocks, one for each of `skips`, which they also see, then a layer that doubles the size."""
+    """Residual blocks, one for each of `skips`, which they also see, then a layer that doubles the size.
+
+    `size` is the (height, width) that a convolution's result must have where it is not the double.
+    """
 
     channels: int
     resnet: MakeResnet
-    attention: MakeAttention | None = None
+    attention: MakeAttention | tuple[MakeAttention, ...] | None = None
     upsample: str | None = "conv"
 
     @nn.compact
-    def __call__(self, x: jax.Array, skips: list[jax.Array], temb: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        skips: list[jax.Array],
+        temb: jax.Array | None,
+        *conditions: Any,
+        size: tuple[int, int] | None = None,
+    ) -> jax.Array:
         for i, skip in enumerate(skips):
             x = jnp.concatenate([x, skip], axis=-1)
             x = self.resnet(self.channels, name=f"resnets.{i}")(x, temb)
             if self.attention is not None:
-                x = self.attention(name=f"attentions.{i}")(x)
+                x = of_layer(self.attention, i)(name=f"attentions.{i}")(x, *conditions)
         if self.upsample == "conv":
-            x = Upsample2D(self.channels, name="upsamplers.0")(x)
+            x = Upsample2D(self.channels, name="upsamplers.0")(x, size)
         elif self.upsample == "resnet":
             x = self.resnet(self.channels, up=True, name="upsamplers.0")(x, temb)
         return x
 
 
 class UNetMidBlock2D(nn.Module):
-    """Residual block, attention (if any), residual block."""
+    """Residual block, then attention (if any) and residual block, `num_layers` times."""
 
     channels: int
     resnet: MakeResnet
     attention: MakeAttention | None = None
+    num_layers: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, temb: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, temb: jax.Array | None, *conditions: Any) -> jax.Array:
         x = self.resnet(self.channels, name="resnets.0")(x, temb)
-        if self.attention is not None:
-            x = self.attention(name="attentions.0")(x)
-        return self.resnet(self.channels, name="resnets.1")(x, temb)
+        for i in range(self.num_layers):
+            if self.attention is not None:
+                x = self.attention(name=f"attentions.{i}")(x, *conditions)
+            x = self.resnet(self.channels, name=f"resnets.{i + 1}")(x, temb)
+        return x
 
 
 class SkipDownBlock2D(nn.Module):
@@ -157,6 +177,11 @@ class SkipUpBlock2D(nn.Module):
             block = resnet(groups=groups, use_in_shortcut=True, up=True, kernel="fir", name="resnet_up")
             x = block(x, temb)
         return x, skip
+
+
+def of_layer(attention: MakeAttention | tuple[MakeAttention, ...], layer: int) -> MakeAttention:
+    """The attention of one layer."""
+    return attention[layer] if isinstance(attention, tuple) else attention
 
 
 def groups_for(channels: int) -> int:
