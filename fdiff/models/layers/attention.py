@@ -5,12 +5,13 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fdiff.models.layers.activations import Dropout
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import GroupNorm, LayerNorm, RMSNorm, SpatialNorm
 
-CPU_QUERIES = 256  # so many queries at a time keep the scores of one head in a CPU's cache
+CPU_SCORES = 2**19  # so many scores at a time stay in a CPU's cache
 
 
 def attention(
@@ -20,7 +21,7 @@ def attention(
 
     q (b, n, heads, d), k and v (b, m, heads, d) -> (b, n, heads, d). `mask` is broadcast to (b, heads, n, m):
     booleans (True: look), or numbers added to the scores. `scale` is 1 / sqrt(d) if not given. The softmax
-    is float32. A CPU computes one head and one block of queries at a time, whose scores stay in cache.
+    is float32. A CPU computes a block at a time, whose scores stay in cache.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     return jax.lax.platform_dependent(
@@ -28,44 +29,78 @@ def attention(
         k,
         v,
         mask,
-        cpu=functools.partial(_by_heads, scale=scale),
+        cpu=functools.partial(_in_blocks, scale=scale),
         default=functools.partial(_at_once, scale=scale),
     )
 
 
 def _at_once(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
     if mask is not None:
-        shape = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
-        mask = jnp.broadcast_to(mask, shape)
+        mask = jnp.broadcast_to(mask, (q.shape[0], q.shape[2], q.shape[1], k.shape[1]))
     boolean = mask is not None and mask.dtype == bool
     return jax.nn.dot_product_attention(
         q, k, v, bias=None if boolean else mask, mask=mask if boolean else None, scale=scale
     )
 
 
-def _by_heads(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
-    batch, queries, heads, width = q.shape
-    block = min(queries, CPU_QUERIES)
-    blocks = -(-queries // block)
-    pad = blocks * block - queries
-
-    def heads_first(x: jax.Array) -> jax.Array:  # (b, n, heads, d) -> (b * heads, n, d)
-        return x.swapaxes(1, 2).reshape(batch * heads, x.shape[1], x.shape[-1])
-
-    rows = heads_first(jnp.pad(q * scale, ((0, 0), (0, pad), (0, 0), (0, 0)))).reshape(-1, block, width)
-    keys, values = heads_first(k), heads_first(v)
+def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
+    q, k, v = (x.swapaxes(1, 2) for x in (q * scale, k, v))  # (b, heads, n, d)
+    batch, heads, queries, _ = q.shape
+    keys = k.shape[2]
+    # As many queries, then heads, then samples at a time as fit.
+    blocks = -(-queries * keys // CPU_SCORES)
+    block = -(-queries // blocks)
+    group = largest_divisor(heads, CPU_SCORES // (queries * keys))
+    samples = largest_divisor(batch, CPU_SCORES // (heads * queries * keys))
+    sizes = (samples, group, block)
+    end = blocks * block
+    q = jnp.pad(q, ((0, 0), (0, 0), (0, end - queries), (0, 0)))
     if mask is not None:
-        mask = jnp.broadcast_to(mask, (batch, heads, queries, k.shape[1]))
-        mask = jnp.pad(mask, ((0, 0), (0, 0), (0, pad), (0, 0))).reshape(-1, block, k.shape[1])
+        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+        if mask.shape[2] > 1:
+            mask = jnp.pad(mask, ((0, 0), (0, 0), (0, end - queries), (0, 0)))
 
-    def one(i: jax.Array) -> jax.Array:
-        scores = jnp.dot(rows[i], keys[i // blocks].T, preferred_element_type=jnp.float32)
+    def one(start: jax.Array) -> jax.Array:
+        weights = jnp.einsum(
+            "bhqd,bhkd->bhqk",
+            part(q, start, sizes),
+            part(k, start, sizes[:2]),
+            preferred_element_type=jnp.float32,
+        )
         if mask is not None:
-            scores = jnp.where(mask[i], scores, -1e30) if mask.dtype == bool else scores + mask[i]
-        return jnp.dot(jax.nn.softmax(scores).astype(v.dtype), values[i // blocks])
+            some = part(mask, start, sizes)
+            weights = jnp.where(some, weights, -1e30) if some.dtype == bool else weights + some
+        weights = jnp.exp(weights - jax.lax.stop_gradient(weights.max(-1, keepdims=True)))
+        out = jnp.einsum(
+            "bhqk,bhkd->bhqd",
+            weights.astype(v.dtype),
+            part(v, start, sizes[:2]),
+            preferred_element_type=jnp.float32,
+        )
+        # The division comes last because d is smaller than the number of keys.
+        return (out / weights.sum(-1, keepdims=True)).astype(v.dtype)
 
-    out = jax.lax.map(one, jnp.arange(batch * heads * blocks))
-    return out.reshape(batch, heads, blocks * block, -1)[:, :, :queries].swapaxes(1, 2)
+    grid = (batch // samples, heads // group, blocks)
+    starts = np.indices(grid).reshape(3, -1).T * sizes
+    if len(starts) == 1:
+        out = one(starts[0])
+    else:  # the backward pass computes the scores again instead of keeping them
+        out = jax.lax.map(jax.checkpoint(one), jnp.asarray(starts))
+        out = out.reshape(*grid, *out.shape[1:]).transpose(0, 3, 1, 4, 2, 5, 6)
+    return out.reshape(batch, heads, end, -1)[:, :, :queries].swapaxes(1, 2)
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor that is at most `limit`, or 1."""
+    return max(i for i in range(1, number + 1) if number % i == 0 and i <= max(limit, 1))
+
+
+def part(x: jax.Array, start: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
+    """The block of x that begins at `start`, along the first axes; an axis of length 1 stands for any length."""
+    for axis, size in enumerate(sizes):
+        if x.shape[axis] > size:
+            x = jax.lax.dynamic_slice_in_dim(x, start[axis], size, axis)
+    return x
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
