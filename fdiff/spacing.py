@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 
-def timesteps(spacing: str, num_train_timesteps: int, n: int, *, offset: int = 0, fence: bool = False) -> np.ndarray:
+def timesteps(
+    spacing: str, num_train_timesteps: int, n: int, *, offset: int = 0, fence: bool = False, between: bool = False
+) -> np.ndarray:
     """n timesteps (n,), high to low, unrounded where that matters to no one (Lin et al. 2023, table 2).
 
     linspace covers 0 to the last one; leading counts up from `offset` in equal strides; trailing counts down from
-    the last one. With `fence`, n + 1 are laid and the lowest is left out, as the DPM-Solver family does.
+    the last one. With `fence`, n + 1 are laid and the lowest is left out, as the DPM-Solver family does. With
+    `between`, linspace may lay more timesteps than the model was trained on: the network then sees fractions.
 
     Raises ValueError for another name or n outside 1..num_train_timesteps.
     """
     last = num_train_timesteps
-    check_steps(n, last)
+    check_steps(n, None if between and spacing == "linspace" else last)
     if spacing == "linspace":
         laid = np.linspace(0, last - 1, n + fence)
     elif spacing == "leading":
@@ -52,9 +55,50 @@ def beta(sigma_min: float, sigma_max: float, n: int, a: float = 0.6, b: float = 
     return sigma_min + betaincinv(a, b, 1 - np.linspace(0, 1, n)) * (sigma_max - sigma_min)
 
 
+LAYOUTS = {"karras": karras, "exponential": exponential, "beta": beta}
+
+
+def one_layout(**wanted: bool | None) -> str | None:
+    """The name of the one layout that is asked for, None for none: one_layout(karras=True, beta=False) is "karras".
+
+    Raises ValueError where two are.
+    """
+    names = [name for name, on in wanted.items() if on]
+    if len(names) > 1:
+        raise ValueError(f"{' and '.join(names)} sigmas contradict each other; choose one")
+    return names[0] if names else None
+
+
+def lay_out(
+    layout: str, sigmas: np.ndarray, n: int, sigma_min: float | None = None, sigma_max: float | None = None
+) -> np.ndarray:
+    """n sigmas, laid by karras, exponential or beta from the first to the last of `sigmas` (which fall).
+
+    sigma_min and sigma_max go before those ends.
+    """
+    low = float(sigmas[-1]) if sigma_min is None else sigma_min
+    high = float(sigmas[0]) if sigma_max is None else sigma_max
+    return LAYOUTS[layout](low, high, n)
+
+
 def shift_flow(sigmas: np.ndarray, shift: float) -> np.ndarray:
     """Flow times moved towards noise: shift s / (1 + (shift - 1) s) (Esser et al. 2024, eq. 23)."""
     return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def shift_flow_by(sigmas: np.ndarray, mu: float, time_shift_type: str = "exponential") -> np.ndarray:
+    """Flow times moved by the resolution's mu: the shift is exp(mu) (FLUX), or mu itself where the type is linear.
+
+    Raises ValueError for another type.
+    """
+    if time_shift_type not in ("exponential", "linear"):
+        raise ValueError(f"time_shift_type is {time_shift_type!r}; it can be exponential or linear")
+    return shift_flow(sigmas, np.exp(mu) if time_shift_type == "exponential" else mu)
+
+
+def stretch_flow(sigmas: np.ndarray, terminal: float) -> np.ndarray:
+    """Flow times stretched about 1 so that the last of them is `terminal` (LTX-Video)."""
+    return 1 - (1 - sigmas) * (1 - terminal) / (1 - sigmas[-1])
 
 
 def interpolate_timesteps(sigmas: np.ndarray, train_sigmas: np.ndarray) -> np.ndarray:
