@@ -1,0 +1,197 @@
+"""The base of every pipeline: components and parameters from a Hub id or a folder, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fdiff.models
+import fdiff.schedulers
+from fdiff import hub
+from fdiff.models.model import Model
+from fdiff.plan import Plan
+from fdiff.sampling import Steps
+from fdiff.schedulers.scheduler import Scheduler
+
+INDEX = "model_index.json"
+SLOTS = 4  # plans are padded to as many slots, so that swapping the scheduler compiles nothing
+
+Params = dict[str, Any]
+
+
+class ImageOutput(NamedTuple):
+    """What an image pipeline returns: PIL images, or an array (b, h, w, c)."""
+
+    images: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionPipeline:
+    """A frozen dataclass whose fields are the components of model_index.json; parameters are kept apart.
+
+    `from_pretrained` on this class picks the pipeline that the repository names.
+    """
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        dtype: Any = jnp.float32,
+        sharding: Any = None,
+        **components: Any,
+    ) -> tuple[Self, Params]:
+        """(pipeline, params) from a Hub id or a folder; params holds the tree of each model under its name.
+
+        Args:
+            source: a Hub id such as "google/ddpm-cat-256", or a folder.
+            revision, variant, cache_dir, token, local_files_only: see `fdiff.hub`.
+            dtype: of the parameters, and so of the computation.
+            sharding: see `Model.from_pretrained`.
+            components: a component to use in place of the repository's, such as scheduler=...; a model comes as
+                (module, params), None leaves an optional one out.
+
+        Raises ValueError where the repository needs a class that fdiff does not have, or lacks a component.
+        """
+        where = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        index = hub.load_config(source, INDEX, **where)
+        if cls is DiffusionPipeline:
+            return find_pipeline(index.get("_class_name"), source).from_pretrained(
+                source, variant=variant, dtype=dtype, sharding=sharding, **where, **components
+            )
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(components) - set(fields))
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no component {unknown[0]!r}; it has {', '.join(fields)}")
+        built: dict[str, Any] = {}
+        params: Params = {}
+        for name, field in fields.items():
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if name in components:
+                given = components[name]
+                built[name], found = given if isinstance(given, tuple) else (given, None)
+                if found is not None:
+                    params[name] = found
+            elif isinstance(entry := index.get(name), list):
+                if entry[1] is None or (not required and name in OPT_IN):
+                    continue
+                component = find_component(entry[1], source)
+                place = {**where, "subfolder": name if hub.has_folder(source, name, **where) else None}
+                if issubclass(component, Model):
+                    built[name], params[name] = component.from_pretrained(
+                        source, variant=variant, dtype=dtype, sharding=sharding, **place
+                    )
+                else:
+                    built[name] = component.from_pretrained(source, **place)
+            elif name in index:
+                built[name] = _frozen(index[name])
+            if required and built.get(name) is None:
+                raise ValueError(f"{source} has no {name}, which {cls.__name__} needs; pass {name}=... or choose another model")
+        return cls(**built), params
+
+    def save_pretrained(self, folder: str | Path, params: Params, *, variant: str | None = None) -> None:
+        """Write the pipeline and its parameters in the Hub's layout: one folder a component, model_index.json last."""
+        folder = Path(folder)
+        index: dict[str, Any] = {"_class_name": type(self).__name__}
+        for field in dataclasses.fields(self):
+            component = getattr(self, field.name)
+            if isinstance(component, Model):
+                component.save_pretrained(folder / field.name, params[field.name], variant=variant)
+            elif hasattr(component, "save_pretrained"):
+                component.save_pretrained(folder / field.name)
+            index[field.name] = _entry(component)
+        hub.write_json(folder / INDEX, index)
+
+    def push_to_hub(self, repo_id: str, params: Params, *, token: str | None = None, private: bool = False) -> str:
+        """Upload the pipeline with a model card to a Hub repository, made if need be; returns its address."""
+        return hub.push(lambda folder: self.save_pretrained(folder, params), repo_id, token=token, private=private)
+
+
+# Components that are loaded only when asked for by name.
+OPT_IN = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
+
+
+def find_pipeline(name: str | None, source: str | Path) -> type[DiffusionPipeline]:
+    """The pipeline class of that name. Raises ValueError where fdiff has none."""
+    import fdiff.pipelines
+
+    found = getattr(fdiff.pipelines, name or "", None)
+    if not (isinstance(found, type) and issubclass(found, DiffusionPipeline)):
+        raise ValueError(f"{source} is a {name}, a pipeline that fdiff does not have; load its models one by one instead")
+    return found
+
+
+def find_component(name: str, source: str | Path) -> type:
+    """The model, scheduler or tokenizer class of that name. Raises ValueError where fdiff has none."""
+    for package in (fdiff.models, fdiff.schedulers):
+        found = getattr(package, name, None)
+        if isinstance(found, type):
+            return found
+    raise ValueError(f"{source} needs a {name}, which fdiff does not have")
+
+
+def _entry(component: Any) -> Any:
+    """What model_index.json says of a component."""
+    if component is None or isinstance(component, Model | Scheduler) or hasattr(component, "save_pretrained"):
+        library = "transformers" if getattr(component, "model_type", None) else "diffusers"
+        return [None, None] if component is None else [library, type(component).__name__]
+    return list(component) if isinstance(component, tuple) else component
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def make_plan(scheduler: Scheduler, num_inference_steps: int, plan: Plan | None) -> Plan:
+    """The given plan or the scheduler's own, padded in slots so that every scheduler shares one compilation."""
+    plan = scheduler.plan(num_inference_steps) if plan is None else plan
+    return plan.pad(slots=max(plan.slots, SLOTS))
+
+
+def image_keys(key: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
+    """Keys for the first sample and for the steps, (b,) each; image i depends on its own key alone.
+
+    `key` is one key, from which image i takes the i-th, or (b,) keys.
+
+    Raises ValueError where the number of keys is not the batch size.
+    """
+    if key.ndim == 0:
+        key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
+    elif len(key) != batch_size:
+        raise ValueError(f"{len(key)} keys are given for {batch_size} images; pass one key, or one for each image")
+    pairs = jax.vmap(jax.random.split)(key)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def normal(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal (b, *shape), each sample from its own key."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def finish(run: Steps, *, progress: bool) -> jax.Array:
+    """Run to the end behind a progress bar and return the last x."""
+    from tqdm import tqdm
+
+    x = run.x
+    for state, _ in tqdm(run, disable=not progress, unit="step", leave=False):
+        x = state.x
+        if progress:
+            x.block_until_ready()
+    return x
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise ValueError unless it is a whole number of 1 or more."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of 1 or more")
+
