@@ -6,13 +6,19 @@ import numpy as np
 
 
 def timesteps(
-    spacing: str, num_train_timesteps: int, n: int, *, offset: int = 0, fence: bool = False, between: bool = False
+    spacing: str,
+    num_train_timesteps: int,
+    n: int,
+    *,
+    offset: int = 0,
+    fence: bool = False,
+    between: bool = False,
 ) -> np.ndarray:
     """n timesteps (n,), high to low, unrounded where that matters to no one (Lin et al. 2023, table 2).
 
-    linspace covers 0 to the last one; leading counts up from `offset` in equal strides; trailing counts down from
-    the last one. With `fence`, n + 1 are laid and the lowest is left out, as the DPM-Solver family does. With
-    `between`, linspace may lay more timesteps than the model was trained on: the network then sees fractions.
+    linspace covers 0 to the last one; leading counts up from `offset` in equal strides; trailing counts down
+    from the last one. With `fence`, n + 1 are laid and the lowest is left out, as the DPM-Solver family does.
+    With `between`, linspace may lay more timesteps than the model was trained on: the network sees fractions.
 
     Raises ValueError for another name or n outside 1..num_train_timesteps.
     """
@@ -34,7 +40,8 @@ def check_steps(n: int, most: int | None = None) -> None:
     if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
         raise ValueError(f"num_inference_steps is {n!r}; it must be a whole number of 1 or more")
     if most is not None and n > most:
-        raise ValueError(f"num_inference_steps is {n}, more than the {most} timesteps the model was trained on; ask for fewer")
+        raise ValueError(f"num_inference_steps is {n}, more than the {most} timesteps the model was trained on; "
+                         "ask for fewer")
 
 
 def karras(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) -> np.ndarray:
@@ -59,7 +66,7 @@ LAYOUTS = {"karras": karras, "exponential": exponential, "beta": beta}
 
 
 def one_layout(**wanted: bool | None) -> str | None:
-    """The name of the one layout that is asked for, None for none: one_layout(karras=True, beta=False) is "karras".
+    """The name of the one layout that is asked for, or None: one_layout(karras=True, beta=False) is "karras".
 
     Raises ValueError where two are.
     """
@@ -87,7 +94,7 @@ def shift_flow(sigmas: np.ndarray, shift: float) -> np.ndarray:
 
 
 def shift_flow_by(sigmas: np.ndarray, mu: float, time_shift_type: str = "exponential") -> np.ndarray:
-    """Flow times moved by the resolution's mu: the shift is exp(mu) (FLUX), or mu itself where the type is linear.
+    """Flow times moved by the resolution's mu: the shift is exp(mu) (FLUX), or mu where the type is linear.
 
     Raises ValueError for another type.
     """
