@@ -1,0 +1,5 @@
+"""Tokenizers, read from the folders that Hub repositories have for them."""
+
+from fdiff.tokenizers.clip import CLIPTokenizer
+
+__all__ = ["CLIPTokenizer"]
