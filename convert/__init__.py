@@ -1,0 +1,10 @@
+"""Weights of other frameworks, read and written: names and layouts, and nothing of fdiff.
+
+weights      a checkpoint <-> a tree of Flax parameters, strict, one tensor at a time
+names        the spellings that files have for the names of today
+layout       torch's axes <-> Flax's, and a parameter's path <-> its torch name
+safetensors  the safetensors format
+pickles      torch's .bin, .pt and .ckpt files, read without running anything in them
+tensors      a tensor that lies in a file
+files        saves that appear whole or not at all
+"""

@@ -1,0 +1,41 @@
+"""torch's axes and Flax's, and a parameter's path and its torch name.
+
+Both follow from the name of the leaf in the Flax tree, never from the shape of the tensor:
+
+    leaf                torch's leaf   layout
+    kernel              weight         torch's first two axes, (out, in), become the last two, (in, out)
+    scale, embedding    weight         as it is
+    any other           the same       as it is
+
+So a linear kernel (out, in) becomes (in, out), and a convolution's (out, in, h, w) becomes (h, w, in, out),
+for any number of spatial axes and groups. torch keeps the weight of a *transposed* convolution as that of the
+convolution which it transposes, (in, out, h, w); under the same rule it becomes (h, w, out, in), and that is
+what `nn.ConvTranspose(transpose_kernel=True)` and `lax.conv_transpose(..., transpose_kernel=True)` read.
+"""
+
+import numpy as np
+
+Path = tuple[str, ...]
+
+
+def torch_name(path: Path) -> str:
+    """("mid_block", "resnets.0", "conv1", "kernel") -> "mid_block.resnets.0.conv1.weight"."""
+    leaf = "weight" if path[-1] in ("kernel", "scale", "embedding") else path[-1]
+    return ".".join((*path[:-1], leaf))
+
+
+def torch_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that torch has for the parameter of that path and shape."""
+    if path[-1] != "kernel":
+        return shape
+    return (shape[-1], shape[-2], *shape[:-2])
+
+
+def from_torch(path: Path, array: np.ndarray) -> np.ndarray:
+    """A view of torch's array in the layout of the parameter."""
+    return np.moveaxis(array, (0, 1), (-1, -2)) if path[-1] == "kernel" else array
+
+
+def to_torch(path: Path, array: np.ndarray) -> np.ndarray:
+    """A view of the parameter in torch's layout: the inverse of `from_torch`."""
+    return np.moveaxis(array, (-1, -2), (0, 1)) if path[-1] == "kernel" else array

@@ -1,0 +1,37 @@
+"""The spellings that files have for the names of today.
+
+A reader asks for the name that the model gives a tensor, and `find` looks for it under each spelling in turn.
+A name that is spelled as the model does always wins, so a spelling here can never shadow a real parameter.
+"""
+
+import re
+from collections.abc import Container, Iterator
+
+# Buffers that torch writes beside the parameters. They hold no weights: a model computes them anew.
+BUFFERS = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
+
+# What diffusers called the projections of an attention block before 0.14.
+OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+# Hub files of CLIP text encoders carry this prefix, the modules of transformers 5 do not.
+CLIP_TEXT = "text_model."
+
+
+def spellings(name: str) -> Iterator[str]:
+    """Every name under which a file may hold the tensor `name`, today's first."""
+    yield name
+    yield name.removeprefix(CLIP_TEXT) if name.startswith(CLIP_TEXT) else CLIP_TEXT + name
+    module, _, leaf = name.rpartition(".")
+    for today, old in OLD_ATTENTION.items():
+        if module.endswith("." + today):
+            yield f"{module.removesuffix(today)}{old}.{leaf}"
+
+
+def find(name: str, names: Container[str]) -> str | None:
+    """The spelling of `name` that is among `names`, or None."""
+    return next((spelling for spelling in spellings(name) if spelling in names), None)
+
+
+def is_buffer(name: str) -> bool:
+    """Whether a file's tensor of that name may be passed over: it is no parameter."""
+    return BUFFERS.search(name) is not None

@@ -1,0 +1,249 @@
+"""A checkpoint <-> a tree of Flax parameters, one tensor at a time.
+
+    params = load("unet/diffusion_pytorch_model.safetensors", model.shapes(), dtype="bfloat16")
+    save("unet", params, "diffusion_pytorch_model", variant="fp16")
+
+The tree that is to be filled says which tensors there must be, their shapes and (by the names of its leaves)
+their layouts; a file that differs from it in any tensor is an error.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convert import files, layout, names, pickles, safetensors
+from convert.tensors import Tensor
+
+# What says where parameters go: one place for all, one for each path ("mid_block.resnets.0.conv1.kernel"),
+# or a tree of places. None is the default device.
+Place: TypeAlias = "jax.sharding.Sharding | jax.Device | None"
+Places: TypeAlias = "Place | Callable[[str], Place] | Mapping[str, Any]"
+
+THREADS = 4  # that read and copy at the same time; each holds one tensor
+
+
+def load(
+    file: str | os.PathLike[str],
+    shapes: Mapping[str, Any],
+    *,
+    dtype: Any = None,
+    sharding: Places = None,
+) -> dict[str, Any]:
+    """The parameters in a .safetensors file, in torch's .bin, .pt or .ckpt, or in the files of an index.
+
+    `shapes` is the tree to fill, with jax.ShapeDtypeStruct leaves. Floating point parameters become `dtype`;
+    None keeps each as the file has it. For errors see `fill` and `tensors`.
+    """
+    return fill(tensors(file), shapes, file=file, dtype=dtype, sharding=sharding)
+
+
+def fill(
+    found: Mapping[str, Tensor],
+    shapes: Mapping[str, Any],
+    *,
+    file: str | os.PathLike[str],
+    dtype: Any = None,
+    sharding: Places = None,
+) -> dict[str, Any]:
+    """The tree `shapes` filled with the tensors `found`, read one at a time; `file` is what the errors name.
+
+    Raises ValueError for a tensor that is missing, left over or of another shape, before any is read.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
+    paths = [tuple(str(entry.key) for entry in path) for path, _ in leaves]
+    sources = _match(found, {path: leaf.shape for path, (_, leaf) in zip(paths, leaves, strict=True)}, file)
+    places = _places(sharding, shapes, paths)
+    target = None if dtype is None else jnp.dtype(dtype)
+
+    def put(i: int) -> jax.Array:
+        array = sources[i].read()
+        if target is not None and jnp.issubdtype(array.dtype, jnp.floating):
+            array = array.astype(target, copy=False)
+        array = layout.from_torch(paths[i], array)
+        place = places[i]
+        if isinstance(place, jax.sharding.Sharding):
+            made = jax.make_array_from_callback(array.shape, place, lambda index: array[index])
+        else:
+            made = jax.device_put(array, place)
+        return made.block_until_ready()
+
+    # The largest first: while their copies are in memory twice, most parameters are not in memory yet.
+    order = sorted(range(len(paths)), key=lambda i: math.prod(sources[i].shape), reverse=True)
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        made = dict(zip(order, pool.map(put, order), strict=True))
+    return jax.tree.unflatten(treedef, [made[i] for i in range(len(paths))])
+
+
+def _match(
+    found: Mapping[str, Tensor], wanted: Mapping[layout.Path, tuple[int, ...]], file: str | os.PathLike[str]
+) -> list[Tensor]:
+    """The tensor of each path. ValueError unless paths and tensors pair off, with equal shapes."""
+    spelled = {path: names.find(layout.torch_name(path), found) for path in wanted}
+    missing = [layout.torch_name(path) for path, name in spelled.items() if name is None]
+    used = set(spelled.values())
+    left = [name for name in found if name not in used and not names.is_buffer(name)]
+    cure = "check that its config.json is of the same model"
+    if missing:
+        raise ValueError(f"{file} lacks {_several(missing)}, which the model needs; {cure}.")
+    if left:
+        raise ValueError(f"{file} holds {_several(left)}, which the model does not have; {cure}.")
+    sources = []
+    for path, name in spelled.items():
+        assert name is not None
+        shape = layout.torch_shape(path, wanted[path])
+        if found[name].shape != shape:
+            found_shape = found[name].shape
+            raise ValueError(f"{name} in {file} has shape {found_shape}, the model needs {shape}; {cure}.")
+        sources.append(found[name])
+    return sources
+
+
+def _several(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{items[0]} and {len(items) - 1} more tensors"
+
+
+def _places(sharding: Places, shapes: Mapping[str, Any], paths: list[layout.Path]) -> list[Place]:
+    if callable(sharding):
+        return [sharding(".".join(path)) for path in paths]
+    if isinstance(sharding, Mapping):
+        return jax.tree.leaves(jax.tree.map(lambda _, place: place, shapes, sharding))
+    return [sharding] * len(paths)
+
+
+def tensors(file: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint by the name that it has there; none is read yet.
+
+    The format is known by the content. Raises FileNotFoundError, and ValueError where it is damaged, unknown
+    or a pickle that holds more than tensors.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is not there; check its name.")
+    if file.suffix == ".json":
+        return _sharded(file)
+    with open(file, "rb") as stream:
+        start = stream.read(20)
+    if start.startswith(b"version https://git-"):
+        raise ValueError(f"{file} is a pointer of Git LFS, not the weights; run `git lfs pull` beside it.")
+    if file.suffix == ".safetensors" or start[8:9] == b"{":
+        return safetensors.read(file)
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return pickles.tensors(file)
+    raise ValueError(f"{file} is neither a safetensors file nor one of torch; convert it to safetensors.")
+
+
+def shards(index: str | os.PathLike[str]) -> list[str]:
+    """The names of the files that the index of a sharded checkpoint lists, all of them in its own folder."""
+    return sorted(set(_weight_map(Path(index)).values()))
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        pairs = {str(name): str(shard) for name, shard in weight_map.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{index} is no index of a checkpoint; download or copy it again.") from error
+    for shard in pairs.values():
+        if not shard or shard != os.path.basename(shard) or "\\" in shard or shard in (".", ".."):
+            raise ValueError(f"{index} points to {shard!r}, outside its folder; do not trust it.")
+    return pairs
+
+
+def _sharded(index: Path) -> dict[str, Tensor]:
+    weight_map = _weight_map(index)
+    found: dict[str, Tensor] = {}
+    for shard in sorted(set(weight_map.values())):
+        file = index.parent / shard
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is not there, but {index.name} lists it; download it too.")
+        found |= tensors(file)
+    for name, shard in weight_map.items():
+        file = index.parent / shard
+        if name not in found or found[name].file != file:
+            raise ValueError(f"{file} lacks {name}, which {index.name} lists; download both again.")
+    return found
+
+
+def save(
+    folder: str | os.PathLike[str],
+    params: Mapping[str, Any],
+    stem: str = "diffusion_pytorch_model",
+    *,
+    variant: str | None = None,
+    max_shard_size: int | str = "10GB",
+) -> None:
+    """Write `folder`/`stem`[.`variant`].safetensors: several with an index, where one exceeds max_shard_size.
+
+    Parameters are written in their own dtypes, under torch's names and in torch's layouts, and the files
+    appear when they are whole. max_shard_size is in bytes, or a text such as "5GB" (1 GB is 10^9 bytes).
+    """
+    full = f"{stem}.{variant}" if variant else stem
+    parts = list(_parts(arrays(params), _bytes(max_shard_size)))
+    with files.staged(folder) as temporary:
+        if len(parts) == 1:
+            safetensors.write(temporary / f"{full}.safetensors", parts[0])
+            return
+        weight_map: dict[str, str] = {}
+        for i, part in enumerate(parts):
+            name = f"{full}-{i + 1:05}-of-{len(parts):05}.safetensors"
+            safetensors.write(temporary / name, part)
+            weight_map |= dict.fromkeys(part, name)
+        total = sum(array.nbytes for part in parts for array in part.values())
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        text = json.dumps(index, indent=2) + "\n"
+        (temporary / index_name(stem, variant)).write_text(text, encoding="utf-8")
+
+
+def index_name(stem: str, variant: str | None = None, extension: str = "safetensors") -> str:
+    """What the Hub calls the index of a sharded checkpoint."""
+    return f"{stem}.{extension}.index.{variant}.json" if variant else f"{stem}.{extension}.index.json"
+
+
+def arrays(params: Mapping[str, Any]) -> dict[str, safetensors.Array]:
+    """The parameters by torch's names and in torch's layouts, each to be made when it is written."""
+    found: dict[str, safetensors.Array] = {}
+    for entries, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        path = tuple(str(entry.key) for entry in entries)
+        name = layout.torch_name(path)
+        if name in found:
+            raise ValueError(f"two parameters are called {name} in torch; rename one of them.")
+
+        def make(path: layout.Path = path, leaf: Any = leaf) -> np.ndarray:
+            return layout.to_torch(path, np.asarray(leaf))
+
+        found[name] = safetensors.Array(layout.torch_shape(path, leaf.shape), np.dtype(leaf.dtype), make)
+    return found
+
+
+def _parts(
+    arrays: Mapping[str, safetensors.Array], most: int
+) -> Iterator[dict[str, safetensors.Array]]:
+    """Cut the parameters, in order, into files of at most so many bytes, or of one tensor."""
+    part: dict[str, safetensors.Array] = {}
+    size = 0
+    for name, array in arrays.items():
+        if part and size + array.nbytes > most:
+            yield part
+            part, size = {}, 0
+        part[name] = array
+        size += array.nbytes
+    yield part
+
+
+def _bytes(size: int | str) -> int:
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+    try:
+        number = int(float(size[:-2]) * units[size[-2:].upper()]) if isinstance(size, str) else size
+    except (KeyError, ValueError):
+        number = 0
+    if number <= 0:
+        raise ValueError(f'max_shard_size is {size!r}; give a number of bytes, or a text such as "5GB".')
+    return number
