@@ -1,0 +1,46 @@
+"""Each example runs as a user runs it, with small numbers."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, *arguments):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main(list(arguments))
+
+
+def test_seeds_under_vmap(tmp_path):
+    out = tmp_path / "sheet.png"
+    run("seeds_under_vmap", "--out", str(out), "--seeds", "2", "--steps", "3")
+    assert out.stat().st_size > 500
+
+
+def test_many_schedulers_one_program(tmp_path):
+    out = tmp_path / "schedulers.png"
+    assert run("many_schedulers_one_program", "--out", str(out), "--steps", "4", "6") == 1
+    assert out.stat().st_size > 500
+
+
+def test_custom_solver():
+    errors = run("custom_solver")
+    assert errors[20]["yours"] / errors[80]["yours"] > 10  # order 2: sixteen times smaller
+    assert errors[80]["yours"] < 0.2 * errors[80]["ddim"]
+
+
+def test_gradients_through_the_sampler(tmp_path):
+    out = tmp_path / "found.png"
+    values = run("gradients_through_the_sampler", "--out", str(out), "--updates", "6")
+    assert values[-1] < 0.8 * values[0] and out.stat().st_size > 500
+
+
+def test_train_digits(tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    run("train_digits", "--out", str(tmp_path / "digits"), "--steps", "2", "--batch-size", "4", "--count", "10")
+    assert (tmp_path / "digits" / "unet" / "diffusion_pytorch_model.safetensors").exists()
+    assert "held-out" in capsys.readouterr().out

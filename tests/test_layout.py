@@ -1,0 +1,78 @@
+"""The rules of the house: imports point one way, and importing starts nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# What each part of fdiff may import of fdiff; parts that are not named may import anything.
+ALLOWED = {
+    "plan": set(),
+    "noise": set(),
+    "spacing": set(),
+    "torch_random": set(),
+    "solvers": {"plan", "solvers"},
+    "sampling": {"plan"},
+    "guidance": {"sampling"},
+    "models": {"models", "hub"},
+    "hub": set(),
+    "schedulers": {"schedulers", "solvers", "spacing", "noise", "plan", "sampling", "hub"},
+    "training": {"training", "schedulers", "sampling"},
+}
+NUMPY_ONLY = ("plan", "noise", "spacing", "solvers", "torch_random")
+
+
+def imports(file: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def files(part: str) -> list[Path]:
+    single = ROOT / "fdiff" / f"{part}.py"
+    return [single] if single.exists() else sorted((ROOT / "fdiff" / part).rglob("*.py"))
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_point_one_way(part):
+    assert files(part)
+    for file in files(part):
+        parts = {name.split(".")[1] for name in imports(file) if name.startswith("fdiff.")}
+        assert parts <= ALLOWED[part], f"{file} imports {parts - ALLOWED[part]}"
+
+
+@pytest.mark.parametrize("part", NUMPY_ONLY)
+def test_the_host_side_is_numpy(part):
+    for file in files(part):
+        roots = {name.split(".")[0] for name in imports(file)}
+        assert not roots & {"jax", "flax", "optax"}, file
+
+
+def test_convert_stands_alone_and_nothing_imports_torch():
+    for file in sorted((ROOT / "convert").rglob("*.py")):
+        assert not any(name.split(".")[0] == "fdiff" for name in imports(file)), file
+    for file in [*(ROOT / "fdiff").rglob("*.py"), *(ROOT / "convert").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]:
+        roots = {name.split(".")[0] for name in imports(file)}
+        assert not roots & {"torch", "diffusers", "transformers"}, file
+
+
+def test_importing_is_light():
+    heavy = ["huggingface_hub", "PIL", "tokenizers", "tqdm", "optax", "matplotlib", "scipy.stats", "sklearn", "torch"]
+    code = (
+        "import jax, flax.linen, sys; before = set(sys.modules); import fdiff;"
+        f"print([m for m in {heavy} if m in sys.modules and m not in before]);"
+        "print(jax._src.xla_bridge.backends_are_initialized())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
+    assert out[0] == "[]", "import fdiff also imports these"
+    assert out[1] == "False", "import fdiff starts a backend"
