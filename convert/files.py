@@ -11,6 +11,8 @@ from pathlib import Path
 # Files that belong together: x.safetensors, x-00001-of-00002.safetensors and x.safetensors.index.json.
 WEIGHTS = re.compile(r"(?P<stem>.+?)(-\d+-of-\d+)?\.safetensors(\.index(\.(?P<variant>[^.]+))?\.json)?")
 
+CURE = "make room, or choose a place where you may write"
+
 
 @contextmanager
 def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
@@ -30,12 +32,34 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         else:
             os.replace(temporary, folder)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(
-            f"{folder} was not saved ({reason}); make room or choose another folder."
-        ) from error
+        raise OSError(f"{folder} was not saved ({_reason(error)}); {CURE}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A fresh name beside `path` to write a file under, which becomes `path` once the block ends well.
+
+    If the block fails nothing of it stays, and an OSError becomes one sentence.
+    """
+    path = Path(path)
+    temporary = path.parent / f".{secrets.token_hex(4)}.{path.name}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{path} was not saved ({_reason(error)}); {CURE}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _reason(error: OSError) -> str:
+    """What the system said, also of an error that is a sentence of this file already."""
+    while isinstance(error.__cause__, OSError):
+        error = error.__cause__
+    return error.strerror or str(error)
 
 
 def _merge(source: Path, target: Path) -> None:

@@ -1,8 +1,8 @@
 """torch's .bin, .pt and .ckpt files, read without torch and without running anything that is in them.
 
 A pickle is a program: here it drives a small stack machine that can build containers, numbers, text and
-tensors, and nothing else. A name of Python that is not in `GLOBALS` stops it with an error that says it. Both of
-torch's formats are read: the zip file of today, and the run of pickles from before torch 1.6.
+tensors, and nothing else. A name of Python that is not in `GLOBALS` stops it with an error that says it.
+Both formats of torch are read: the zip file of today, and the run of pickles from before torch 1.6.
 """
 
 import pickletools

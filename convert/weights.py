@@ -207,6 +207,21 @@ def index_name(stem: str, variant: str | None = None, extension: str = "safetens
     return f"{stem}.{extension}.index.{variant}.json" if variant else f"{stem}.{extension}.index.json"
 
 
+def check(params: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    """ValueError unless `params` has the paths and the shapes of the tree `shapes`."""
+    given, wanted = arrays(params), arrays(shapes)
+    for name in sorted(given.keys() | wanted.keys()):
+        if name not in given:
+            raise ValueError(f"the parameters lack {name}, which the model needs; pass all of them.")
+        if name not in wanted:
+            raise ValueError(f"the parameters hold {name}, which the model does not have; leave it out.")
+        if given[name].shape != wanted[name].shape:
+            raise ValueError(
+                f"{name} of the parameters has shape {given[name].shape} in torch's layout, "
+                f"the model needs {wanted[name].shape}; pass the parameters of this model."
+            )
+
+
 def arrays(params: Mapping[str, Any]) -> dict[str, safetensors.Array]:
     """The parameters by torch's names and in torch's layouts, each to be made when it is written."""
     found: dict[str, safetensors.Array] = {}

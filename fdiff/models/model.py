@@ -3,10 +3,16 @@
 import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
+
+from convert import files, weights
+from fdiff import hub
+
+CONFIG = "config.json"
 
 
 class Model(nn.Module):
@@ -32,7 +38,7 @@ class Model(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define example_inputs().")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, file: str | os.PathLike[str] = "config.json") -> Self:
+    def from_config(cls, config: Mapping[str, Any], *, file: str | os.PathLike[str] = CONFIG) -> Self:
         """The module that a config.json describes: lists become tuples, keys starting with "_" are left out.
 
         `file` is what the errors name. Raises ValueError for the config of another class and for a key that
@@ -57,6 +63,81 @@ class Model(nn.Module):
         if self.model_type is None:
             return {"_class_name": type(self).__name__, **values}
         return {"architectures": [type(self).__name__], "model_type": self.model_type, **values}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
+        subfolder: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        dtype: Any = None,
+        sharding: weights.Places = None,
+    ) -> tuple[Self, dict[str, Any]]:
+        """(module, params) from a Hub id or a folder.
+
+        Args:
+            source: a Hub id such as "google/ddpm-cat-256", or a folder.
+            revision: a branch, tag or commit.
+            variant: the infix of the weights file, such as "fp16".
+            subfolder: where the model is in the source, such as "unet".
+            cache_dir: where downloads are kept.
+            token: for private and gated repositories.
+            local_files_only: read the cache, do not use the network.
+            dtype: of the floating point parameters, and so of the computation, such as "bfloat16"; None keeps
+                what the file has.
+            sharding: where the parameters go: a jax.sharding.Sharding or a device, a function to one from a
+                parameter's path ("mid_block.resnets.0.conv1.kernel"), or a tree of them.
+
+        For errors see `fdiff.hub.fetch`, `from_config` and `convert.weights.load`.
+        """
+        place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only)
+        config = hub.fetch(place, CONFIG)
+        module = cls.from_config(hub.read_json(config), file=config)
+        file = hub.fetch_weights(hub.pinned(place, config), cls.weights_name, variant)
+        return module, weights.load(file, module.shapes(), dtype=dtype, sharding=sharding)
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        params: Mapping[str, Any],
+        *,
+        variant: str | None = None,
+        max_shard_size: int | str = "10GB",
+    ) -> None:
+        """Write config.json and the weights into a folder in the Hub's layout; all appear at once.
+
+        Raises ValueError for parameters that are not this module's, OSError where the disk is full.
+        """
+        weights.check(params, self.shapes())
+        with files.staged(folder) as temporary:
+            hub.write_json(temporary / CONFIG, self.config())
+            weights.save(temporary, params, self.weights_name, variant=variant, max_shard_size=max_shard_size)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        params: Mapping[str, Any],
+        *,
+        variant: str | None = None,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload the model with a model card to a Hub repository, made if need be; returns its address."""
+        return hub.push(
+            lambda folder: self.save_pretrained(folder, params, variant=variant),
+            repo_id,
+            token=token,
+            private=private,
+            commit_message=commit_message,
+            create_pr=create_pr,
+        )
 
     def shapes(self) -> dict[str, Any]:
         """The parameter tree as jax.ShapeDtypeStruct leaves, without allocating or computing anything."""

@@ -1,0 +1,307 @@
+"""Where configs and weights come from and go to: a folder, or a repository of the Hugging Face Hub.
+
+Every `from_pretrained` says where with the same words:
+
+    source            a folder, or a repository id such as "google/ddpm-cat-256"
+    subfolder         of it, such as "unet"
+    revision          a branch, tag or commit; "main" if not given
+    variant           the infix of the weights file: "fp16" for diffusion_pytorch_model.fp16.safetensors
+    cache_dir         where downloads are kept; huggingface_hub's own place, or that of HF_HOME, if not given
+    token             for private and gated repositories; the one of `hf auth login` if not given
+    local_files_only  no network: only what is in the cache, as with HF_HUB_OFFLINE=1
+
+Files come one by one, and only those that are needed.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from convert import weights
+from convert.files import replacing, staged
+
+__all__ = [
+    "Source",
+    "fetch",
+    "fetch_weights",
+    "has_folder",
+    "load_config",
+    "pinned",
+    "push",
+    "read_json",
+    "replacing",
+    "staged",
+    "write_json",
+]
+
+REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})/")
+
+
+class Source(NamedTuple):
+    """A folder or a repository, and how to reach it."""
+
+    name: str | Path
+    subfolder: str | None = None
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    token: str | bool | None = None
+    local_files_only: bool = False
+
+
+def load_config(
+    source: str | Path,
+    filename: str,
+    *,
+    subfolder: str | None = None,
+    fallback_subfolder: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> dict[str, Any]:
+    """A JSON file of a folder or a repository; `fallback_subfolder` is looked into where it is not there."""
+    place = Source(source, subfolder, revision, cache_dir, token, local_files_only)
+    others = [] if fallback_subfolder is None else [f"{fallback_subfolder}/{filename}"]
+    return read_json(fetch(place, filename, *others))
+
+
+def fetch(source: Source, *filenames: str) -> Path:
+    """The first of those files that there is, downloaded if need be.
+
+    Raises FileNotFoundError where there is none, no such repository or no such revision, PermissionError for
+    a gated repository, ConnectionError where it is not in the cache and the Hub is out of reach.
+    """
+    unreachable = None
+    for filename in filenames:
+        try:
+            path = _folder_file(source, filename) if _is_folder(source.name) else _download(source, filename)
+        except ConnectionError as error:
+            # Another of the files may be in the cache: look for it, without waiting for the network again.
+            unreachable = unreachable or error
+            source = source._replace(local_files_only=True)
+            continue
+        if path is not None:
+            return path
+    if unreachable is not None:
+        raise unreachable
+    place = "/".join(str(part) for part in (source.name, source.subfolder) if part)
+    tried = " nor ".join(filenames)
+    raise FileNotFoundError(f"{place} has no {tried}; check its name, the subfolder and the variant.")
+
+
+def fetch_weights(source: Source, stem: str, variant: str | None = None) -> Path:
+    """The weights file `stem`[.`variant`], or its index and all shards: safetensors before torch's pickles.
+
+    A repository of transformers' models has stem "model", and calls its pickle "pytorch_model". For errors
+    see `fetch`; ValueError for an index that is damaged or leaves its folder.
+    """
+    infix = f".{variant}" if variant else ""
+    pickle = "pytorch_model" if stem == "model" else stem
+    path = fetch(
+        source,
+        f"{stem}{infix}.safetensors",
+        weights.index_name(stem, variant),
+        f"{pickle}{infix}.bin",
+        weights.index_name(pickle, variant, "bin"),
+    )
+    if path.suffix == ".json":
+        for shard in weights.shards(path):
+            fetch(pinned(source, path), shard)
+    return path
+
+
+def pinned(source: Source, path: Path) -> Source:
+    """The same source at the commit that `path` was downloaded from, so that later files fit to it."""
+    match = COMMIT.search(path.as_posix())
+    return source if match is None else source._replace(revision=match[1])
+
+
+def has_folder(
+    source: str | Path,
+    name: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> bool:
+    """Whether a pipeline keeps that component in a folder of its own; old ones have it beside the index."""
+    if _is_folder(source):
+        return (Path(source).expanduser() / name).is_dir()
+    from huggingface_hub import HfApi
+
+    place = Source(source, None, revision, cache_dir, token, local_files_only)
+    index = fetch(place, "model_index.json")
+    if (index.parent / name).is_dir() or local_files_only:
+        return (index.parent / name).is_dir()
+    try:
+        files = HfApi(token=token).list_repo_files(str(source), revision=pinned(place, index).revision)
+    except Exception:  # out of reach, though the index is in the cache: what else is there decides
+        return False
+    return any(file.startswith(f"{name}/") for file in files)
+
+
+def _is_folder(name: str | Path) -> bool:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return True
+    if isinstance(name, Path) or not REPOSITORY.fullmatch(name):
+        raise FileNotFoundError(f"{name} is neither a folder nor the id of a repository; check its name.")
+    return False
+
+
+def _folder_file(source: Source, filename: str) -> Path | None:
+    path = Path(source.name).expanduser() / (source.subfolder or "") / filename
+    return path if path.is_file() else None
+
+
+def _download(source: Source, filename: str) -> Path | None:
+    """The file in the cache, None if the repository does not have it; for errors see `fetch`."""
+    from huggingface_hub import constants, errors, hf_hub_download
+
+    name = source.name
+    try:
+        return Path(
+            hf_hub_download(
+                str(name),
+                filename,
+                subfolder=source.subfolder,
+                revision=source.revision,
+                cache_dir=source.cache_dir,
+                token=source.token,
+                local_files_only=source.local_files_only,
+            )
+        )
+    except errors.GatedRepoError as error:
+        raise PermissionError(
+            f"{name} is gated; accept its terms on {constants.ENDPOINT}/{name}, then run `hf auth login`."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{name} is neither a folder here nor a repository that you may read on the Hub; "
+            "check its name, or run `hf auth login` if it is private."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise FileNotFoundError(
+            f"{name} has no revision {source.revision}; choose one of its branches, tags or commits."
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        if source.local_files_only or constants.HF_HUB_OFFLINE:
+            cure = "unset HF_HUB_OFFLINE and local_files_only once to download it"
+        else:
+            cure = f"{constants.ENDPOINT} could not be reached ({_reason(error)}): connect, or pass a folder"
+        raise ConnectionError(f"{filename} of {name} is not in the cache; {cure}.") from error
+    except errors.EntryNotFoundError:
+        return None
+    except errors.HFValidationError as error:
+        raise ValueError(f"{name} is no id of a repository; check its name.") from error
+    except Exception as error:  # huggingface_hub lets those of its HTTP library and of the disk through
+        reason = _reason(error)
+        raise OSError(f"{filename} of {name} could not be downloaded ({reason}); try again.") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The last cause of an error in a few words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; ValueError names the file where it is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is not there; check its name.") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}); correct it or download it again.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object; correct it or download it again.")
+    return value
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file, moved into place when it is whole."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def push(
+    save: Callable[[Path], object],
+    repo_id: str,
+    *,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    pipeline_tag: str | None = None,
+) -> str:
+    """Upload what `save(folder)` writes to a repository of the Hub, made if need be; returns its address.
+
+    A model card is added where the repository has none; `pipeline_tag` says in it what the model is for, such
+    as "text-to-image". Raises PermissionError without a token that may write, and ConnectionError offline.
+    """
+    from huggingface_hub import HfApi, errors
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "upload"
+        save(folder)
+        api = HfApi(token=token)
+        try:
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            if not api.file_exists(repo_id, "README.md"):
+                (folder / "README.md").write_text(card(folder, repo_id, pipeline_tag), encoding="utf-8")
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message or "Upload with fdiff",
+                create_pr=create_pr,
+            )
+        except errors.HFValidationError as error:
+            raise ValueError(f"{repo_id} is no id of a repository; check its name.") from error
+        except errors.HfHubHTTPError as error:
+            if error.response.status_code in (401, 403, 404):
+                raise PermissionError(
+                    f"{repo_id} may not be written; run `hf auth login` with a token that may write to it."
+                ) from error
+            raise OSError(f"{repo_id} was not uploaded ({_reason(error)}); try again.") from error
+        except Exception as error:  # as in _download
+            reason = _reason(error)
+            raise ConnectionError(f"{api.endpoint} could not be reached ({reason}); connect.") from error
+    return commit.pr_url or f"{api.endpoint}/{repo_id}"
+
+
+def card(folder: Path, repo_id: str, pipeline_tag: str | None = None) -> str:
+    """The README.md of a repository with those files: what it is, and how to load it."""
+    names = ("model_index.json", "config.json", "scheduler_config.json")
+    found = next(name for name in names if (folder / name).is_file())
+    config = read_json(folder / found)
+    kind = config.get("_class_name") or config["architectures"][0]
+    call, target = {
+        "model_index.json": ("DiffusionPipeline", "pipe, params"),
+        "config.json": (kind, "model, params"),
+        "scheduler_config.json": (kind, "scheduler"),
+    }[found]
+    tag = "" if pipeline_tag is None else f"pipeline_tag: {pipeline_tag}\n"
+    return f"""---
+library_name: fdiff
+{tag}tags:
+- fdiff
+- jax
+- {kind}
+---
+
+# {repo_id.split("/")[-1]}
+
+A {kind} saved by fdiff, in the layout that diffusers reads too.
+
+```python
+import fdiff
+
+{target} = fdiff.{call}.from_pretrained("{repo_id}")
+```
+"""
