@@ -210,7 +210,7 @@ def preserving_levels(scheduler: BetaSchedule, t: Any) -> tuple[jax.Array, jax.A
 
 def clipping(scheduler: Any) -> Pair:
     """The plan's clip (limit, quantile) from thresholding, clip_sample and their numbers."""
-    if scheduler.thresholding:
+    if getattr(scheduler, "thresholding", False):
         return float(scheduler.sample_max_value), float(scheduler.dynamic_thresholding_ratio)
     return (float(scheduler.clip_sample_range) if getattr(scheduler, "clip_sample", False) else np.inf), 0.0
 
