@@ -79,7 +79,14 @@ def enlarge(image: Image.Image, least: int) -> Image.Image:
 def save(image: Image.Image, path: str | Path) -> None:
     """Write a picture, moved into place when it is whole."""
     with hub.replacing(Path(path)) as part:
-        image.save(part, format=_format(path))
+        image.save(part, format=picture_format(path))
+
+
+def save_all(images: Sequence[Image.Image], folder: str | Path) -> None:
+    """Write 00000.png and so on into a folder, which appear together."""
+    with hub.staged(folder) as temporary:
+        for i, image in enumerate(images):
+            image.save(temporary / f"{i:05d}.png")
 
 
 def save_animation(frames: Sequence[Image.Image], path: str | Path, seconds: float = 3.0) -> None:
@@ -92,11 +99,12 @@ def save_animation(frames: Sequence[Image.Image], path: str | Path, seconds: flo
         )
 
 
-def _format(path: str | Path) -> str:
+def picture_format(path: str | Path) -> str:
+    """The format that the ending of a file name asks for. Raises ValueError for an ending that no picture has."""
     from PIL import Image
 
     suffix = Path(path).suffix.lower()
     known = Image.registered_extensions()
     if suffix not in known:
-        raise ValueError(f"{path} has no ending of a picture; call it .png")
+        raise ValueError(f"{path} does not end like a picture; call it something.png")
     return known[suffix]

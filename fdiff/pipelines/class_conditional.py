@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from fdiff.models import UNet2DModel
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, finish, image_keys, make_plan, normal
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
+
+DIGITS = Path(__file__).parents[1] / "checkpoints" / "digits"  # the model that fdiff ships
 
 
 def class_conditional(

@@ -99,18 +99,22 @@ class DiffusionPipeline:
                 raise ValueError(f"{source} has no {name}, which {cls.__name__} needs; pass {name}=... or choose another model")
         return cls(**built), params
 
+    def replace(self, **components: Any) -> Self:
+        """The pipeline with other components, such as another scheduler."""
+        return dataclasses.replace(self, **components)
+
     def save_pretrained(self, folder: str | Path, params: Params, *, variant: str | None = None) -> None:
-        """Write the pipeline and its parameters in the Hub's layout: one folder a component, model_index.json last."""
-        folder = Path(folder)
+        """Write the pipeline and its parameters in the Hub's layout, one folder a component, which appear when all are whole."""
         index: dict[str, Any] = {"_class_name": type(self).__name__}
-        for field in dataclasses.fields(self):
-            component = getattr(self, field.name)
-            if isinstance(component, Model):
-                component.save_pretrained(folder / field.name, params[field.name], variant=variant)
-            elif hasattr(component, "save_pretrained"):
-                component.save_pretrained(folder / field.name)
-            index[field.name] = _entry(component)
-        hub.write_json(folder / INDEX, index)
+        with hub.staged(folder) as temporary:
+            for field in dataclasses.fields(self):
+                component = getattr(self, field.name)
+                if isinstance(component, Model):
+                    component.save_pretrained(temporary / field.name, params[field.name], variant=variant)
+                elif hasattr(component, "save_pretrained"):
+                    component.save_pretrained(temporary / field.name)
+                index[field.name] = _entry(component)
+            hub.write_json(temporary / INDEX, index)
 
     def push_to_hub(self, repo_id: str, params: Params, *, token: str | None = None, private: bool = False) -> str:
         """Upload the pipeline with a model card to a Hub repository, made if need be; returns its address."""

@@ -1,0 +1,28 @@
+"""Tiny pipelines that the tests of this folder share."""
+
+import jax
+import pytest
+
+import fdiff
+
+
+def tiny_unet(**fields):
+    fields = {
+        "sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (8, 8), "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "norm_num_groups": 4, "attention_head_dim": 4, **fields,
+    }  # fmt: skip
+    return fdiff.UNet2DModel(**fields)
+
+
+@pytest.fixture(scope="session")
+def unconditional():
+    pipe = fdiff.DDPMPipeline(tiny_unet(), fdiff.DDPMScheduler())
+    return pipe, {"unet": pipe.unet.init_params(jax.random.key(0))}
+
+
+@pytest.fixture(scope="session")
+def conditional():
+    unet = tiny_unet(num_class_embeds=4)
+    pipe = fdiff.ClassConditionalPipeline(unet, fdiff.DDIMScheduler(), ("cat", "dog", "cow"))
+    return pipe, {"unet": unet.init_params(jax.random.key(0))}
