@@ -68,7 +68,7 @@ def step(row: Plan, state: State, out: jax.Array, noise: jax.Array | float = 0.0
     if variance is not None:
         variance = variance.astype(jnp.float32)
         a, b, c = row.variance_of
-        noise = noise * jnp.sqrt(jnp.exp(a + b * variance) + c * variance)
+        noise = noise * jnp.sqrt(jnp.maximum(jnp.exp(a + b * variance) + c * variance, 0.0))
     return State(_combine(row, state.slots, x0, eps, noise), state.index + 1)
 
 

@@ -1,6 +1,20 @@
 """Schedulers: one frozen dataclass for each Hub class, from scheduler_config.json to a plan."""
 
 from fdiff.schedulers.ddim import DDIMScheduler
+from fdiff.schedulers.ddpm import DDPMScheduler
+from fdiff.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from fdiff.schedulers.euler_discrete import EulerDiscreteScheduler
+from fdiff.schedulers.heun_discrete import HeunDiscreteScheduler
+from fdiff.schedulers.lms_discrete import LMSDiscreteScheduler
 from fdiff.schedulers.scheduler import Scheduler, StepOutput
 
-__all__ = ["DDIMScheduler", "Scheduler", "StepOutput"]
+__all__ = [
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "Scheduler",
+    "StepOutput",
+]

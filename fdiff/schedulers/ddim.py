@@ -68,15 +68,17 @@ class DDIMScheduler(Scheduler):
             t = given_timesteps(timesteps or (), self.num_train_timesteps)
             t_to = np.append(t[1:], -1.0)
         else:
-            n = num_inference_steps or 0
-            t = np.round(spacing.timesteps(self.timestep_spacing, self.num_train_timesteps, n, offset=self.steps_offset))
-            t_to = t - self.num_train_timesteps // n
+            n, most = num_inference_steps or 0, self.num_train_timesteps
+            t = np.round(spacing.timesteps(self.timestep_spacing, most, n, offset=self.steps_offset))
+            t_to = t - most // n
         alpha2 = signal(self)
-        alpha2_to = np.where(t_to < 0, 1.0 if self.set_alpha_to_one else alpha2[0], alpha2[np.maximum(t_to, 0).astype(int)])
+        last = 1.0 if self.set_alpha_to_one else alpha2[0]
+        alpha2_to = np.where(t_to < 0, last, alpha2[np.maximum(t_to, 0).astype(int)])
         alpha2 = alpha2[t.astype(int)]
         grid = Grid(t, np.sqrt(alpha2), np.sqrt(1 - alpha2), np.sqrt(alpha2_to), np.sqrt(1 - alpha2_to))
         solver = solvers.ddim(eta, clipped_model_output=use_clipped_model_output)
-        return tabulate(solver, grid.rows(first_step(len(t), strength)), self.prediction_type, clip=clipping(self))
+        grid = grid.rows(first_step(len(t), strength))
+        return tabulate(solver, grid, self.prediction_type, clip=clipping(self))
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at training timesteps t, alpha^2 + sigma^2 = 1."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import hub, noise, plan, sampling, spacing
-from fdiff.plan import Grid, Pair, Plan
+from fdiff import hub, noise, sampling
+from fdiff.plan import Pair, Plan
 
 FILE = "scheduler_config.json"
 
@@ -41,14 +40,14 @@ class Scheduler:
         raise NotImplementedError
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(alpha, sigma), each shaped like t, of a sample noised to training timestep t: x = alpha x0 + sigma eps."""
+        """(alpha, sigma), each shaped like t, at training timesteps t: x = alpha x0 + sigma eps."""
         raise NotImplementedError
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | str | Path | Scheduler, **options: Any) -> Self:
         """This scheduler from a dict, a scheduler_config.json or another scheduler; `options` go before them.
 
-        Options of other schedulers are kept but do nothing here. Raises ValueError for one that no scheduler knows.
+        Options of other schedulers are kept but do nothing here. Raises ValueError for one that none knows.
         """
         if isinstance(config, Scheduler):
             config = config.to_config()
@@ -61,7 +60,8 @@ class Scheduler:
         fields = {f.name for f in dataclasses.fields(cls)} - {"others"}
         unknown = set(given) - fields - _known_options()
         if unknown:
-            raise ValueError(f"no scheduler has the option {sorted(unknown)[0]!r}; remove it from {FILE} or correct its name")
+            raise ValueError(f"no scheduler has the option {sorted(unknown)[0]!r}; "
+                             f"remove it from {FILE} or correct its name")
         others = tuple(sorted((k, v) for k, v in given.items() if k not in fields))
         return cls(others=others, **{k: v for k, v in given.items() if k in fields})
 
@@ -76,10 +76,10 @@ class Scheduler:
         token: str | bool | None = None,
         local_files_only: bool = False,
     ) -> Self:
-        """This scheduler from the scheduler_config.json of a Hub id or a folder (there, or in its `scheduler` folder)."""
+        """This scheduler from scheduler_config.json in a Hub id or a folder, or in its `scheduler` folder."""
         config = hub.load_config(
-            source, FILE, subfolder=subfolder, fallback_subfolder="scheduler", revision=revision, cache_dir=cache_dir,
-            token=token, local_files_only=local_files_only,
+            source, FILE, subfolder=subfolder, fallback_subfolder="scheduler", revision=revision,
+            cache_dir=cache_dir, token=token, local_files_only=local_files_only,
         )
         return cls.from_config(config)
 
@@ -106,21 +106,20 @@ class Scheduler:
         num_inference_steps: int | None = None,
         noise: jax.Array | None = None,
     ) -> StepOutput:
-        """One step by hand, from timestep t to the next one of a run of num_inference_steps (default: all of them).
+        """One step by hand, from timestep t to the next one of a run of num_inference_steps (default: all).
 
-        The network's input is `sample * row.c_in`, see Plan. Schedulers that remember earlier steps, or visit a
-        timestep twice, take the `state` of the step before in place of the sample.
+        The network's input is `sample * row.c_in`, see Plan. Schedulers that remember earlier steps, or visit
+        a timestep twice, take the `state` of the step before in place of the sample.
 
-        Raises ValueError where t is not a timestep of the run, noise is needed and neither key nor noise is given,
-        or a state is needed.
+        Raises ValueError where t is not a timestep of the run, noise is needed and neither key nor noise is
+        given, or a state is needed.
         """
         table = _plan_of(self, num_inference_steps)
         if isinstance(sample, sampling.State):
-            state, index = sample, sample.index
+            state = sample
         else:
-            index = _find(table, t, type(self).__name__)
-            state = sampling.init(table, sample)._replace(index=index)
-        row = table.map(lambda leaf: jnp.asarray(leaf)[index])
+            state = sampling.init(table, sample)._replace(index=_find(table, t, type(self).__name__))
+        row = table.map(lambda leaf: jnp.asarray(leaf)[state.index])
         if noise is None and np.any(table.from_noise):
             if key is None:
                 raise ValueError("this scheduler draws noise: pass a key or the noise to step")
@@ -135,7 +134,7 @@ class Scheduler:
         return alpha * x0 + sigma * noise
 
     def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
-        """v = (alpha noise - sigma x0) / sqrt(alpha^2 + sigma^2) (Salimans & Ho 2022), the target of v_prediction."""
+        """v = (alpha noise - sigma x0) / sqrt(alpha^2 + sigma^2) (Salimans & Ho 2022), of v_prediction."""
         alpha, sigma = (_like(level, x0) for level in self.levels(t))
         return (alpha * noise - sigma * x0) / jnp.sqrt(alpha**2 + sigma**2)
 
@@ -158,20 +157,20 @@ def _plan_of(scheduler: Scheduler, n: int | None) -> Plan:
     return scheduler.plan(scheduler.num_train_timesteps if n is None else n)  # type: ignore[attr-defined]
 
 
-def _find(table: Plan, t: Any, name: str) -> jax.Array | int:
+def _find(table: Plan, t: Any, name: str) -> jax.Array:
     """The row at timestep t, which one must be able to enter without memory."""
     repeated = len(np.unique(table.t)) < len(table)
     if isinstance(t, jax.core.Tracer):
         if table.slots > 1 or repeated:
-            raise ValueError(f"{name} remembers earlier steps: pass the state of the step before, or fdiff.init(plan, x), "
-                             "as the sample")
+            raise ValueError(f"{name} remembers earlier steps: pass the state of the step before, "
+                             "or fdiff.init(plan, x), as the sample")
         return jnp.argmin(jnp.abs(jnp.asarray(table.t) - t))
     found = np.flatnonzero(np.abs(table.t - float(t)) < 1e-3)
     if not len(found):
         raise ValueError(f"{t} is not a timestep of this run of {name}; see plan.t")
     if (table.slots > 1 or repeated) and found[0] > 0:
         raise ValueError(f"{name} remembers earlier steps: pass the state of the step before as the sample")
-    return int(found[0])
+    return jnp.int32(found[0])
 
 
 def _like(level: jax.Array, x: jax.Array) -> jax.Array:
@@ -179,19 +178,9 @@ def _like(level: jax.Array, x: jax.Array) -> jax.Array:
     return level.reshape(level.shape + (1,) * (x.ndim - level.ndim)) if level.ndim else level
 
 
-class BetaSchedule(Protocol):
-    """The fields from which a variance-preserving scheduler knows its noise."""
-
-    num_train_timesteps: int
-    beta_start: float
-    beta_end: float
-    beta_schedule: str
-    trained_betas: tuple[float, ...] | None
-
-
 @functools.lru_cache(maxsize=64)
-def signal(scheduler: BetaSchedule) -> np.ndarray:
-    """alpha^2 (T,) at each training timestep, float64, with zero terminal SNR where the scheduler asks for it."""
+def signal(scheduler: Any) -> np.ndarray:
+    """alpha^2 (T,) at each training timestep, float64, down to 0 where rescale_betas_zero_snr is set."""
     betas = noise.betas(
         scheduler.beta_schedule, scheduler.num_train_timesteps, scheduler.beta_start, scheduler.beta_end,
         scheduler.trained_betas,
@@ -201,7 +190,7 @@ def signal(scheduler: BetaSchedule) -> np.ndarray:
     return noise.alphas_cumprod(betas)
 
 
-def preserving_levels(scheduler: BetaSchedule, t: Any) -> tuple[jax.Array, jax.Array]:
+def preserving_levels(scheduler: Any, t: Any) -> tuple[jax.Array, jax.Array]:
     """(alpha, sigma) at integer training timesteps t, alpha^2 + sigma^2 = 1."""
     alpha2 = signal(scheduler)
     t = jnp.asarray(t, jnp.int32)
@@ -216,7 +205,7 @@ def clipping(scheduler: Any) -> Pair:
 
 
 def first_step(n: int, strength: float) -> int:
-    """The step at which image-to-image of that strength begins: the last int(n * strength) of n steps are run.
+    """The step at which image-to-image of that strength begins: the last int(n * strength) of n are run.
 
     Raises ValueError for a strength outside (0, 1] or one that leaves no step.
     """
@@ -244,5 +233,6 @@ def one_of(**options: Any) -> str:
     """The name of the one option that is given. Raises ValueError for none or several."""
     names = [name for name, value in options.items() if value is not None]
     if len(names) != 1:
-        raise ValueError(f"pass exactly one of {', '.join(options)}" + (f", not {' and '.join(names)}" if names else ""))
+        found = f", not {' and '.join(names)}" if names else ""
+        raise ValueError(f"pass exactly one of {', '.join(options)}{found}")
     return names[0]

@@ -1,5 +1,9 @@
 """Solvers: one textbook formula a file, each a function that returns a `fdiff.plan.Solver`."""
 
 from fdiff.solvers.ddim import ddim
+from fdiff.solvers.ddpm import ddpm
+from fdiff.solvers.euler import euler
+from fdiff.solvers.heun import heun
+from fdiff.solvers.lms import lms
 
-__all__ = ["ddim"]
+__all__ = ["ddim", "ddpm", "euler", "heun", "lms"]

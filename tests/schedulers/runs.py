@@ -1,5 +1,7 @@
 """Run a case with diffusers, and with fdiff, over the same starting sample, noise and network."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,31 +24,69 @@ def draws(n: int) -> np.ndarray:
 
 
 def run_diffusers(case: Case) -> dict[str, np.ndarray]:
-    """Timesteps, the starting deviation and the last sample by diffusers, channels second as it wants them."""
+    """Timesteps, the starting deviation and the last sample by diffusers, channels second as it has them."""
     import importlib
     import unittest.mock
 
     import diffusers
     import torch
 
-    def tensor(array: np.ndarray) -> Any:
-        return torch.tensor(np.moveaxis(array, -1, 1))
-
+    options = dict(case.set_timesteps)
+    if case.steps is not None:
+        options["num_inference_steps"] = case.steps
     scheduler = getattr(diffusers, case.scheduler).from_config(dict(case.config))
-    options = dict(case.set_timesteps) if case.steps is None else {"num_inference_steps": case.steps, **case.set_timesteps}
     scheduler.set_timesteps(**options)
-    timesteps = scheduler.timesteps.numpy().copy()
-    start, *noise = draws(len(timesteps))
-    deviation = float(getattr(scheduler, "init_noise_sigma", 1.0))
-    x = tensor(start) * deviation
-    module = importlib.import_module(type(scheduler).__module__)
-    for t, fresh in zip(scheduler.timesteps, noise, strict=True):
-        seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        out = tensor(network(np.moveaxis(seen.numpy(), 1, -1).astype(np.float64), case.channels)).float()
-        drawn = unittest.mock.patch.object(module, "randn_tensor", lambda *a, f=fresh, **k: tensor(f), create=True)
-        with drawn:
-            x = scheduler.step(out, t, x, **case.step).prev_sample
-    return {"timesteps": timesteps, "start": np.float64(deviation), "x": np.moveaxis(x.numpy(), 1, -1)}
+    dtype = torch.float64 if case.double else torch.float32
+    start, *noise = draws(len(scheduler.timesteps))
+    with contextlib.ExitStack() as stack:
+        if case.double:
+            stack.enter_context(double_precision())
+            scheduler = getattr(diffusers, case.scheduler).from_config(dict(case.config))
+            scheduler.set_timesteps(**options)
+
+        def tensor(array: np.ndarray) -> Any:
+            return torch.tensor(np.moveaxis(array, -1, 1)).to(dtype)
+
+        def network_at(x: Any, t: Any) -> Any:
+            seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+            return tensor(network(np.moveaxis(seen.numpy(), 1, -1).astype(np.float64), case.channels))
+
+        deviation = float(getattr(scheduler, "init_noise_sigma", 1.0))
+        x, memory = tensor(start) * deviation, {}
+        module = importlib.import_module(type(scheduler).__module__)
+        for i, fresh in enumerate(noise):
+            drawn = tensor(fresh)
+            with unittest.mock.patch.object(module, "randn_tensor", lambda *a, d=drawn, **k: d, create=True):
+                x = LOOPS.get(case.scheduler, plain_step)(case, scheduler, network_at, i, x, memory)
+    last = np.moveaxis(x.numpy(), 1, -1).astype(np.float32)
+    return {"timesteps": scheduler.timesteps.numpy(), "start": np.float64(deviation), "x": last}
+
+
+def plain_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """One step of diffusers as nearly every class takes it."""
+    t = scheduler.timesteps[i]
+    return scheduler.step(network_at(x, t), t, x, **case.step).prev_sample
+
+
+# Classes whose step wants more than (output, timestep, sample): the same arguments as plain_step.
+LOOPS: dict[str, Any] = {}
+
+
+@contextlib.contextmanager
+def double_precision() -> Iterator[None]:
+    """diffusers in float64: what it means to compute, without its cancellation in 1 - alphas_cumprod."""
+    import unittest.mock
+
+    import torch
+
+    single = torch.float32
+    with unittest.mock.patch.object(torch, "float32", torch.float64), \
+            unittest.mock.patch.object(np, "float32", np.float64):
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(single)
 
 
 def run_fdiff(case: Case) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Every case of the list against what diffusers computed: stored by tests/reference/make_schedulers.py, or live."""
+"""Every case of the list against what diffusers computes, stored or live."""
 
 import numpy as np
 import pytest

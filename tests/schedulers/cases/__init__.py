@@ -1,4 +1,4 @@
-"""The one list of scheduler cases: each file here holds CASES for one Hub class, named like its fdiff file."""
+"""The one list of scheduler cases: each file here holds CASES for a Hub class, named like its fdiff file."""
 
 import dataclasses
 import importlib
@@ -18,6 +18,7 @@ class Case:
         set_timesteps: options of diffusers' set_timesteps.
         step: options of diffusers' step.
         channels: 2 where the network also predicts a variance.
+        double: run diffusers in float64, where its float32 loses more than the tolerance.
     """
 
     scheduler: str
@@ -27,6 +28,7 @@ class Case:
     set_timesteps: dict[str, Any] = dataclasses.field(default_factory=dict)
     step: dict[str, Any] = dataclasses.field(default_factory=dict)
     channels: int = 1
+    double: bool = False
 
     @property
     def id(self) -> str:
