@@ -1,0 +1,32 @@
+"""fdiff: diffusion models in JAX. Pure functions, Flax Linen modules, checkpoints straight from the Hugging Face Hub."""
+
+from fdiff import guidance, models, pipelines, schedulers, solvers
+from fdiff.models import *  # noqa: F403
+from fdiff.pipelines import *  # noqa: F403
+from fdiff.plan import Grid, Memory, Plan, Solver, tabulate
+from fdiff.sampling import State, init, predict, sample, step, steps
+from fdiff.schedulers import *  # noqa: F403
+
+__version__ = "0.1.0"
+
+__all__ = [  # noqa: PLE0604
+    "Grid",
+    "Memory",
+    "Plan",
+    "Solver",
+    "State",
+    "guidance",
+    "init",
+    "models",
+    "pipelines",
+    "predict",
+    "sample",
+    "schedulers",
+    "solvers",
+    "step",
+    "steps",
+    "tabulate",
+    *models.__all__,
+    *pipelines.__all__,
+    *schedulers.__all__,
+]
