@@ -1,6 +1,6 @@
 """A solver of your own in twenty lines: write one step as on paper; `tabulate` makes it jit, vmap and differentiate.
 
-The solver is Adams-Bashforth of order 2 on the noise prediction, x = alpha x0 + sigma eps, in the variable sigma / alpha.
+The solver is Adams-Bashforth of order 2 on the noise prediction (x = alpha x0 + sigma eps) in sigma / alpha.
 
     python examples/custom_solver.py
 """

@@ -48,7 +48,8 @@ def main(argv=None):
         if i in (0, arguments.updates - 1):
             sheet += [images.enlarge(image, 64) for image in images.to_pil(drawn)]
     images.save(images.grid(sheet, columns=len(labels)), arguments.out)
-    print(f"wrote {arguments.out}: before (above) and after (below); the objective fell from {values[0]:.3f} to {values[-1]:.3f}")
+    print(f"wrote {arguments.out}: before (above) and after (below)")
+    print(f"the objective fell from {values[0]:.3f} to {values[-1]:.3f}")
     return values
 
 

@@ -48,7 +48,8 @@ def main(argv=None):
         for plan in line:
             drawn = draw(params, plan.pad(rows, slots), jax.random.key(0))
             sheet.append(images.grid([images.enlarge(image, 16) for image in images.to_pil(drawn)], columns=10))
-        print(f"{name}: {', '.join(f'{n} steps = {len(plan)} calls' for n, plan in zip(arguments.steps, line, strict=True))}")
+        calls = ", ".join(f"{n} steps = {len(plan)} calls" for n, plan in zip(arguments.steps, line, strict=True))
+        print(f"{name}: {calls}")
     images.save(images.grid(sheet, columns=len(arguments.steps), gap=4), arguments.out)
     print(f"wrote {arguments.out}; the sampler was traced {traces} time{'s' * (traces != 1)} for {len(sheet)} runs")
     return traces

@@ -3,7 +3,7 @@
     python examples/train_digits.py --out digits          # about 25 minutes on two cores, seed 0
     fdiff generate digits --class 7 --out sevens.png
 
-A fifth of the digits is held out. Afterwards the quality is measured, see `measure`. Needs `pip install "fdiff[train]"`.
+A fifth of the digits is held out. Afterwards the quality is measured (`measure`). Needs `pip install "fdiff[train]"`.
 """
 
 import argparse
@@ -114,7 +114,9 @@ def main(argv=None):
     images, labels, _, _ = digits()
     params = train(images, labels, steps=arguments.steps, batch_size=arguments.batch_size, seed=arguments.seed)
     params = {"unet": jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params)}
-    pipe = fdiff.ClassConditionalPipeline(UNET, SCHEDULER, tuple("0123456789"), num_inference_steps=50, guidance_scale=2.0)
+    pipe = fdiff.ClassConditionalPipeline(
+        UNET, SCHEDULER, tuple("0123456789"), num_inference_steps=50, guidance_scale=2.0
+    )
     pipe.save_pretrained(arguments.out, params)
     pipe, params = fdiff.ClassConditionalPipeline.from_pretrained(arguments.out)
     if arguments.count:

@@ -1,4 +1,4 @@
-"""fdiff: diffusion models in JAX. Pure functions, Flax Linen modules, checkpoints straight from the Hugging Face Hub."""
+"""fdiff: diffusion models in JAX: pure functions, Flax modules, checkpoints straight from the Hugging Face Hub."""
 
 from fdiff import guidance, models, pipelines, schedulers, solvers
 from fdiff.models import *  # noqa: F403
@@ -9,7 +9,7 @@ from fdiff.schedulers import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "Grid",
     "Memory",
     "Plan",

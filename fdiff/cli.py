@@ -61,19 +61,20 @@ def parser() -> argparse.ArgumentParser:
     add("--num-images", type=int, metavar="N", help="how many pictures (default: 1; 100 of the digits)")
     add("--steps", type=int, metavar="N", help="network calls (default: what suits the model)")
     add("--scheduler", metavar="NAME", help="such as EulerDiscreteScheduler (default: the model's own)")
-    add("--guidance-scale", type=float, metavar="G", help="how closely to keep to the class or prompt; 1 is no guidance")
+    add("--guidance-scale", type=float, metavar="G", help="how closely to keep to class or prompt; 1 is none")
     add("--dtype", choices=DTYPES, default="float32", help="what to compute in (default: float32)")
     add("--out", default="fdiff.png", help="a sheet of all pictures as .png, or a folder for one file each")
     add("--animate", metavar="GIF", help="also write the denoising as a .gif")
 
-    add = command("inspect", inspect, "Show what a model consists of.", ["fdiff inspect google/ddpm-cat-256"]).add_argument
+    examples = ["fdiff inspect google/ddpm-cat-256"]
+    add = command("inspect", inspect, "Show what a model consists of.", examples).add_argument
     add("model", metavar="MODEL", help="a Hub id or a folder")
 
     add = command("plot-scheduler", plot_scheduler, "Draw timesteps, noise levels and coefficients of schedulers.", [
         "fdiff plot-scheduler DDIMScheduler EulerDiscreteScheduler --steps 20 --out schedulers.png",
         "fdiff plot-scheduler ./model/scheduler",
     ]).add_argument
-    add("schedulers", nargs="+", metavar="SCHEDULER", help="class names, Hub ids, folders or scheduler_config.json files")
+    add("schedulers", nargs="+", metavar="SCHEDULER", help="class names, Hub ids or folders")
     add("--steps", type=int, default=20, metavar="N", help="of the run to draw (default: 20)")
     add("--out", default="schedulers.png", help="the picture to write (default: schedulers.png)")
 
@@ -140,7 +141,12 @@ def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
         "guidance_scale": arguments.guidance_scale,
     }
     options = {name: value for name, value in asked.items() if value is not None}
-    flags = {"class_labels": "--class", "prompt": "PROMPT", "num_inference_steps": "--steps", "guidance_scale": "--guidance-scale"}
+    flags = {
+        "class_labels": "--class",
+        "prompt": "PROMPT",
+        "num_inference_steps": "--steps",
+        "guidance_scale": "--guidance-scale",
+    }
     for name in options:
         if name not in known:
             raise ValueError(f"{flags[name]} means nothing to a {type(pipe).__name__}; leave it out")
@@ -197,7 +203,7 @@ def _scheduler(name: str) -> Any:
 
 
 def _scheduler_class(name: str) -> Any:
-    """The scheduler class of that name, with or without "Scheduler". Raises ValueError, with the near ones, for no such."""
+    """The scheduler class of that name, with or without "Scheduler". Raises ValueError, naming near ones."""
     import difflib
 
     from fdiff import schedulers

@@ -11,7 +11,9 @@ from fdiff.pipelines.pipeline import INDEX, DiffusionPipeline, find_component
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
 
 
-def convert_repository(source: str | Path, folder: str | Path, *, dtype: Any = "float32", variant: str | None = None) -> None:
+def convert_repository(
+    source: str | Path, folder: str | Path, *, dtype: Any = "float32", variant: str | None = None
+) -> None:
     """Read a pipeline or a model, its weights .safetensors or torch's .bin, and write it with weights of that dtype.
 
     Raises ValueError for a folder that holds neither.

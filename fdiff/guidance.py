@@ -57,7 +57,13 @@ def _given(network: Conditional, condition: Any, x: jax.Array, t: jax.Array) -> 
 
 
 def _classifier_free(
-    network: Conditional, condition: Any, negative: Any, scale: jax.Array, rescale: jax.Array, x: jax.Array, t: jax.Array
+    network: Conditional,
+    condition: Any,
+    negative: Any,
+    scale: jax.Array,
+    rescale: jax.Array,
+    x: jax.Array,
+    t: jax.Array,
 ) -> jax.Array:
     both = jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a), jnp.asarray(b)]), negative, condition)
     out = network(jnp.concatenate([x, x]), t, both).astype(jnp.float32)
@@ -67,7 +73,9 @@ def _classifier_free(
     return jnp.concatenate([_rescale(guided, positive, rescale), variance], axis=-1)
 
 
-def _interval(guided: Network, plain: Network, low: jax.Array, high: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
+def _interval(
+    guided: Network, plain: Network, low: jax.Array, high: jax.Array, x: jax.Array, t: jax.Array
+) -> jax.Array:
     return jax.lax.cond((low <= t) & (t <= high), guided, lambda x, t: plain(x, t).astype(jnp.float32), x, t)
 
 

@@ -21,8 +21,10 @@ def to_uint8(images: Any) -> np.ndarray:
     """(..., h, w, c) in [-1, 1] to uint8, round((x + 1) / 2 * 255). Raises ValueError for what is not a number."""
     images = np.asarray(images, np.float32)
     if not np.isfinite(images).all():
-        raise ValueError("the network gave values that are not finite; compute in float32 or bfloat16 instead of float16, "
-                         "or lower the guidance scale")
+        raise ValueError(
+            "the network gave values that are not finite; compute in float32 or bfloat16 instead of float16, "
+            "or lower the guidance scale"
+        )
     return np.round(np.clip(images / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
 
 

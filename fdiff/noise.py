@@ -1,4 +1,4 @@
-"""Noise schedules: how much signal (alpha) and noise (sigma) x holds at each training timestep. NumPy, float64."""
+"""Noise schedules: how much signal and noise x holds at each training timestep. NumPy, float64."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def betas(
 ) -> np.ndarray:
     """The variances (num_train_timesteps,) of the forward steps, by the Hub's name of the schedule.
 
-    linear (Ho et al. 2020); scaled_linear, linear in the root (Rombach et al. 2022); squaredcos_cap_v2 (Nichol &
-    Dhariwal 2021, eq. 17); laplace (Hang et al. 2024); exp; sigmoid (GeoDiff). `trained_betas` goes before all.
+    linear (Ho et al. 2020); scaled_linear, linear in the root (Rombach et al. 2022); squaredcos_cap_v2
+    (Nichol & Dhariwal 2021, eq. 17); laplace (Hang et al. 2024); exp; sigmoid (GeoDiff). `trained_betas` goes
+    before all.
 
     Raises ValueError for another name.
     """
@@ -36,7 +37,8 @@ def betas(
         return betas_from_signal(_laplace_signal, n)
     if schedule == "sigmoid":
         return 1 / (1 + np.exp(-np.linspace(-6, 6, n))) * (beta_end - beta_start) + beta_start
-    raise ValueError(f"beta_schedule is {schedule!r}; it can be linear, scaled_linear, squaredcos_cap_v2, laplace, exp or sigmoid")
+    raise ValueError(f"beta_schedule is {schedule!r}; it can be linear, scaled_linear, squaredcos_cap_v2, "
+                     "laplace, exp or sigmoid")
 
 
 def betas_from_signal(signal, n: int, max_beta: float = 0.999) -> np.ndarray:  # type: ignore[no-untyped-def]

@@ -14,7 +14,16 @@ from jax.tree_util import Partial
 
 from fdiff import guidance, images, sampling
 from fdiff.models import UNet2DModel
-from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, finish, image_keys, make_plan, normal
+from fdiff.pipelines.pipeline import (
+    DiffusionPipeline,
+    ImageOutput,
+    Params,
+    finish,
+    image_keys,
+    make_plan,
+    normal,
+    sample_shape,
+)
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 
@@ -46,7 +55,7 @@ def _run(
     unet: UNet2DModel, params: Params, plan: Plan, class_labels: jax.Array, key: jax.Array, guidance_scale: Any
 ) -> sampling.Steps:
     first, later = image_keys(key, len(class_labels))
-    x = plan.start * normal(first, unet.example_inputs()[0].shape[1:])
+    x = plan.start * normal(first, sample_shape(unet))
     nothing = jnp.full_like(class_labels, (unet.num_class_embeds or 1) - 1)
     network = Partial(unet.apply, {"params": params["unet"]})
     guided = guidance.classifier_free(network, class_labels, nothing, guidance_scale)

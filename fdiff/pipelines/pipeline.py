@@ -182,6 +182,15 @@ def normal(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
+def sample_shape(unet: Any) -> tuple[int, int, int]:
+    """(h, w, c) of the samples that a U-Net was trained on. Raises ValueError where its config does not say."""
+    size = unet.sample_size
+    if size is None:
+        raise ValueError("the config.json of the unet has no sample_size; add the height and width of its samples")
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width, unet.in_channels
+
+
 def finish(run: Steps, *, progress: bool) -> jax.Array:
     """Run to the end behind a progress bar and return the last x."""
     from tqdm import tqdm

@@ -9,7 +9,17 @@ from jax.tree_util import Partial
 
 from fdiff import images, sampling
 from fdiff.models import UNet2DModel
-from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, check_count, finish, image_keys, make_plan, normal
+from fdiff.pipelines.pipeline import (
+    DiffusionPipeline,
+    ImageOutput,
+    Params,
+    check_count,
+    finish,
+    image_keys,
+    make_plan,
+    normal,
+    sample_shape,
+)
 from fdiff.plan import Plan
 from fdiff.schedulers import DDIMScheduler, DDPMScheduler, Scheduler
 
@@ -29,7 +39,7 @@ def unconditional(unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array,
 
 def _run(unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array, batch_size: int) -> sampling.Steps:
     first, later = image_keys(key, batch_size)
-    x = plan.start * normal(first, unet.example_inputs()[0].shape[1:])
+    x = plan.start * normal(first, sample_shape(unet))
     return sampling.steps(Partial(unet.apply, {"params": params["unet"]}), plan, x, later)
 
 
