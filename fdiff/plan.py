@@ -1,4 +1,4 @@
-"""What a sampler is: a grid of noise levels, a solver as its paper writes it, and the table of numbers they make."""
+"""What a sampler is: a grid of noise levels, a solver as in its paper, and the table of numbers they make."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Plan:
         eps   = eps_of[0] * x + eps_of[1] * out
         state = carry @ state + from_x0 * x0 + from_eps * eps + from_noise * noise
 
-    `state` has K slots shaped like x; slot 0 is x. `plan[i]` is a row, `plan[a:b]` a plan, `len(plan)` its rows.
+    `state` has K slots shaped like x; slot 0 is x. `plan[i]` is a row, `plan[a:b]` a plan, `len(plan)` its
+    rows.
 
     Attributes:
         t: (n,) what the network is told.
@@ -50,10 +51,11 @@ class Plan:
         from_x0, from_eps, from_noise: (n, K).
         alpha, sigma: (n,) the level of x as it enters the row.
         start_std: (n,) standard deviation of the x from which a run may start at this row.
-        clip: (n, 2) limit and quantile: x0 is clipped to +-limit (infinite: not at all); with a quantile above 0,
-            to that quantile of |x0| kept within [1, limit], and divided by it (dynamic thresholding, Imagen).
-        variance_of: (n, 3) used where the network also predicts a variance v, in a second half of its channels:
-            noise has variance exp(a + b * v) + c * v.
+        clip: (n, 2) limit and quantile: x0 is clipped to +-limit (infinite: not at all); with a quantile
+            above 0, to that quantile of |x0| kept within [1, limit], and divided by it (dynamic thresholding,
+            Imagen).
+        variance_of: (n, 3) used where the network also predicts a variance v, in a second half of its
+            channels: noise has variance exp(a + b * v) + c * v.
     """
 
     t: Any
@@ -103,7 +105,8 @@ class Plan:
         idle = np.zeros((rows, slots, slots), np.float32) + np.eye(slots, dtype=np.float32)
         idle[:n] = 0
         idle[:n, :k, :k] = self.carry
-        fill = {"carry": idle, "t": _extend(self.t, rows, edge=True), "clip": _extend(self.clip, rows, edge=True)}
+        fill = {"carry": idle}
+        fill |= {name: _extend(getattr(self, name), rows, edge=True) for name in ("t", "clip")}
         for name in ("from_x0", "from_eps", "from_noise"):
             fill[name] = np.zeros((rows, slots), np.float32)
             fill[name][:n, :k] = getattr(self, name)
@@ -121,7 +124,7 @@ def _extend(leaf: Any, rows: int, edge: bool = False) -> np.ndarray:
 
 
 class Memory(NamedTuple):
-    """What a one-step solver carries: x alone. Multistep solvers declare a NamedTuple of their own, x first."""
+    """What a one-step solver carries: x alone. Multistep solvers have a NamedTuple of their own, x first."""
 
     x: Any
 
@@ -129,10 +132,10 @@ class Memory(NamedTuple):
 class Solver(NamedTuple):
     """A solver: its step, the NamedTuple that it carries (x first), and whether its noise keeps the level.
 
-    `step(i, grid, state, x0, eps, noise) -> state` is the textbook formula for row i, in x = alpha x0 + sigma eps.
-    It must be linear in the five last arguments and may branch on i and the grid in any way.
-    `keeps_level` is False for solvers whose noise does not add up to sigma_to by design, and `lands` for those
-    that do not bring a perfect denoiser to alpha_to.
+    `step(i, grid, state, x0, eps, noise) -> state` is the textbook formula for row i, in x = alpha x0 + sigma
+    eps. It must be linear in the five last arguments and may branch on i and the grid in any way.
+    `keeps_level` is False for solvers whose noise does not add up to sigma_to by design, and `lands` for
+    those that do not bring a perfect denoiser to alpha_to.
     """
 
     step: Callable[..., Any]
@@ -144,8 +147,8 @@ class Solver(NamedTuple):
 def epsilon(alpha: float, sigma: float) -> tuple[Pair, Pair]:
     """The network predicts the noise: x0 = (x - sigma out) / alpha, eps = out (Ho et al. 2020, eq. 15)."""
     if alpha == 0:
-        raise ValueError("a network that predicts noise (prediction_type epsilon) cannot start from alpha = 0; "
-                         "use v_prediction or switch rescale_betas_zero_snr off")
+        raise ValueError("a network that predicts noise (prediction_type epsilon) cannot start from "
+                         "alpha = 0; use v_prediction or switch rescale_betas_zero_snr off")
     return (1 / alpha, -sigma / alpha), (0.0, 1.0)
 
 
@@ -155,14 +158,15 @@ def sample(alpha: float, sigma: float) -> tuple[Pair, Pair]:
 
 
 def v_prediction(alpha: float, sigma: float) -> tuple[Pair, Pair]:
-    """The network predicts v = (alpha eps - sigma x0) / c, c^2 = alpha^2 + sigma^2 (Salimans & Ho 2022, app. D)."""
+    """The network predicts v = (alpha eps - sigma x0) / c, c^2 = alpha^2 + sigma^2 (Salimans & Ho 2022)."""
     c2 = alpha**2 + sigma**2
     c = np.sqrt(c2)
     return (alpha / c2, -sigma / c), (sigma / c2, alpha / c)
 
 
 def flow_prediction(alpha: float, sigma: float) -> tuple[Pair, Pair]:
-    """The network predicts the velocity eps - x0 (Lipman et al. 2023): x0 = (x - sigma out) / (alpha + sigma)."""
+    """The network predicts the velocity eps - x0 (Lipman et al. 2023): x0 = (x - sigma out) / (alpha + sigma).
+    """
     c = alpha + sigma
     return (1 / c, -sigma / c), (1 / c, alpha / c)
 
@@ -232,13 +236,15 @@ def tabulate(
     table = np.stack([_row(solver, grid, i, k) for i in range(n)])
     if not np.isfinite(table).all():
         row = int(np.argwhere(~np.isfinite(table))[0, 0])
-        raise ValueError(f"the solver divides by zero at row {row} (from sigma {grid.sigma[row]:g} "
-                         f"to {grid.sigma_to[row]:g}); two steps visit one noise level, so ask for fewer steps")
+        raise ValueError(f"the solver divides by zero at row {row} (from sigma {grid.sigma[row]:g} to "
+                         f"{grid.sigma_to[row]:g}); two steps visit one noise level, so ask for fewer steps")
     _check(table, grid, calls != 0, solver)
-    of = np.array([predict(a, s) if c else ((0, 0), (0, 0)) for a, s, c in zip(grid.alpha, grid.sigma, calls, strict=True)])
+    levels = zip(grid.alpha, grid.sigma, calls, strict=True)
+    of = np.array([predict(alpha, sigma) if called else ((0, 0), (0, 0)) for alpha, sigma, called in levels])
     leaves = Plan(
         t=grid.t, c_in=calls, x0_of=of[:, 0], eps_of=of[:, 1],
-        carry=table[:, :, :k], from_x0=table[:, :, k], from_eps=table[:, :, k + 1], from_noise=table[:, :, k + 2],
+        carry=table[:, :, :k],
+        from_x0=table[:, :, k], from_eps=table[:, :, k + 1], from_noise=table[:, :, k + 2],
         alpha=grid.alpha, sigma=grid.sigma,
         start_std=np.hypot(grid.alpha, grid.sigma) if start_std is None else start_std,
         clip=np.broadcast_to(np.asarray(clip), (n, 2)),
@@ -256,7 +262,8 @@ def _row(solver: Solver, grid: Grid, i: int, k: int) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         row = run(np.eye(k + 3))
         probe = np.random.default_rng(i).normal(size=(k + 3, 3))
-        if np.isfinite(row).all() and not np.allclose(run(probe), row @ probe, rtol=1e-9, atol=1e-9 * np.abs(row).max()):
+        size = np.abs(row).max()
+        if np.isfinite(size) and not np.allclose(run(probe), row @ probe, rtol=1e-9, atol=1e-9 * size):
             raise ValueError(f"the solver's step is not linear at row {i}")
     return row
 
@@ -272,7 +279,8 @@ def _check(table: np.ndarray, grid: Grid, calls: np.ndarray, solver: Solver) -> 
     state = np.zeros((k, n + 2))
     state[0, 1] = grid.sigma[0]
     for i in range(n):
-        if i and not np.allclose([grid.alpha[i], grid.sigma[i]], [grid.alpha_to[i - 1], grid.sigma_to[i - 1]]):
+        level = grid.alpha[i], grid.sigma[i]
+        if i and not np.allclose(level, (grid.alpha_to[i - 1], grid.sigma_to[i - 1])):
             spread = np.linalg.norm(state[0, 1:])
             state[0, 1:] *= grid.sigma[i] / spread if spread else 0.0
         state[0, 0] = grid.alpha[i]
@@ -284,7 +292,7 @@ def _check(table: np.ndarray, grid: Grid, calls: np.ndarray, solver: Solver) -> 
         if solver.lands and abs(state[0, 0] - grid.alpha_to[i]) > 1e-6 * max(size, np.abs(table[i]).max()):
             raise ValueError(f"the solver is wrong at row {i}: a perfect denoiser lands on alpha "
                              f"{state[0, 0]:g} instead of {grid.alpha_to[i]:g}")
-        spread = float(np.linalg.norm(state[0, 1:]))
+        spread = np.linalg.norm(state[0, 1:])
         if solver.keeps_level and abs(spread - grid.sigma_to[i]) > 1e-6 * max(size, np.abs(table[i]).max()):
             raise ValueError(f"the solver is wrong at row {i}: its noise adds up to {spread:g} "
                              f"instead of sigma {grid.sigma_to[i]:g}")

@@ -25,14 +25,17 @@ def timesteps(
     last = num_train_timesteps
     check_steps(n, None if between and spacing == "linspace" else last)
     if spacing == "linspace":
-        laid = np.linspace(0, last - 1, n + fence)
+        laid: np.ndarray = np.linspace(0, last - 1, n + fence)
     elif spacing == "leading":
         laid = np.arange(n + fence) * (last // (n + fence)) + offset * 1.0
     elif spacing == "trailing":
         return np.round(np.arange(last, 0, -last / n))[:n] - 1
     else:
         raise ValueError(f"timestep_spacing is {spacing!r}; it can be leading, trailing or linspace")
-    return laid[::-1][:n]
+    laid = laid[::-1][:n]
+    if not 0 <= laid[0] < last:
+        raise ValueError(f"steps_offset {offset} lays timesteps outside 0 to {last - 1}; ask for fewer")
+    return laid
 
 
 def check_steps(n: int, most: int | None = None) -> None:
@@ -40,8 +43,8 @@ def check_steps(n: int, most: int | None = None) -> None:
     if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
         raise ValueError(f"num_inference_steps is {n!r}; it must be a whole number of 1 or more")
     if most is not None and n > most:
-        raise ValueError(f"num_inference_steps is {n}, more than the {most} timesteps the model was trained on; "
-                         "ask for fewer")
+        raise ValueError(f"num_inference_steps is {n}, more than the {most} timesteps the model was trained "
+                         "on; ask for fewer")
 
 
 def karras(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) -> np.ndarray:

@@ -30,7 +30,7 @@ def ddim(eta: float = 0.0, *, clipped_model_output: bool = False) -> Solver:
 
 
 def ancestral_std(alpha: float, sigma: float, alpha_to: float, sigma_to: float) -> float:
-    """Deviation of the fresh noise in an ancestral step, the posterior of x_to given x and x0 (Ho et al. 2020, eq. 7)."""
+    """Deviation of an ancestral step's noise: the posterior of x_to given x and x0 (Ho et al. 2020, eq. 7)."""
     if sigma == 0 or alpha_to == 0:
         return 0.0
     variance = (sigma_to / sigma) ** 2 * (sigma**2 - (alpha / alpha_to * sigma_to) ** 2)
