@@ -122,6 +122,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
     import fdiff
 
     source = arguments.model or fdiff.pipelines.DIGITS
+    pipe: Any
     pipe, params = fdiff.DiffusionPipeline.from_pretrained(source, dtype=arguments.dtype)
     if arguments.scheduler:
         pipe = pipe.replace(scheduler=_scheduler_class(arguments.scheduler).from_config(pipe.scheduler))

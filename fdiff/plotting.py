@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 
 def draw_schedulers(schedulers: Mapping[str, Scheduler], num_inference_steps: int) -> Image.Image:
-    """One picture of several schedulers: timesteps, noise-to-signal ratio, and what x is made of at each network call.
+    """One picture of several schedulers: timesteps, noise to signal, and what x is made of at each call.
 
-    The lower panels show, for x after each call, the weights of the x before (carry), of x0, of eps and of noise, in units
-    of the level that the call leads to.
+    The lower panels show, for x after each call, the weights of the x before (carry), of x0, of eps and of noise.
 
     Raises ValueError where matplotlib is absent.
     """
@@ -30,7 +29,14 @@ def draw_schedulers(schedulers: Mapping[str, Scheduler], num_inference_steps: in
 
     figure = Figure(figsize=(11, 8), layout="constrained", dpi=110)
     axes = figure.subplots(3, 2).ravel()
-    titles = ["timestep", "sigma / alpha", "weight of x before", "weight of x0", "weight of eps", "deviation of fresh noise"]
+    titles = [
+        "timestep",
+        "sigma / alpha",
+        "weight of x before",
+        "weight of x0",
+        "weight of eps",
+        "deviation of fresh noise",
+    ]
     styles = ["-", "--", ":", "-."]
     for number, (name, scheduler) in enumerate(schedulers.items()):
         plan = scheduler.plan(num_inference_steps)

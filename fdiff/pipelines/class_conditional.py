@@ -103,7 +103,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         images.check_output_type(output_type)
         run = self.steps(
-            params, class_labels, key=key, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps, plan=plan
+            params,
+            class_labels,
+            key=key,
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+            plan=plan,
         )
         return ImageOutput(images.to_output(finish(run, progress=progress), output_type))
 

@@ -63,12 +63,13 @@ class DiffusionPipeline:
 
         Raises ValueError where the repository needs a class that fdiff does not have, or lacks a component.
         """
-        where = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
         index = hub.load_config(source, INDEX, **where)
         if cls is DiffusionPipeline:
-            return find_pipeline(index.get("_class_name"), source).from_pretrained(
+            found: Any = find_pipeline(index.get("_class_name"), source).from_pretrained(
                 source, variant=variant, dtype=dtype, sharding=sharding, **where, **components
             )
+            return found
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(components) - set(fields))
         if unknown:
@@ -79,13 +80,13 @@ class DiffusionPipeline:
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             if name in components:
                 given = components[name]
-                built[name], found = given if isinstance(given, tuple) else (given, None)
-                if found is not None:
-                    params[name] = found
+                built[name], tree = given if isinstance(given, tuple) else (given, None)
+                if tree is not None:
+                    params[name] = tree
             elif isinstance(entry := index.get(name), list):
                 if entry[1] is None or (not required and name in OPT_IN):
                     continue
-                component = find_component(entry[1], source)
+                component: Any = find_component(entry[1], source)
                 place = {**where, "subfolder": name if hub.has_folder(source, name, **where) else None}
                 if issubclass(component, Model):
                     built[name], params[name] = component.from_pretrained(
@@ -96,7 +97,9 @@ class DiffusionPipeline:
             elif name in index:
                 built[name] = _frozen(index[name])
             if required and built.get(name) is None:
-                raise ValueError(f"{source} has no {name}, which {cls.__name__} needs; pass {name}=... or choose another model")
+                raise ValueError(
+                    f"{source} has no {name}, which {cls.__name__} needs; pass {name}=... or choose another model"
+                )
         return cls(**built), params
 
     def replace(self, **components: Any) -> Self:
@@ -104,7 +107,7 @@ class DiffusionPipeline:
         return dataclasses.replace(self, **components)
 
     def save_pretrained(self, folder: str | Path, params: Params, *, variant: str | None = None) -> None:
-        """Write the pipeline and its parameters in the Hub's layout, one folder a component, which appear when all are whole."""
+        """Write the pipeline and its parameters in the Hub's layout: all of it appears, or nothing."""
         index: dict[str, Any] = {"_class_name": type(self).__name__}
         with hub.staged(folder) as temporary:
             for field in dataclasses.fields(self):
@@ -131,7 +134,9 @@ def find_pipeline(name: str | None, source: str | Path) -> type[DiffusionPipelin
 
     found = getattr(fdiff.pipelines, name or "", None)
     if not (isinstance(found, type) and issubclass(found, DiffusionPipeline)):
-        raise ValueError(f"{source} is a {name}, a pipeline that fdiff does not have; load its models one by one instead")
+        raise ValueError(
+            f"{source} is a {name}, a pipeline that fdiff does not have; load its models one by one instead"
+        )
     return found
 
 

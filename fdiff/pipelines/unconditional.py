@@ -21,7 +21,7 @@ from fdiff.pipelines.pipeline import (
     sample_shape,
 )
 from fdiff.plan import Plan
-from fdiff.schedulers import DDIMScheduler, DDPMScheduler, Scheduler
+from fdiff.schedulers import DDIMScheduler, Scheduler
 
 
 def unconditional(unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array, batch_size: int = 1) -> jax.Array:
@@ -48,7 +48,7 @@ class DDPMPipeline(DiffusionPipeline):
     """Unconditional images with the scheduler of the checkpoint (Ho et al. 2020)."""
 
     unet: UNet2DModel
-    scheduler: Scheduler = DDPMScheduler()
+    scheduler: Scheduler
 
     def __call__(
         self,
@@ -95,7 +95,7 @@ class DDIMPipeline(DiffusionPipeline):
     """Unconditional images in few steps with DDIM, whatever scheduler the checkpoint names (Song et al. 2021)."""
 
     unet: UNet2DModel
-    scheduler: Scheduler = DDIMScheduler()
+    scheduler: Scheduler
 
     def __call__(
         self,

@@ -12,7 +12,8 @@ from fdiff import sampling
 def test_host_class_is_the_pure_function(conditional):
     pipe, params = conditional
     key, labels = jax.random.key(1), jnp.array([0, 2])
-    host = pipe(params, ["cat", 2], key=key, guidance_scale=3.0, num_inference_steps=4, output_type="array", progress=False)
+    options = {"guidance_scale": 3.0, "num_inference_steps": 4, "output_type": "array", "progress": False}
+    host = pipe(params, ["cat", 2], key=key, **options)
     pure = fdiff.class_conditional(pipe.unet, params, pipe.scheduler.plan(4), labels, key, 3.0)
     np.testing.assert_allclose(host.images, pure, atol=2e-5)
 
