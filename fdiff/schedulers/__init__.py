@@ -6,6 +6,7 @@ from fdiff.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteSche
 from fdiff.schedulers.euler_discrete import EulerDiscreteScheduler
 from fdiff.schedulers.heun_discrete import HeunDiscreteScheduler
 from fdiff.schedulers.lms_discrete import LMSDiscreteScheduler
+from fdiff.schedulers.pndm import PNDMScheduler
 from fdiff.schedulers.scheduler import Scheduler, StepOutput
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "EulerDiscreteScheduler",
     "HeunDiscreteScheduler",
     "LMSDiscreteScheduler",
+    "PNDMScheduler",
     "Scheduler",
     "StepOutput",
 ]

@@ -5,5 +5,6 @@ from fdiff.solvers.ddpm import ddpm
 from fdiff.solvers.euler import euler
 from fdiff.solvers.heun import heun
 from fdiff.solvers.lms import lms
+from fdiff.solvers.pndm import pndm
 
-__all__ = ["ddim", "ddpm", "euler", "heun", "lms"]
+__all__ = ["ddim", "ddpm", "euler", "heun", "lms", "pndm"]
