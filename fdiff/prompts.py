@@ -95,9 +95,9 @@ def tokenize(
     chunked: a longer prompt becomes several chunks of 75; else it is cut, and a warning says what is lost.
     ValueError for a prompt that is not a string.
     """
-    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    listed = list(prompts) if isinstance(prompts, list | tuple) else [prompts]
     room = tokenizer.model_max_length - 2
-    rows = [_weighted_ids(tokenizer, prompt, weighted) for prompt in prompts]
+    rows = [_weighted_ids(tokenizer, prompt, weighted) for prompt in listed]
     if not chunked:
         for ids, _ in rows:
             if len(ids) > room:
@@ -124,7 +124,7 @@ def tokenize(
     return Tokens(all_ids, mask, all_weights if weighted else None)
 
 
-def _weighted_ids(tokenizer: CLIPTokenizer, prompt: str, weighted: bool) -> tuple[list[int], list[float]]:
+def _weighted_ids(tokenizer: CLIPTokenizer, prompt: Any, weighted: bool) -> tuple[list[int], list[float]]:
     if not weighted or not isinstance(prompt, str):
         ids = tokenizer.ids(prompt)
         return ids, [1.0] * len(ids)

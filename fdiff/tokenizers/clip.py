@@ -37,8 +37,8 @@ class CLIPTokenizer:
     `model_max_length` is how many ids the text encoder takes, with those of the start and the end.
     """
 
-    vocab: Mapping[str, int]
-    merges: Sequence[tuple[str, str]]
+    vocab: Mapping[str, int] = dataclasses.field(repr=False)
+    merges: Sequence[tuple[str, str]] = dataclasses.field(repr=False)
     added: tuple[AddedToken, ...] = (AddedToken(START), AddedToken(END))
     bos_token: str = START
     eos_token: str = END
