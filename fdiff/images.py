@@ -37,7 +37,7 @@ def to_pil(images: Any) -> list[Image.Image]:
 
 def from_pil(images: Image.Image | Sequence[Image.Image], mode: str = "RGB") -> np.ndarray:
     """PIL images, all of one size, to (b, h, w, c) float32 in [-1, 1]."""
-    listed = list(images) if isinstance(images, list | tuple) else [images]
+    listed: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
     arrays = [np.asarray(image.convert(mode), np.float32) for image in listed]
     if len({array.shape for array in arrays}) > 1:
         raise ValueError("the images of a batch must have one size; resize them first")

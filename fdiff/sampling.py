@@ -23,10 +23,10 @@ jax.tree_util.register_dataclass(
 
 
 class State(NamedTuple):
-    """What a sampler carries: slots (K, *x.shape), float32, of which slot 0 is x; index, the next row."""
+    """What a sampler carries: slots (K, *x.shape), float32, slot 0 being x; and how many rows are done."""
 
     slots: jax.Array
-    index: jax.Array
+    done: jax.Array
 
     @property
     def x(self) -> jax.Array:
@@ -44,8 +44,8 @@ def init(plan: Plan, x: jax.Array) -> State:
 def predict(row: Plan, x: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
     """What the network says about x: (x0, eps), both shaped like x, with x0 clipped as the row asks.
 
-    x0 = clip(x0_of[0] x + x0_of[1] out), eps = eps_of[0] x + eps_of[1] out. Where `out` has twice the channels
-    of x, its first half is the prediction.
+    x0 = clip(x0_of[0] x + x0_of[1] out), eps = eps_of[0] x + eps_of[1] out. Where `out` has twice the
+    channels of x, its first half is the prediction.
     """
     out = _halves(out, x)[0].astype(jnp.float32)
     x0 = row.x0_of[0] * x + row.x0_of[1] * out
@@ -69,7 +69,7 @@ def step(row: Plan, state: State, out: jax.Array, noise: jax.Array | float = 0.0
         variance = variance.astype(jnp.float32)
         a, b, c = row.variance_of
         noise = noise * jnp.sqrt(jnp.maximum(jnp.exp(a + b * variance) + c * variance, 0.0))
-    return State(_combine(row, state.slots, x0, eps, noise), state.index + 1)
+    return State(_combine(row, state.slots, x0, eps, noise), state.done + 1)
 
 
 def sample(
@@ -86,8 +86,8 @@ def sample(
     counts (see `Plan.pad`), guidance scales and parameters are data. Differentiable, also in the plan.
 
     Args:
-        network: (x, t) -> out. A `jax.tree_util.Partial(function, params, ...)` makes its parameters arguments
-            of the compiled program; a plain function is compiled anew for each function object.
+        network: (x, t) -> out. A `jax.tree_util.Partial(function, params, ...)` makes its parameters
+            arguments of the compiled program; a plain function is compiled anew for each function object.
         plan: from a scheduler's `plan`, or `tabulate`.
         x: (b, ...) the first sample, of standard deviation `plan.start`.
         key: a JAX key for stochastic plans; or (b,) keys, one for each sample of the batch.
@@ -139,7 +139,9 @@ class Steps:
 
 
 @partial(jax.jit, inline=True)
-def _sample(network: Network, plan: Plan, x: jax.Array, key: jax.Array | None, noise: jax.Array | None) -> jax.Array:
+def _sample(
+    network: Network, plan: Plan, x: jax.Array, key: jax.Array | None, noise: jax.Array | None
+) -> jax.Array:
     def body(state: State, inputs: tuple[Plan, jax.Array | None]) -> tuple[State, None]:
         row, given = inputs
         return _run(network, row, state, key, given)[0], None
@@ -165,7 +167,7 @@ def _run(
         return step(row, state, out, noise), predict(row, x, out)[0]
 
     def skip(state: State) -> tuple[State, jax.Array]:
-        return State(_combine(row, state.slots, 0.0, 0.0, noise), state.index + 1), x
+        return State(_combine(row, state.slots, 0.0, 0.0, noise), state.done + 1), x
 
     return jax.lax.cond(row.c_in != 0, call, skip, state)
 
@@ -180,10 +182,10 @@ def _noise(row: Plan, state: State, key: jax.Array | None, given: jax.Array | No
     draw = partial(jax.random.normal, dtype=jnp.float32)
     if key.ndim == (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1):
         def fresh() -> jax.Array:
-            return draw(jax.random.fold_in(key, state.index), shape)
+            return draw(jax.random.fold_in(key, state.done), shape)
     else:
         def fresh() -> jax.Array:
-            keys = jax.vmap(jax.random.fold_in, (0, None))(key, state.index)
+            keys = jax.vmap(jax.random.fold_in, (0, None))(key, state.done)
             return jax.vmap(lambda k: draw(k, shape[1:]))(keys)
     return jax.lax.cond(wanted, fresh, lambda: jnp.zeros(shape, jnp.float32))
 
@@ -191,7 +193,7 @@ def _noise(row: Plan, state: State, key: jax.Array | None, given: jax.Array | No
 def _combine(
     row: Plan, slots: jax.Array, x0: jax.Array | float, eps: jax.Array | float, noise: jax.Array | float
 ) -> jax.Array:
-    """carry @ slots + from_x0 x0 + from_eps eps + from_noise noise, elementwise so that no matrix unit rounds it."""
+    """carry @ slots + from_x0 x0 + from_eps eps + from_noise noise, where no matrix unit rounds it."""
     k = slots.shape[0]
     return jnp.stack([
         sum((row.carry[i, j] * slots[j] for j in range(k)), start=row.from_x0[i] * x0)
@@ -231,4 +233,5 @@ def _partial(network: Network) -> Network:
 def _needs_noise(plan: Plan, key: jax.Array | None, noise: jax.Array | None) -> None:
     concrete = not isinstance(plan.from_noise, jax.core.Tracer)
     if key is None and noise is None and concrete and np.any(plan.from_noise):
-        raise ValueError("this plan draws noise: pass a key, as in sample(network, plan, x, jax.random.key(0))")
+        raise ValueError("this plan draws noise: pass a key, as in "
+                         "sample(network, plan, x, jax.random.key(0))")

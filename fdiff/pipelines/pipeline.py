@@ -63,7 +63,12 @@ class DiffusionPipeline:
 
         Raises ValueError where the repository needs a class that fdiff does not have, or lacks a component.
         """
-        where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        where: dict[str, Any] = {
+            "revision": revision,
+            "cache_dir": cache_dir,
+            "token": token,
+            "local_files_only": local_files_only,
+        }
         index = hub.load_config(source, INDEX, **where)
         if cls is DiffusionPipeline:
             found: Any = find_pipeline(index.get("_class_name"), source).from_pretrained(

@@ -118,8 +118,8 @@ class Scheduler:
         if isinstance(sample, sampling.State):
             state = sample
         else:
-            state = sampling.init(table, sample)._replace(index=_find(table, t, type(self).__name__))
-        row = table.map(lambda leaf: jnp.asarray(leaf)[state.index])
+            state = sampling.init(table, sample)._replace(done=_find(table, t, type(self).__name__))
+        row = table.map(lambda leaf: jnp.asarray(leaf)[state.done])
         if noise is None and np.any(table.from_noise):
             if key is None:
                 raise ValueError("this scheduler draws noise: pass a key or the noise to step")

@@ -20,7 +20,7 @@ class TrainState(NamedTuple):
     params: Any
     average: Any
     optimizer: Any
-    index: jax.Array
+    done: jax.Array
 
 
 def init(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -52,6 +52,6 @@ def train_step(
     value, gradient = jax.value_and_grad(loss)(state.params, batch, key)
     updates, moments = optimizer.update(gradient, state.optimizer, state.params)
     params = jax.tree.map(jnp.add, state.params, updates)
-    d = jnp.minimum(decay, (1 + state.index) / (10 + state.index))
+    d = jnp.minimum(decay, (1 + state.done) / (10 + state.done))
     average = jax.tree.map(lambda a, p: d * a + (1 - d) * p, state.average, params)
-    return TrainState(params, average, moments, state.index + 1), value
+    return TrainState(params, average, moments, state.done + 1), value
