@@ -1,17 +1,29 @@
 """One file for each Hub model class, named like it; layers/ holds the blocks that they share."""
 
+from fdiff.models.autoencoder_kl import AutoencoderKL
+from fdiff.models.autoencoder_tiny import AutoencoderTiny
 from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
 from fdiff.models.clip_vision import CLIPVisionModel, CLIPVisionModelWithProjection
+from fdiff.models.controlnet import ControlNetModel
 from fdiff.models.model import Model
 from fdiff.models.safety_checker import StableDiffusionSafetyChecker
+from fdiff.models.t2i_adapter import T2IAdapter
 from fdiff.models.unet_2d import UNet2DModel
+from fdiff.models.unet_2d_condition import UNet2DConditionModel
+from fdiff.models.vq_model import VQModel
 
 __all__ = [
+    "AutoencoderKL",
+    "AutoencoderTiny",
     "CLIPTextModel",
     "CLIPTextModelWithProjection",
     "CLIPVisionModel",
     "CLIPVisionModelWithProjection",
+    "ControlNetModel",
     "Model",
     "StableDiffusionSafetyChecker",
+    "T2IAdapter",
+    "UNet2DConditionModel",
     "UNet2DModel",
+    "VQModel",
 ]

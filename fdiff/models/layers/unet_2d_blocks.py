@@ -98,7 +98,7 @@ class UNetMidBlock2D(nn.Module):
 
     channels: int
     resnet: MakeResnet
-    attention: MakeAttention | None = None
+    attention: MakeAttention | tuple[MakeAttention, ...] | None = None
     num_layers: int = 1
 
     @nn.compact
@@ -106,7 +106,7 @@ class UNetMidBlock2D(nn.Module):
         x = self.resnet(self.channels, name="resnets.0")(x, temb)
         for i in range(self.num_layers):
             if self.attention is not None:
-                x = self.attention(name=f"attentions.{i}")(x, *conditions)
+                x = of_layer(self.attention, i)(name=f"attentions.{i}")(x, *conditions)
             x = self.resnet(self.channels, name=f"resnets.{i + 1}")(x, temb)
         return x
 

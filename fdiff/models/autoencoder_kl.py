@@ -1,0 +1,114 @@
+"""AutoencoderKL: pictures to the latents of Stable Diffusion, SDXL, SD3 and FLUX, and back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdiff.models.layers.linear import Conv
+from fdiff.models.layers.vae import Decoder, DiagonalGaussian, Encoder, diagonal_gaussian
+from fdiff.models.model import Model
+
+
+class AutoencoderKL(Model):
+    """An autoencoder whose latents are normally distributed (Kingma and Welling 2013, Rombach et al. 2022).
+
+    encode: pictures (b, h, w, in_channels) in [-1, 1] -> DiagonalGaussian of latents (b, h / f, w / f, c)
+    decode: latents (b, h, w, c) -> pictures (b, h f, w f, out_channels)
+
+    c is latent_channels and f is 2^(blocks - 1). Latents are `scale`d before a denoiser sees them and
+    `unscale`d before `decode`.
+
+        vae, params = AutoencoderKL.from_pretrained("stabilityai/sd-vae-ft-mse")
+        latents = vae.apply({"params": params}, picture, method="encode").sample(key)
+        picture = vae.apply({"params": params}, latents, method="decode")
+
+    `force_upcast` says that float16 is too narrow for this autoencoder; pipelines then load it in float32.
+    """
+
+    in_channels: int = 3
+    out_channels: int = 3
+    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
+    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
+    block_out_channels: tuple[int, ...] = (64,)
+    layers_per_block: int = 1
+    act_fn: str = "silu"
+    latent_channels: int = 4
+    norm_num_groups: int = 32
+    sample_size: int | tuple[int, int] = 32
+    scaling_factor: float = 0.18215
+    shift_factor: float | None = None
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[float, ...] | None = None
+    force_upcast: bool = True
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+    mid_block_add_attention: bool = True
+
+    def setup(self) -> None:
+        """Make the two halves."""
+        self.encoder = Encoder(
+            2 * self.latent_channels,
+            self.down_block_types,
+            self.block_out_channels,
+            self.layers_per_block,
+            self.act_fn,
+            self.norm_num_groups,
+            self.mid_block_add_attention,
+        )
+        self.decoder = Decoder(
+            self.out_channels,
+            self.up_block_types,
+            self.block_out_channels,
+            self.layers_per_block,
+            self.act_fn,
+            self.norm_num_groups,
+            self.mid_block_add_attention,
+        )
+        if self.use_quant_conv:
+            self.quant_conv = Conv(2 * self.latent_channels, 1, padding=0)
+        if self.use_post_quant_conv:
+            self.post_quant_conv = Conv(self.latent_channels, 1, padding=0)
+
+    def __call__(self, sample: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Encode and decode: with the mode of the distribution, or a sample of it where a key is given."""
+        posterior = self.encode(sample)
+        return self.decode(posterior.mode() if key is None else posterior.sample(key))
+
+    def encode(self, sample: jax.Array) -> DiagonalGaussian:
+        """The distribution of the latents of pictures."""
+        return diagonal_gaussian(self.moments(sample))
+
+    def moments(self, sample: jax.Array) -> jax.Array:
+        """Mean and log variance of the latents in one array (b, h / f, w / f, 2 latent_channels)."""
+        if sample.ndim != 4 or sample.shape[-1] != self.in_channels:
+            raise ValueError(
+                f"Pictures must be (batch, height, width, {self.in_channels}); they are {sample.shape}."
+            )
+        moments = self.encoder(sample)
+        return self.quant_conv(moments) if self.use_quant_conv else moments
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """The pictures of latents."""
+        if latents.ndim != 4 or latents.shape[-1] != self.latent_channels:
+            raise ValueError(
+                f"Latents must be (batch, height, width, {self.latent_channels}); they are {latents.shape}."
+            )
+        return self.decoder(self.post_quant_conv(latents) if self.use_post_quant_conv else latents)
+
+    def scale(self, latents: jax.Array) -> jax.Array:
+        """What `encode` gives -> what a denoiser takes: (z - shift) * scaling_factor."""
+        if self.latents_mean is not None and self.latents_std is not None:
+            latents = (latents - jnp.asarray(self.latents_mean)) / jnp.asarray(self.latents_std)
+        return (latents - (self.shift_factor or 0.0)) * self.scaling_factor
+
+    def unscale(self, latents: jax.Array) -> jax.Array:
+        """The inverse of `scale`."""
+        latents = latents / self.scaling_factor + (self.shift_factor or 0.0)
+        if self.latents_mean is not None and self.latents_std is not None:
+            latents = latents * jnp.asarray(self.latents_std) + jnp.asarray(self.latents_mean)
+        return latents
+
+    def example_inputs(self) -> tuple[np.ndarray]:
+        """One picture of one latent."""
+        size = 2 ** (len(self.block_out_channels) - 1)
+        return (np.zeros((1, size, size, self.in_channels), np.float32),)

@@ -1,0 +1,195 @@
+"""ControlNetModel: a copy of a U-Net's way down that steers the U-Net by a picture."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fdiff.models.layers.conditions import Added, embed, example_conditions, project_context, zeros
+from fdiff.models.layers.linear import Conv
+from fdiff.models.layers.unet_2d_condition_blocks import (
+    check_levels,
+    conditions,
+    down_block,
+    mid_block,
+    score_mask,
+)
+from fdiff.models.model import Model
+from fdiff.models.unet_2d_condition import UNet2DConditionModel
+
+
+class ControlNetOutput(NamedTuple):
+    """What is added to a U-Net: a picture for each output on its way down, and one for the bottom.
+
+    The names are those of diffusers; the U-Net takes them as down_block_additional_residuals and
+    mid_block_additional_residual.
+    """
+
+    down_block_res_samples: tuple[jax.Array, ...]
+    mid_block_res_sample: jax.Array
+
+
+class ControlNetModel(Model):
+    """Latents, their time, a text and a picture to residuals for a UNet2DConditionModel (Zhang et al. 2023).
+
+    `controlnet_cond` (b, 8 h, 8 w, conditioning_channels) in [0, 1] is the picture; the other arguments are
+    the U-Net's. The residuals are multiplied by `conditioning_scale`; with `guess_mode` also by 0.1 to 1 from
+    the top to the bottom.
+
+        residuals = controlnet.apply({"params": controlnet_params}, latents, t, tokens, picture)
+        eps = unet.apply(
+            {"params": params}, latents, t, tokens,
+            down_block_additional_residuals=residuals.down_block_res_samples,
+            mid_block_additional_residual=residuals.mid_block_res_sample,
+        )
+    """
+
+    in_channels: int = 4
+    conditioning_channels: int = 3
+    flip_sin_to_cos: bool = True
+    freq_shift: int = 0
+    down_block_types: tuple[str, ...] = (
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "DownBlock2D",
+    )
+    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
+    only_cross_attention: bool | tuple[bool, ...] = False
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    downsample_padding: int = 1
+    mid_block_scale_factor: float = 1.0
+    act_fn: str = "silu"
+    norm_num_groups: int | None = 32
+    norm_eps: float = 1e-5
+    cross_attention_dim: int = 1280
+    transformer_layers_per_block: int | tuple[int, ...] = 1
+    encoder_hid_dim: int | None = None
+    encoder_hid_dim_type: str | None = None
+    attention_head_dim: int | tuple[int, ...] = 8
+    num_attention_heads: int | tuple[int, ...] | None = None
+    use_linear_projection: bool = False
+    class_embed_type: str | None = None
+    addition_embed_type: str | None = None
+    addition_time_embed_dim: int | None = None
+    num_class_embeds: int | None = None
+    upcast_attention: bool | None = False
+    resnet_time_scale_shift: str = "default"
+    projection_class_embeddings_input_dim: int | None = None
+    controlnet_conditioning_channel_order: str = "rgb"
+    conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
+    global_pool_conditions: bool = False
+    addition_embed_type_num_heads: int = 64
+
+    # Options of UNet2DConditionModel that no ControlNet has.
+    dropout: ClassVar[float] = 0.0
+    dual_cross_attention: ClassVar[bool] = False
+    resnet_skip_time_act: ClassVar[bool] = False
+    resnet_out_scale_factor: ClassVar[float] = 1.0
+    time_embedding_type: ClassVar[str] = "positional"
+    time_embedding_dim: ClassVar[None] = None
+    time_embedding_act_fn: ClassVar[None] = None
+    timestep_post_act: ClassVar[None] = None
+    time_cond_proj_dim: ClassVar[None] = None
+    class_embeddings_concat: ClassVar[bool] = False
+    mid_block_only_cross_attention: ClassVar[bool] = False
+    cross_attention_norm: ClassVar[None] = None
+
+    @nn.compact
+    def __call__(
+        self,
+        sample: jax.Array,
+        timestep: jax.Array | float,
+        encoder_hidden_states: jax.Array,
+        controlnet_cond: jax.Array,
+        conditioning_scale: jax.Array | float = 1.0,
+        class_labels: jax.Array | None = None,
+        timestep_cond: jax.Array | None = None,
+        attention_mask: jax.Array | None = None,
+        added_cond_kwargs: Added | None = None,
+        guess_mode: bool = False,
+    ) -> ControlNetOutput:
+        check_levels(self)
+        order = self.controlnet_conditioning_channel_order
+        if order not in ("rgb", "bgr"):
+            raise ValueError(f"controlnet_conditioning_channel_order {order!r} is unknown; use rgb or bgr.")
+        picture = controlnet_cond if order == "rgb" else controlnet_cond[..., ::-1]
+        context: jax.Array | None = encoder_hidden_states
+        added = added_cond_kwargs or {}
+        t = jnp.broadcast_to(jnp.asarray(timestep), sample.shape[:1])
+        temb, _ = embed(self, t, context, class_labels, timestep_cond, added)
+        context = project_context(self, context, added)
+        mask = score_mask(attention_mask)
+
+        x = Conv(self.block_out_channels[0], name="conv_in")(sample)
+        x += ControlNetConditioningEmbedding(
+            x.shape[-1], self.conditioning_embedding_out_channels, name="controlnet_cond_embedding"
+        )(picture)
+        outputs = [x]
+        for level, kind in enumerate(self.down_block_types):
+            x, more = down_block(self, level)(x, temb, *conditions(kind, context, None, mask))
+            outputs += more
+        if self.mid_block_type is not None:
+            x = mid_block(self)(x, temb, *conditions(self.mid_block_type, context, None, mask))
+
+        outputs = [
+            Conv(y.shape[-1], 1, padding=0, name=f"controlnet_down_blocks.{i}")(y)
+            for i, y in enumerate(outputs)
+        ]
+        outputs.append(Conv(x.shape[-1], 1, padding=0, name="controlnet_mid_block")(x))
+        scales = jnp.full(len(outputs), conditioning_scale, x.dtype)
+        if guess_mode and not self.global_pool_conditions:
+            scales *= jnp.logspace(-1, 0, len(outputs), dtype=x.dtype)
+        outputs = [y * scale for y, scale in zip(outputs, scales, strict=True)]
+        if self.global_pool_conditions:
+            outputs = [y.mean((1, 2), keepdims=True) for y in outputs]
+        return ControlNetOutput(tuple(outputs[:-1]), outputs[-1])
+
+    def example_inputs(self) -> tuple[Any, ...]:
+        """The U-Net's, and a picture."""
+        sample, time, tokens, labels, added = example_conditions(self)
+        factor = 2 ** (len(self.conditioning_embedding_out_channels) - 1)
+        picture = zeros(1, factor * sample.shape[1], factor * sample.shape[2], self.conditioning_channels)
+        return sample, time, tokens, picture, 1.0, labels, None, None, added
+
+    @classmethod
+    def from_unet(
+        cls, unet: UNet2DConditionModel, params: Any, key: jax.Array, conditioning_channels: int = 3
+    ) -> tuple[Self, dict[str, Any]]:
+        """A ControlNet to be trained: a copy of a U-Net's way down that does not change anything yet."""
+        fields = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
+        given = {name: value for name, value in vars(unet).items() if name in fields}
+        model = cls(**given, conditioning_channels=conditioning_channels)
+        fresh = model.init_params(key)
+        for name in fresh:
+            if name in params:
+                fresh[name] = params[name]
+            elif name.startswith(("controlnet_down_blocks", "controlnet_mid_block")):
+                fresh[name] = jax.tree.map(jnp.zeros_like, fresh[name])
+        embedding = fresh["controlnet_cond_embedding"]
+        embedding["conv_out"] = jax.tree.map(jnp.zeros_like, embedding["conv_out"])
+        return model, fresh
+
+
+class ControlNetConditioningEmbedding(nn.Module):
+    """A picture to features of an eighth of its size: (b, 8 h, 8 w, c) -> (b, h, w, features)."""
+
+    features: int
+    channels: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.silu(Conv(self.channels[0], name="conv_in")(x))
+        for i, channels in enumerate(self.channels[1:]):
+            x = nn.silu(Conv(x.shape[-1], name=f"blocks.{2 * i}")(x))
+            x = nn.silu(Conv(channels, stride=2, name=f"blocks.{2 * i + 1}")(x))
+        return Conv(self.features, name="conv_out")(x)
+
+
+def add_residuals(outputs: Sequence[ControlNetOutput]) -> ControlNetOutput:
+    """The sum of what several ControlNets give, for one U-Net."""
+    return jax.tree.map(lambda *parts: sum(parts), *outputs)

@@ -1,0 +1,105 @@
+"""Autoencoders in less memory: large pictures tile by tile, batches one picture at a time.
+
+decode = lambda latents: vae.apply({"params": params}, latents, method="decode")
+pictures = sliced(decode, latents)
+picture = tiled_decode(vae, params, latents)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fdiff.models.autoencoder_kl import AutoencoderKL
+from fdiff.models.layers.vae import DiagonalGaussian, diagonal_gaussian
+
+OVERLAP = 0.25  # of the length of a tile, as on the Hub
+
+
+def sliced(function: Callable[[jax.Array], Any], x: jax.Array) -> Any:
+    """function(x), computed for one sample of the batch at a time."""
+    return jax.lax.map(lambda one: jax.tree.map(lambda y: y[0], function(one[None])), x)
+
+
+def tiled_decode(
+    model: AutoencoderKL, params: Any, latents: jax.Array, tile_size: int | None = None
+) -> jax.Array:
+    """The pictures of latents, decoded in square tiles of `tile_size` pixels that overlap by a quarter.
+
+    tile_size is the sample_size of the model if not given. Where pictures are no larger than that, this is
+    `decode`. The result differs from `decode`'s a little, since a tile does not see the others.
+    """
+    pixels, size = _tile_sizes(model, tile_size)
+
+    def decode(x: jax.Array) -> jax.Array:
+        return jnp.asarray(model.apply({"params": params}, x, method="decode"))
+
+    return tiled(decode, latents, size, pixels)
+
+
+def tiled_encode(
+    model: AutoencoderKL, params: Any, sample: jax.Array, tile_size: int | None = None
+) -> DiagonalGaussian:
+    """The distribution of the latents of pictures, encoded in tiles; see `tiled_decode`."""
+    pixels, size = _tile_sizes(model, tile_size)
+
+    def moments(x: jax.Array) -> jax.Array:
+        return jnp.asarray(model.apply({"params": params}, x, method="moments"))
+
+    return diagonal_gaussian(tiled(moments, sample, pixels, size))
+
+
+def tiled(
+    function: Callable[[jax.Array], jax.Array],
+    x: jax.Array,
+    size: int,
+    out_size: int,
+    overlap: float = OVERLAP,
+) -> jax.Array:
+    """function(x) for x (b, h, w, c), from overlapping square tiles that fade into one another.
+
+    A tile is `size` long in x and `out_size` in the result; those at the bottom and at the right are as long
+    as what is left. Tiles of equal shape are computed by one loop, so that at most four shapes compile.
+    """
+    height, width = x.shape[1:3]
+    if height <= size and width <= size:
+        return function(x)
+    step, fade = int(size * (1 - overlap)), int(out_size * overlap)
+    corners = [[(i, j) for j in range(0, width, step)] for i in range(0, height, step)]
+    tiles = {corner: x[:, corner[0] :, corner[1] :][:, :size, :size] for row in corners for corner in row}
+    for shape in {tile.shape for tile in tiles.values()}:
+        alike = [corner for corner, tile in tiles.items() if tile.shape == shape]
+        results = jax.lax.map(function, jnp.stack([tiles[corner] for corner in alike]))
+        tiles |= dict(zip(alike, results, strict=True))
+
+    rows = []
+    for i, row in enumerate(corners):
+        for j, corner in enumerate(row):
+            if i > 0:
+                tiles[corner] = faded(tiles[corners[i - 1][j]], tiles[corner], fade, 1)
+            if j > 0:
+                tiles[corner] = faded(tiles[row[j - 1]], tiles[corner], fade, 2)
+        limit = out_size - fade
+        rows.append(jnp.concatenate([tiles[corner][:, :limit, :limit] for corner in row], axis=2))
+    return jnp.concatenate(rows, axis=1)
+
+
+def faded(before: jax.Array, after: jax.Array, extent: int, axis: int) -> jax.Array:
+    """`after`, whose first `extent` rows (axis 1) or columns (axis 2) fade from the last ones of `before`."""
+    extent = min(before.shape[axis], after.shape[axis], extent)
+    weight = (jnp.arange(extent) / extent).reshape([-1 if i == axis else 1 for i in range(4)])
+    last = jax.lax.slice_in_dim(before, before.shape[axis] - extent, None, axis=axis)
+    first, rest = jnp.split(after, [extent], axis=axis)
+    mixed = last * (1 - weight) + first * weight
+    return jnp.concatenate([mixed.astype(after.dtype), rest], axis=axis)
+
+
+def _tile_sizes(model: AutoencoderKL, tile_size: int | None) -> tuple[int, int]:
+    """The length of a tile in pixels and in latents."""
+    sample = model.sample_size
+    pixels = tile_size or (sample if isinstance(sample, int) else sample[0])
+    factor = 2 ** (len(model.block_out_channels) - 1)
+    if pixels // factor < 4:
+        raise ValueError(f"tile_size {pixels} is too small; choose at least {4 * factor}.")
+    return pixels, pixels // factor

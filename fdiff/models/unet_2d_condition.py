@@ -1,0 +1,202 @@
+"""UNet2DConditionModel: the denoiser of Stable Diffusion, SDXL, DeepFloyd IF, Kandinsky 2 and AudioLDM."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fdiff.models.layers.activations import activation
+from fdiff.models.layers.conditions import Added, embed, example_conditions, project_context
+from fdiff.models.layers.linear import Conv
+from fdiff.models.layers.norm import GroupNorm
+from fdiff.models.layers.unet_2d_condition_blocks import (
+    at,
+    check_levels,
+    conditions,
+    down_block,
+    mid_block,
+    score_mask,
+    up_block,
+)
+from fdiff.models.model import Model
+
+
+class UNet2DConditionModel(Model):
+    """A U-Net from noisy latents, their time and a text to latents (Rombach et al. 2022).
+
+    sample (b, h, w, in_channels) -> (b, h, w, out_channels). `timestep` is a number or (b,).
+    encoder_hidden_states (b, m, d) are the tokens that it attends to, None where cross_attention_dim holds
+    the channels of the levels (AudioLDM). `class_labels` are integers (b,), times (b,) or vectors (b, d), as
+    class_embed_type says; `timestep_cond` (b, time_cond_proj_dim) is the guidance embedding of LCM;
+    `added_cond_kwargs` holds what addition_embed_type and encoder_hid_dim_type ask for: text_embeds (b, d),
+    time_ids (b, n), image_embeds (b, d), hint (b, 8 h, 8 w, 3). `encoder_attention_mask` (b, m) is 1 for
+    tokens to look at, `attention_mask` (b, h * w) for positions.
+
+    `down_block_additional_residuals` (one for each output on the way down) and
+    `mid_block_additional_residual` come from a ControlNetModel, `down_intrablock_additional_residuals` (one
+    for each level) from a T2IAdapter.
+
+        unet, params = UNet2DConditionModel.from_pretrained(repo, subfolder="unet")
+        eps = unet.apply({"params": params}, latents, t, tokens)
+
+    Collections beside the parameters change a run: "lora" (see fdiff.models.layers.linear) and "attention"
+    (see fdiff.models.edits).
+    """
+
+    ignored_keys = (  # of weights that were averaged while they were trained
+        "decay",
+        "inv_gamma",
+        "min_decay",
+        "optimization_step",
+        "power",
+        "update_after_step",
+        "use_ema_warmup",
+    )
+
+    sample_size: int | tuple[int, int] | None = None
+    in_channels: int = 4
+    out_channels: int = 4
+    center_input_sample: bool = False
+    flip_sin_to_cos: bool = True
+    freq_shift: int = 0
+    down_block_types: tuple[str, ...] = (
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "DownBlock2D",
+    )
+    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
+    up_block_types: tuple[str, ...] = (
+        "UpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+    )
+    only_cross_attention: bool | tuple[bool, ...] = False
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int | tuple[int, ...] = 2
+    downsample_padding: int = 1
+    mid_block_scale_factor: float = 1.0
+    dropout: float = 0.0
+    act_fn: str = "silu"
+    norm_num_groups: int | None = 32
+    norm_eps: float = 1e-5
+    cross_attention_dim: int | tuple[int, ...] = 1280
+    transformer_layers_per_block: int | tuple[int | tuple[int, ...], ...] = 1
+    reverse_transformer_layers_per_block: tuple[int | tuple[int, ...], ...] | None = None
+    encoder_hid_dim: int | None = None
+    encoder_hid_dim_type: str | None = None
+    attention_head_dim: int | tuple[int, ...] = 8
+    num_attention_heads: int | tuple[int, ...] | None = None
+    dual_cross_attention: bool = False
+    use_linear_projection: bool = False
+    class_embed_type: str | None = None
+    addition_embed_type: str | None = None
+    addition_time_embed_dim: int | None = None
+    num_class_embeds: int | None = None
+    upcast_attention: bool | None = False  # the softmax and its input are float32 whatever this says
+    resnet_time_scale_shift: str = "default"
+    resnet_skip_time_act: bool = False
+    resnet_out_scale_factor: float = 1.0
+    time_embedding_type: str = "positional"
+    time_embedding_dim: int | None = None
+    time_embedding_act_fn: str | None = None
+    timestep_post_act: str | None = None
+    time_cond_proj_dim: int | None = None
+    conv_in_kernel: int = 3
+    conv_out_kernel: int = 3
+    projection_class_embeddings_input_dim: int | None = None
+    attention_type: str = "default"
+    class_embeddings_concat: bool = False
+    mid_block_only_cross_attention: bool | None = None
+    cross_attention_norm: str | None = None
+    addition_embed_type_num_heads: int = 64
+
+    @nn.compact
+    def __call__(
+        self,
+        sample: jax.Array,
+        timestep: jax.Array | float,
+        encoder_hidden_states: jax.Array | None,
+        class_labels: jax.Array | None = None,
+        timestep_cond: jax.Array | None = None,
+        attention_mask: jax.Array | None = None,
+        added_cond_kwargs: Added | None = None,
+        down_block_additional_residuals: Sequence[jax.Array] | None = None,
+        mid_block_additional_residual: jax.Array | None = None,
+        down_intrablock_additional_residuals: Sequence[jax.Array] | None = None,
+        encoder_attention_mask: jax.Array | None = None,
+    ) -> jax.Array:
+        self.check(sample.shape)
+        context, added = encoder_hidden_states, added_cond_kwargs or {}
+        t = jnp.broadcast_to(jnp.asarray(timestep), sample.shape[:1])
+        temb, hint = embed(self, t, context, class_labels, timestep_cond, added)
+        context = project_context(self, context, added)
+        masks = score_mask(encoder_attention_mask), score_mask(attention_mask)
+
+        x = 2 * sample - 1 if self.center_input_sample else sample
+        if hint is not None:
+            x = jnp.concatenate([x, hint.astype(x.dtype)], axis=-1)
+        kernel = self.conv_in_kernel
+        x = Conv(self.block_out_channels[0], kernel, padding=(kernel - 1) // 2, name="conv_in")(x)
+        x, outputs, features = self.descend(
+            x, temb, context, masks, list(down_intrablock_additional_residuals or ())
+        )
+
+        if self.mid_block_type is not None:
+            x = mid_block(self)(x, temb, *conditions(self.mid_block_type, context, *masks))
+        if features and features[0].shape == x.shape:  # of a T2IAdapter for SDXL
+            x += features[0]
+
+        if down_block_additional_residuals is not None:
+            outputs = [a + b for a, b in zip(outputs, down_block_additional_residuals, strict=True)]
+        if mid_block_additional_residual is not None:
+            x += mid_block_additional_residual
+
+        for level in reversed(range(len(self.up_block_types))):
+            skips = [outputs.pop() for _ in range(at(self.layers_per_block, level) + 1)]
+            size = (outputs[-1].shape[1], outputs[-1].shape[2]) if outputs else None
+            kind = self.up_block_types[-1 - level]
+            x = up_block(self, level)(x, skips, temb, *conditions(kind, context, *masks), size=size)
+
+        x = GroupNorm(self.norm_num_groups or 1, self.norm_eps, name="conv_norm_out")(x)
+        x, kernel = activation(self.act_fn)(x), self.conv_out_kernel
+        return Conv(self.out_channels, kernel, padding=(kernel - 1) // 2, name="conv_out")(x)
+
+    def descend(
+        self,
+        x: jax.Array,
+        temb: jax.Array,
+        context: jax.Array | None,
+        masks: tuple[jax.Array | None, jax.Array | None],
+        features: list[jax.Array],
+    ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
+        """The way down, where `features` of an adapter enter: its end, all outputs, the features left over."""
+        outputs = [x]
+        for level, kind in enumerate(self.down_block_types):
+            block, residual = down_block(self, level), features.pop(0) if features else None
+            if "CrossAttn" in kind:
+                x, more = block(x, temb, *conditions(kind, context, *masks), residual=residual)
+            else:
+                x, more = block(x, temb)
+                if residual is not None:
+                    x += residual
+                    more[-1] = x
+            outputs += more
+        return x, outputs, features
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse options that do not fit together, and a sample of the wrong shape."""
+        check_levels(self)
+        if self.attention_type != "default":
+            raise ValueError(f"attention_type {self.attention_type!r} is unknown; only default is.")
+        channels = self.in_channels - (4 if self.addition_embed_type == "image_hint" else 0)  # the hint has 4
+        if len(shape) != 4 or shape[3] != channels:
+            raise ValueError(f"sample must be (batch, height, width, {channels}); it is {shape}.")
+
+    def example_inputs(self) -> tuple[Any, ...]:
+        """A sample, a time, a token and whatever else the options ask for."""
+        *inputs, labels, added = example_conditions(self)
+        return (*inputs, labels, None, None, added)
