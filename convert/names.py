@@ -13,14 +13,17 @@ BUFFERS = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
 # What diffusers called the projections of an attention block before 0.14.
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
-# Hub files of CLIP text encoders carry this prefix, the modules of transformers 5 do not.
+# Hub files of CLIP's towers carry these prefixes, the modules of transformers 5 do not.
 CLIP_TEXT = "text_model."
+CLIP_VISION = "vision_model."
 
 
 def spellings(name: str) -> Iterator[str]:
     """Every name under which a file may hold the tensor `name`, today's first."""
     yield name
     yield name.removeprefix(CLIP_TEXT) if name.startswith(CLIP_TEXT) else CLIP_TEXT + name
+    if name.startswith(CLIP_VISION):
+        yield name.removeprefix(CLIP_VISION)
     module, _, leaf = name.rpartition(".")
     for today, old in OLD_ATTENTION.items():
         if module.endswith("." + today):

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from fdiff.hub import Source
+from fdiff.tokenizers.files import fetch_folder
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -31,7 +34,7 @@ class AddedToken(NamedTuple):
 class CLIPTokenizer:
     """Texts to ids and back.
 
-        tokenizer = CLIPTokenizer.from_folder("stable-diffusion-v1-5/tokenizer")
+        tokenizer = CLIPTokenizer.from_pretrained("openai/clip-vit-large-patch14")
         tokenizer.ids("a cat")      # [320, 2368]
 
     `model_max_length` is how many ids the text encoder takes, with those of the start and the end.
@@ -45,6 +48,21 @@ class CLIPTokenizer:
     unk_token: str = END
     pad_token: str = END
     model_max_length: int = 77
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        subfolder: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Read the tokenizer of a folder or of a repository; see `fdiff.hub` for the words and the errors."""
+        place = Source(source, subfolder, revision, cache_dir, token, local_files_only)
+        return cls.from_folder(fetch_folder(place))
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Self:
@@ -139,9 +157,7 @@ class CLIPTokenizer:
         import tokenizers
         from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
-        pairs = models.BPE(
-            dict(self.vocab), list(self.merges), end_of_word_suffix="</w>", unk_token=self.unk_token
-        )
+        pairs = models.BPE(dict(self.vocab), list(self.merges), end_of_word_suffix="</w>", unk_token=self.unk_token)
         backend = tokenizers.Tokenizer(pairs)
         backend.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -173,9 +189,7 @@ def _read_pairs(folder: Path, whole: Mapping[str, Any]) -> tuple[dict[str, int],
         return model["vocab"], merges
     vocab, path = _read_json(folder / "vocab.json"), folder / "merges.txt"
     if vocab is None or not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no tokenizer; it needs vocab.json and merges.txt, or tokenizer.json."
-        )
+        raise FileNotFoundError(f"{folder} holds no tokenizer; it needs vocab.json and merges.txt, or tokenizer.json.")
     lines = path.read_text("utf-8").split("\n")
     merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
     return vocab, merges
