@@ -112,9 +112,7 @@ def _text_tower(
         raise ValueError(f"clip_skip {clip_skip} must be between 0 and {model.num_hidden_layers - 1}.")
 
     tokens = Embed(model.vocab_size, model.hidden_size, name="text_model.embeddings.token_embedding")
-    places = Embed(
-        model.max_position_embeddings, model.hidden_size, name="text_model.embeddings.position_embedding"
-    )
+    places = Embed(model.max_position_embeddings, model.hidden_size, name="text_model.embeddings.position_embedding")
     mask = jnp.tri(length, dtype=bool)[None, None]
     if attention_mask is not None:
         mask = mask & (attention_mask != 0)[:, None, None, :]

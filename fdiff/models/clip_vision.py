@@ -94,9 +94,7 @@ class CLIPVisionEmbeddings(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        patches = Conv(
-            self.features, self.patch_size, self.patch_size, 0, use_bias=False, name="patch_embedding"
-        )(x)
+        patches = Conv(self.features, self.patch_size, self.patch_size, 0, use_bias=False, name="patch_embedding")(x)
         patches = patches.reshape(x.shape[0], -1, self.features)
         first = self.param("class_embedding", nn.initializers.normal(self.features**-0.5), (self.features,))
         first = jnp.broadcast_to(first, (x.shape[0], 1, self.features))
@@ -104,9 +102,7 @@ class CLIPVisionEmbeddings(nn.Module):
         return x + Embed(x.shape[1], self.features, name="position_embedding")(jnp.arange(x.shape[1]))
 
 
-def _vision_tower(
-    model: CLIPVisionModel | CLIPVisionModelWithProjection, pixel_values: jax.Array
-) -> CLIPVisionOutput:
+def _vision_tower(model: CLIPVisionModel | CLIPVisionModelWithProjection, pixel_values: jax.Array) -> CLIPVisionOutput:
     """What both classes compute. The submodules made here belong to the module whose __call__ runs."""
     expected = (model.image_size, model.image_size, model.num_channels)
     if pixel_values.shape[1:] != expected:

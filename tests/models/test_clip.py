@@ -39,9 +39,7 @@ def test_text_towers(reference, name, case):
     model, params = read(TEXT[name], reference / "clip" / name)
     mask = saved["mask"] if case else None
     output = jax.jit(lambda p, ids: model.apply({"params": p}, ids, mask, 1))(params, saved["ids"])
-    expected = {
-        key.removeprefix(f"{name}.{case}"): saved[key] for key in saved if key.startswith(f"{name}.{case}")
-    }
+    expected = {key.removeprefix(f"{name}.{case}"): saved[key] for key in saved if key.startswith(f"{name}.{case}")}
     assert_close(output.last_hidden_state, expected["skipped"])
     assert_close(output.hidden_states[-2], expected["penultimate"])
     whole = model.apply({"params": params}, saved["ids"], mask)
@@ -96,9 +94,7 @@ def test_wrong_inputs_are_told():
         model.apply({"params": params}, np.zeros((1, 78), np.int32))
     with pytest.raises(ValueError, match="clip_skip 1 must be between 0 and 0"):
         model.apply({"params": params}, np.zeros((1, 7), np.int32), None, 1)
-    vision = CLIPVisionModel(
-        image_size=8, patch_size=4, hidden_size=8, num_attention_heads=2, num_hidden_layers=1
-    )
+    vision = CLIPVisionModel(image_size=8, patch_size=4, hidden_size=8, num_attention_heads=2, num_hidden_layers=1)
     with pytest.raises(ValueError, match=r"pictures are \(9, 8, 3\)"):
         vision.apply({"params": {}}, np.zeros((1, 9, 8, 3)))
 

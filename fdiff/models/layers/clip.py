@@ -21,10 +21,7 @@ class CLIPLayer(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         width = x.shape[-1]
         y = LayerNorm(self.eps, name="layer_norm1")(x)
-        q, k, v = (
-            split_heads(Linear(width, name=f"self_attn.{part}_proj")(y), self.heads)
-            for part in ("q", "k", "v")
-        )
+        q, k, v = (split_heads(Linear(width, name=f"self_attn.{part}_proj")(y), self.heads) for part in ("q", "k", "v"))
         x += Linear(width, name="self_attn.out_proj")(merge_heads(attention(q, k, v, mask)))
         y = LayerNorm(self.eps, name="layer_norm2")(x)
         y = activation(self.hidden_act)(Linear(self.intermediate_size, name="mlp.fc1")(y))
@@ -44,8 +41,6 @@ class CLIPEncoder(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, ...]:
         states = [x]
         for i in range(self.layers):
-            layer = CLIPLayer(
-                self.heads, self.intermediate_size, self.hidden_act, self.eps, name=f"layers.{i}"
-            )
+            layer = CLIPLayer(self.heads, self.intermediate_size, self.hidden_act, self.eps, name=f"layers.{i}")
             states.append(layer(states[-1], mask))
         return tuple(states)

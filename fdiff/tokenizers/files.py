@@ -1,0 +1,34 @@
+"""The files of a tokenizer, from a folder or the Hub."""
+
+from pathlib import Path
+
+from fdiff.hub import Source, fetch, pinned
+
+FILES = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+def fetch_folder(source: Source, filenames: tuple[str, ...] = FILES) -> Path:
+    """The folder that holds those of the files that there are; for errors see `fdiff.hub.fetch`."""
+    folder: Path | None = None
+    missing: OSError | None = None
+    for filename in filenames:
+        try:
+            path = fetch(source, filename)
+        except ConnectionError as error:
+            missing = missing or error
+            source = source._replace(local_files_only=True)  # what was never downloaded may not exist at all
+        except FileNotFoundError as error:
+            missing = missing or error
+        else:
+            folder, source = path.parent, pinned(source, path)
+    if folder is None and missing is not None:
+        raise missing
+    assert folder is not None
+    return folder
