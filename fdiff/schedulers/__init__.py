@@ -4,6 +4,7 @@ from fdiff.schedulers.ddim import DDIMScheduler
 from fdiff.schedulers.ddpm import DDPMScheduler
 from fdiff.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from fdiff.schedulers.euler_discrete import EulerDiscreteScheduler
+from fdiff.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from fdiff.schedulers.heun_discrete import HeunDiscreteScheduler
 from fdiff.schedulers.lms_discrete import LMSDiscreteScheduler
 from fdiff.schedulers.pndm import PNDMScheduler
@@ -14,6 +15,7 @@ __all__ = [
     "DDPMScheduler",
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
     "HeunDiscreteScheduler",
     "LMSDiscreteScheduler",
     "PNDMScheduler",

@@ -1,5 +1,6 @@
 """Solvers: one textbook formula a file, each a function that returns a `fdiff.plan.Solver`."""
 
+from fdiff.solvers.consistency import consistency
 from fdiff.solvers.ddim import ddim
 from fdiff.solvers.ddpm import ddpm
 from fdiff.solvers.euler import euler
@@ -7,4 +8,4 @@ from fdiff.solvers.heun import heun
 from fdiff.solvers.lms import lms
 from fdiff.solvers.pndm import pndm
 
-__all__ = ["ddim", "ddpm", "euler", "heun", "lms", "pndm"]
+__all__ = ["consistency", "ddim", "ddpm", "euler", "heun", "lms", "pndm"]

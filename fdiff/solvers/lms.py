@@ -13,8 +13,7 @@ from fdiff.plan import Grid, Solver
 def lms(order: int = 4) -> Solver:
     """The Adams-Bashforth method for steps of any length (Hairer et al. 1993, III.5; k-diffusion's LMS).
 
-        x = x + sum_j c_j d_j,  d = (x - x0) / sigma,  c_j = integral of the j-th Lagrange polynomial over the
-        step
+        x = x + sum_j c_j d_j,  d = (x - x0) / sigma,  c_j = integral of the j-th Lagrange polynomial
 
     Order `order`, one network call a step; the first steps have as many slopes as there are. For grids where
     alpha is linear in sigma: x = x0 + sigma eps, and flows.
