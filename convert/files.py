@@ -5,7 +5,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Files that belong together: x.safetensors, x-00001-of-00002.safetensors and x.safetensors.index.json.
@@ -52,7 +52,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"{path} was not saved ({_reason(error)}); {CURE}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _reason(error: OSError) -> str:

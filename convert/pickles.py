@@ -39,16 +39,13 @@ def tensors(file: str | Path) -> dict[str, Tensor]:
 def load(file: str | Path) -> Any:
     """What torch.load would return, with a `Tensor` for each tensor, not yet read; errors as in `tensors`."""
     file = Path(file)
-    try:
-        with open(file, "rb") as stream:
+    with open(file, "rb") as stream:
+        try:
             return _zip(file) if stream.read(2) == b"PK" else _legacy(file, stream)
-    except _Refused as refused:
-        raise ValueError(f"{file} {refused}.") from None
-    except (
-        ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, MemoryError,
-        RuntimeError, struct.error, zipfile.BadZipFile,
-    ) as error:
-        raise ValueError(f"{file} is damaged, or no file of torch; download or copy it again.") from error
+        except _Refused as refused:
+            raise ValueError(f"{file} {refused}.") from None
+        except Exception as error:  # whatever zipfile and pickletools, or a value where no such one belongs, raise
+            raise ValueError(f"{file} is damaged, or no file of torch; download or copy it again.") from error
 
 
 class _Refused(Exception):
@@ -244,7 +241,10 @@ def _storage(key: tuple[Any, ...], file: Path, locate: Locate) -> _Storage:
         raise _Refused("is from before torch 0.4; save it with a newer torch")
     dtype = _expect(_expect(storage_type, _Global).value, np.dtype)
     nbytes = _whole(count) * dtype.itemsize
-    return _Storage(file, locate(_expect(name, str), nbytes), dtype, nbytes)
+    offset = locate(_expect(name, str), nbytes)
+    if offset + nbytes > file.stat().st_size:
+        raise ValueError("a storage is larger than the file")
+    return _Storage(file, offset, dtype, nbytes)
 
 
 def _whole(number: Any) -> int:

@@ -243,7 +243,7 @@ def push(
     """Upload what `save(folder)` writes to a repository of the Hub, made if need be; returns its address.
 
     A model card is added where the repository has none; `pipeline_tag` says in it what the model is for, such
-    as "text-to-image". Raises PermissionError without a token that may write, and ConnectionError offline.
+    as "text-to-image". Raises PermissionError without a token that may write, and OSError offline.
     """
     from huggingface_hub import HfApi, errors
 
@@ -263,15 +263,14 @@ def push(
             )
         except errors.HFValidationError as error:
             raise ValueError(f"{repo_id} is no id of a repository; check its name.") from error
-        except errors.HfHubHTTPError as error:
-            if error.response.status_code in (401, 403, 404):
+        except Exception as error:  # also those of the HTTP library
+            response = getattr(error, "response", None)
+            if response is not None and response.status_code in (401, 403, 404):
                 raise PermissionError(
                     f"{repo_id} may not be written; run `hf auth login` with a token that may write to it."
                 ) from error
-            raise OSError(f"{repo_id} was not uploaded ({_reason(error)}); try again.") from error
-        except Exception as error:  # as in _download
             reason = _reason(error)
-            raise ConnectionError(f"{api.endpoint} could not be reached ({reason}); connect.") from error
+            raise OSError(f"{repo_id} was not uploaded ({reason}); check the connection.") from error
     return commit.pr_url or f"{api.endpoint}/{repo_id}"
 
 

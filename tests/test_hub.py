@@ -1,0 +1,207 @@
+"""Downloads from and uploads to a stand-in for the Hub, by the real huggingface_hub."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from fdiff import hub
+from fdiff.models.model import Model
+from tests.fake_hub import FakeHub, serving
+
+
+class Toy(Model):
+    """A model small enough to read."""
+
+    width: int = 4
+    blocks: tuple[int, ...] = (1, 2)
+
+    def example_inputs(self):
+        return (np.zeros((1, 4, 4, 3), np.float32),)
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.GroupNorm(2, name="norm")(nn.Conv(self.width, (3, 3), name="convs.0")(x))
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    with serving() as fake:
+        monkeypatch.setattr(constants, "ENDPOINT", fake.endpoint)
+        template = fake.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "secret")
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def toy():
+    model = Toy()
+    return model, model.init_params(jax.random.key(0))
+
+
+def uploaded(toy, folder: Path, **options) -> dict[str, bytes]:
+    """The files of a saved model, as a repository holds them."""
+    toy[0].save_pretrained(folder, toy[1], **options)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_download(fake: FakeHub, toy, tmp_path):
+    files = uploaded(toy, tmp_path / "saved")
+    fake.add("me/toy", {**files, "diffusion_pytorch_model.bin": b"not wanted", "README.md": b"nor this"})
+    model, params = Toy.from_pretrained("me/toy")
+    assert model == toy[0]
+    same(params, toy[1])
+    assert fake.downloads() == ["config.json", "diffusion_pytorch_model.safetensors"]
+    fake.requests.clear()
+    Toy.from_pretrained("me/toy")
+    assert fake.requests == ["HEAD me/toy/resolve/main/config.json"], "all else is in the cache"
+
+
+def test_subfolder_variant_and_shards(fake: FakeHub, toy, tmp_path):
+    files = uploaded(toy, tmp_path / "saved", variant="fp16", max_shard_size=64)
+    assert len(files) > 3
+    fake.add("me/toy", {f"unet/{name}": data for name, data in files.items()})
+    same(Toy.from_pretrained("me/toy", subfolder="unet", variant="fp16")[1], toy[1])
+    assert sorted(fake.downloads()) == sorted(f"unet/{name}" for name in files)
+    with pytest.raises(FileNotFoundError, match="me/toy/unet has no diffusion_pytorch_model"):
+        Toy.from_pretrained("me/toy", subfolder="unet")
+
+
+def test_revision(fake: FakeHub, toy, tmp_path):
+    files = uploaded(toy, tmp_path / "saved")
+    fake.add("me/toy", {})
+    commit = fake.add("me/toy", files, "v1")
+    for revision in ("v1", commit):
+        same(Toy.from_pretrained("me/toy", revision=revision)[1], toy[1])
+    with pytest.raises(FileNotFoundError, match=r"me/toy has no config.json"):
+        Toy.from_pretrained("me/toy")
+    with pytest.raises(FileNotFoundError, match="me/toy has no revision v2; choose"):
+        Toy.from_pretrained("me/toy", revision="v2")
+
+
+def test_offline(fake: FakeHub, toy, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    fake.add("me/toy", uploaded(toy, tmp_path / "saved"))
+    with pytest.raises(ConnectionError, match=r"of me/toy is not in the cache; unset HF_HUB_OFFLINE"):
+        Toy.from_pretrained("me/toy", local_files_only=True)
+    Toy.from_pretrained("me/toy", cache_dir=tmp_path / "other")
+    fake.requests.clear()
+    Toy.from_pretrained("me/toy", cache_dir=tmp_path / "other", local_files_only=True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    same(Toy.from_pretrained("me/toy", cache_dir=tmp_path / "other")[1], toy[1])
+    with pytest.raises(ConnectionError, match="is not in the cache"):
+        Toy.from_pretrained("me/toy")
+    assert fake.requests == []
+
+
+def test_the_environment_is_obeyed(fake: FakeHub, toy, tmp_path):
+    """HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE, which huggingface_hub reads when it is imported."""
+    fake.add("me/toy", uploaded(toy, tmp_path / "saved"))
+    code = "from fdiff import hub; print(hub.load_config('me/toy', 'config.json')['width'])"
+    environment = {**os.environ, "HF_ENDPOINT": fake.endpoint, "HF_HOME": str(tmp_path / "home")}
+    environment.pop("HF_HUB_CACHE", None)
+    for offline in ("0", "1"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**environment, "HF_HUB_OFFLINE": offline},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == "4\n"
+    assert list((tmp_path / "home").rglob("config.json"))
+
+
+def test_no_network(fake: FakeHub, toy, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    fake.add("me/toy", uploaded(toy, tmp_path / "saved"))
+    Toy.from_pretrained("me/toy")
+    nowhere = "http://127.0.0.1:9"
+    monkeypatch.setattr(constants, "ENDPOINT", nowhere)
+    template = nowhere + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    same(Toy.from_pretrained("me/toy")[1], toy[1])
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # huggingface_hub tries again, later and later
+    with pytest.raises(ConnectionError, match=f"of me/other is not in the cache; {nowhere} could not"):
+        Toy.from_pretrained("me/other")
+
+
+def test_refusals(fake: FakeHub, tmp_path):
+    fake.gated.add("me/gated")
+    with pytest.raises(PermissionError, match=f"me/gated is gated; accept its terms on {fake.endpoint}"):
+        hub.load_config("me/gated", "config.json")
+    with pytest.raises(FileNotFoundError, match="me/none is neither a folder here nor a repository"):
+        hub.load_config("me/none", "config.json")
+    fake.add("me/toy", {"config.json": b"[1]", "broken.json": b"{"})
+    with pytest.raises(ValueError, match=r"config.json holds no JSON object"):
+        hub.load_config("me/toy", "config.json")
+    with pytest.raises(ValueError, match=r"broken.json is no JSON"):
+        hub.load_config("me/toy", "broken.json")
+    for name in ("./nothing", "a/b/c", tmp_path / "nothing"):
+        with pytest.raises(FileNotFoundError, match="is neither a folder nor the id of a repository"):
+            hub.load_config(name, "config.json")
+    with pytest.raises(ValueError, match="no id of a repository"):
+        hub.load_config("me/double--dash", "config.json")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"empty has no config.json"):
+        Toy.from_pretrained(tmp_path / "empty")
+
+
+def test_fallback_folder_and_old_pipelines(fake: FakeHub, tmp_path):
+    index = {"model_index.json": b"{}"}
+    fake.add("me/new", {"scheduler/scheduler_config.json": b'{"a": 1}', "unet/config.json": b"{}", **index})
+    fake.add("me/old", {"scheduler_config.json": b'{"a": 2}', "config.json": b"{}", **index})
+    for name, value in (("me/new", 1), ("me/old", 2)):
+        found = hub.load_config(name, "scheduler_config.json", fallback_subfolder="scheduler")
+        assert found == {"a": value}
+    assert hub.has_folder("me/new", "unet") and not hub.has_folder("me/old", "unet")
+    hub.load_config("me/new", "config.json", subfolder="unet")
+    assert hub.has_folder("me/new", "unet", local_files_only=True)
+    assert not hub.has_folder("me/old", "unet", local_files_only=True)
+    (tmp_path / "unet").mkdir()
+    assert hub.has_folder(tmp_path, "unet") and not hub.has_folder(tmp_path, "vae")
+
+
+def test_push(fake: FakeHub, toy):
+    fake.token = "secret"
+    model, params = toy
+    assert model.push_to_hub("me/toy", params) == f"{fake.endpoint}/me/toy"
+    files = fake.repositories["me/toy"]["main"]
+    assert sorted(files) == ["README.md", "config.json", "diffusion_pytorch_model.safetensors"]
+    card = files["README.md"].decode()
+    assert card.startswith("---\nlibrary_name: fdiff\ntags:\n- fdiff\n- jax\n- Toy\n---\n")
+    assert 'fdiff.Toy.from_pretrained("me/toy")' in card
+    same(Toy.from_pretrained("me/toy")[1], params)
+    files["README.md"] = b"mine"
+    model.push_to_hub("me/toy", params, commit_message="again")
+    assert fake.repositories["me/toy"]["main"]["README.md"] == b"mine"
+
+
+def test_push_is_refused_without_a_token_that_may_write(fake: FakeHub, toy, monkeypatch):
+    fake.token = "another"
+    with pytest.raises(PermissionError, match="me/toy may not be written; run `hf auth login`"):
+        toy[0].push_to_hub("me/toy", toy[1])
+
+
+def test_card_of_a_pipeline(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
+    card = hub.card(tmp_path, "me/cats", "unconditional-image-generation")
+    assert "pipeline_tag: unconditional-image-generation\n" in card
+    assert 'pipe, params = fdiff.DiffusionPipeline.from_pretrained("me/cats")' in card
