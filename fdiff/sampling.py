@@ -14,6 +14,7 @@ import numpy as np
 from fdiff.plan import Plan
 
 Network = Callable[[jax.Array, jax.Array], jax.Array]
+Edit = Callable[[jax.Array, jax.Array], jax.Array]
 
 jax.tree_util.register_dataclass(
     Plan,
@@ -79,6 +80,7 @@ def sample(
     key: jax.Array | None = None,
     *,
     noise: jax.Array | None = None,
+    after: Edit | None = None,
 ) -> jax.Array:
     """Run a whole plan as one `lax.scan` and return the last x, shaped like the first.
 
@@ -92,11 +94,13 @@ def sample(
         x: (b, ...) the first sample, of standard deviation `plan.start`.
         key: a JAX key for stochastic plans; or (b,) keys, one for each sample of the batch.
         noise: (n, *x.shape) standard normal draws in place of the key.
+        after: (x, i) -> x, what becomes of x after row i, such as keeping the part of it that is known (inpainting);
+            a Partial, as the network.
 
     Raises ValueError where the plan is stochastic and neither key nor noise is given.
     """
     _needs_noise(plan, key, noise)
-    return _sample(_partial(network), plan, jnp.asarray(x), key, noise)
+    return _sample(_partial(network), plan, jnp.asarray(x), key, noise, after and _partial(after))
 
 
 def steps(
@@ -106,6 +110,7 @@ def steps(
     key: jax.Array | None = None,
     *,
     noise: jax.Array | None = None,
+    after: Edit | None = None,
 ) -> Steps:
     """The same run as `sample`, to iterate over: (state, x0) after each row, for bars, previews, early stops.
 
@@ -114,7 +119,7 @@ def steps(
     Arguments and errors are those of `sample`.
     """
     _needs_noise(plan, key, noise)
-    return Steps(_partial(network), plan, jnp.asarray(x), key, noise)
+    return Steps(_partial(network), plan, jnp.asarray(x), key, noise, after and _partial(after))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,6 +131,7 @@ class Steps:
     x: jax.Array
     key: jax.Array | None
     noise: jax.Array | None
+    after: Edit | None = None
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -134,32 +140,32 @@ class Steps:
         state = init(self.plan, self.x)
         for i in range(len(self)):
             given = None if self.noise is None else self.noise[i]
-            state, x0 = _advance(self.network, self.plan[i], state, self.key, given)
+            state, x0 = _advance(self.network, self.plan[i], state, self.key, given, self.after)
             yield state, x0
 
 
 @partial(jax.jit, inline=True)
 def _sample(
-    network: Network, plan: Plan, x: jax.Array, key: jax.Array | None, noise: jax.Array | None
+    network: Network, plan: Plan, x: jax.Array, key: jax.Array | None, noise: jax.Array | None, after: Edit | None
 ) -> jax.Array:
     def body(state: State, inputs: tuple[Plan, jax.Array | None]) -> tuple[State, None]:
         row, given = inputs
-        return _run(network, row, state, key, given)[0], None
+        return _run(network, row, state, key, given, after)[0], None
 
     return jax.lax.scan(body, init(plan, x), (plan, noise))[0].x
 
 
 @jax.jit
 def _advance(
-    network: Network, row: Plan, state: State, key: jax.Array | None, given: jax.Array | None
+    network: Network, row: Plan, state: State, key: jax.Array | None, given: jax.Array | None, after: Edit | None
 ) -> tuple[State, jax.Array]:
-    return _run(network, row, state, key, given)
+    return _run(network, row, state, key, given, after)
 
 
 def _run(
-    network: Network, row: Plan, state: State, key: jax.Array | None, given: jax.Array | None
+    network: Network, row: Plan, state: State, key: jax.Array | None, given: jax.Array | None, after: Edit | None
 ) -> tuple[State, jax.Array]:
-    """One row with its network call and its noise; a row with c_in 0 calls nothing."""
+    """One row with its network call, its noise and what comes after; a row with c_in 0 calls nothing."""
     x, noise = state.x, _noise(row, state, key, given)
 
     def call(state: State) -> tuple[State, jax.Array]:
@@ -169,7 +175,10 @@ def _run(
     def skip(state: State) -> tuple[State, jax.Array]:
         return State(_combine(row, state.slots, 0.0, 0.0, noise), state.done + 1), x
 
-    return jax.lax.cond(row.c_in != 0, call, skip, state)
+    reached, x0 = jax.lax.cond(row.c_in != 0, call, skip, state)
+    if after is not None:
+        reached = reached._replace(slots=reached.slots.at[0].set(after(reached.x, state.done)))
+    return reached, x0
 
 
 def _noise(row: Plan, state: State, key: jax.Array | None, given: jax.Array | None) -> jax.Array:
