@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-Padding = int | tuple[tuple[int, int], tuple[int, int]]
+from fdiff.models.layers.convolve import Padding, convolve, upsample_and_convolve
 
 # What torch draws for a new layer: uniform with a standard deviation of 1 / sqrt(3 fan_in).
 uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -27,7 +27,8 @@ class Linear(nn.Module):
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,))
         if self.has_variable("lora", "down"):
-            down, up = self.get_variable("lora", "down"), self.get_variable("lora", "up")
+            down: jax.Array = self.get_variable("lora", "down")
+            up: jax.Array = self.get_variable("lora", "up")
             y += jnp.dot(jnp.dot(x, down.astype(x.dtype)), up.astype(x.dtype))
         return y
 
@@ -35,8 +36,9 @@ class Linear(nn.Module):
 class Conv(nn.Module):
     """Two-dimensional convolution: (b, h, w, in) -> (b, h', w', features).
 
-    `padding` is a number of zeros for every side, or ((top, bottom), (left, right)). Variables of a
-    collection "lora" add a convolution with kernel `down`, then one with the 1x1 kernel `up`.
+    `padding` is a number of zeros for every side, or ((top, bottom), (left, right)). `doubled` doubles the
+    picture first, by nearest neighbours (3x3 only). Variables of a collection "lora" add a convolution with
+    kernel `down`, then one with the 1x1 kernel `up`.
     """
 
     features: int
@@ -45,20 +47,27 @@ class Conv(nn.Module):
     padding: Padding = 1
     use_bias: bool = True
     groups: int = 1
+    doubled: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         size = self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,) * 2
         kernel = self.param("kernel", uniform, (*size, x.shape[-1] // self.groups, self.features))
         x = x.astype(kernel.dtype)
-        y = convolve(x, kernel, self.stride, self.padding, self.groups)
+        y = self.convolve(x, kernel)
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,))
         if self.has_variable("lora", "down"):
-            down, up = self.get_variable("lora", "down"), self.get_variable("lora", "up")
-            narrow = convolve(x, down.astype(x.dtype), self.stride, self.padding)
-            y += convolve(narrow, up.astype(x.dtype))
+            down: jax.Array = self.get_variable("lora", "down")
+            up: jax.Array = self.get_variable("lora", "up")
+            y += convolve(self.convolve(x, down.astype(x.dtype)), up.astype(x.dtype))
         return y
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Convolve as the fields say."""
+        if self.doubled:
+            return upsample_and_convolve(x, kernel)
+        return convolve(x, kernel, self.stride, self.padding, self.groups)
 
 
 class Embed(nn.Module):
@@ -71,18 +80,3 @@ class Embed(nn.Module):
     def __call__(self, indices: jax.Array) -> jax.Array:
         table = self.param("embedding", nn.initializers.normal(1.0), (self.num_embeddings, self.features))
         return jnp.take(table, indices, axis=0)
-
-
-def convolve(
-    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 0, groups: int = 1
-) -> jax.Array:
-    """Convolution of x (b, h, w, in) with kernel (h, w, in / groups, out)."""
-    pads = ((padding, padding),) * 2 if isinstance(padding, int) else padding
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        pads,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )

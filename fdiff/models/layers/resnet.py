@@ -3,10 +3,10 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fdiff.models.layers.activations import Dropout, activation
-from fdiff.models.layers.linear import Conv, Linear, Padding
+from fdiff.models.layers.convolve import Padding, upsample
+from fdiff.models.layers.linear import Conv, Linear
 from fdiff.models.layers.norm import AdaGroupNorm, GroupNorm, SpatialNorm
 
 
@@ -69,9 +69,7 @@ class ResnetBlock2D(nn.Module):
 
         shortcut = self.use_in_shortcut
         if shortcut if shortcut is not None else residual.shape[-1] != last_channels:
-            convolution = Conv(
-                last_channels, 1, padding=0, use_bias=self.conv_shortcut_bias, name="conv_shortcut"
-            )
+            convolution = Conv(last_channels, 1, padding=0, use_bias=self.conv_shortcut_bias, name="conv_shortcut")
             residual = convolution(residual)
         x += residual
         return x if self.output_scale_factor == 1 else x / self.output_scale_factor
@@ -108,42 +106,22 @@ class Downsample2D(nn.Module):
 
     out_channels: int
     padding: int = 1
-    kernel_size: int = 3
-    use_bias: bool = True
-    name_of_conv: str = "conv"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         padding: Padding = self.padding or ((0, 1), (0, 1))
-        return Conv(self.out_channels, self.kernel_size, 2, padding, self.use_bias, name=self.name_of_conv)(x)
+        return Conv(self.out_channels, 3, 2, padding, name="conv")(x)
 
 
 class Upsample2D(nn.Module):
     """Nearest neighbours, then a convolution: (b, h, w, c) -> (b, 2 h, 2 w, out_channels), or to `size`."""
 
     out_channels: int
-    kernel_size: int = 3
-    padding: int = 1
-    use_bias: bool = True
-    name_of_conv: str = "conv"
 
     @nn.compact
     def __call__(self, x: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
-        x = upsample(x, size)
-        return Conv(
-            self.out_channels, self.kernel_size, 1, self.padding, self.use_bias, name=self.name_of_conv
-        )(x)
-
-
-def upsample(x: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
-    """Nearest neighbours: (b, h, w, c) -> (b, 2 h, 2 w, c), or to `size`."""
-    batch, height, width, channels = x.shape
-    if size is not None and size != (2 * height, 2 * width):
-        rows = np.arange(size[0]) * height // size[0]
-        columns = np.arange(size[1]) * width // size[1]
-        return x[:, rows][:, :, columns]
-    x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-    return x.reshape(batch, 2 * height, 2 * width, channels)
+        doubled = size is None or size == (2 * x.shape[1], 2 * x.shape[2])
+        return Conv(self.out_channels, doubled=doubled, name="conv")(x if doubled else upsample(x, size))
 
 
 def average(x: jax.Array) -> jax.Array:

@@ -1,0 +1,90 @@
+"""Convolution, written so that XLA computes it quickly on a CPU too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Padding = int | tuple[tuple[int, int], tuple[int, int]]
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 0, groups: int = 1) -> jax.Array:
+    """Convolution of x (b, h, w, in) with kernel (h, w, in / groups, out).
+
+    `padding` is a number of zeros for every side, or ((top, bottom), (left, right)). Where a large kernel meets
+    a small picture, a CPU gathers the patches and multiplies once: up to four times faster.
+    """
+    pads = ((padding, padding),) * 2 if isinstance(padding, int) else padding
+
+    def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            pads,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    def gather(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        height, width, channels, features = kernel.shape
+        rows = (x.shape[1] - height) // stride + 1
+        columns = (x.shape[2] - width) // stride + 1
+        patches = [
+            x[:, i : i + stride * rows : stride, j : j + stride * columns : stride]
+            for i in range(height)
+            for j in range(width)
+        ]
+        patch = jnp.concatenate(patches, axis=-1)
+        return jnp.dot(patch, kernel.reshape(height * width * channels, features))
+
+    positions = x.shape[0] * x.shape[1] * x.shape[2] // stride**2
+    if groups == 1 and kernel.shape[:2] != (1, 1) and kernel.size >= 2**22 and 2 * positions <= x.shape[-1]:
+        return jax.lax.platform_dependent(x, kernel, cpu=gather, default=direct)
+    return direct(x, kernel)
+
+
+def upsample(x: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
+    """Nearest neighbours: (b, h, w, c) -> (b, 2 h, 2 w, c), or to `size`."""
+    batch, height, width, channels = x.shape
+    if size is not None and size != (2 * height, 2 * width):
+        rows = np.arange(size[0]) * height // size[0]
+        columns = np.arange(size[1]) * width // size[1]
+        return x[:, rows][:, :, columns]
+    x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def upsample_and_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """convolve(upsample(x), kernel, padding=1) for a 3x3 kernel: (b, h, w, in) -> (b, 2 h, 2 w, out).
+
+    A CPU multiplies before it doubles, which is a quarter of the work: a pixel of the result adds up nine
+    products of the kernel's taps with its neighbours in the small picture.
+    """
+    return jax.lax.platform_dependent(
+        x, kernel, cpu=_multiply_first, default=lambda x, kernel: convolve(upsample(x), kernel, padding=1)
+    )
+
+
+def _multiply_first(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def even_and_odd(taps: list[jax.Array], axis: int) -> tuple[jax.Array, jax.Array]:
+        # Rows 2i and 2i + 1 of the doubled picture see its rows 2i - 1 to 2i + 2: i - 1, i, i, i + 1 of the small.
+        before, middle, after = taps
+        return shift(before, 1, axis) + middle + after, before + middle + shift(after, -1, axis)
+
+    def tap(i: int, j: int) -> jax.Array:
+        return jnp.dot(x, kernel[i, j], preferred_element_type=jnp.float32)
+
+    columns = [even_and_odd([tap(i, j) for j in range(3)], 2) for i in range(3)]
+    even = even_and_odd([column[0] for column in columns], 1)
+    odd = even_and_odd([column[1] for column in columns], 1)
+    y = jnp.stack([jnp.stack(rows, axis=3) for rows in zip(even, odd, strict=True)], axis=2)
+    batch, height, width, _ = x.shape
+    return y.reshape(batch, 2 * height, 2 * width, -1).astype(x.dtype)
+
+
+def shift(x: jax.Array, by: int, axis: int) -> jax.Array:
+    """Move by so many places along an axis, zeros moving in."""
+    pads = [(0, 0, 0)] * x.ndim
+    pads[axis] = (by, -by, 0)
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
