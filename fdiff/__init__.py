@@ -1,11 +1,12 @@
 """fdiff: diffusion models in JAX: pure functions, Flax modules, checkpoints straight from the Hugging Face Hub."""
 
-from fdiff import guidance, models, pipelines, schedulers, solvers
+from fdiff import guidance, models, pipelines, prompts, schedulers, solvers, tokenizers, torch_random
 from fdiff.models import *  # noqa: F403
 from fdiff.pipelines import *  # noqa: F403
 from fdiff.plan import Grid, Memory, Plan, Solver, tabulate
 from fdiff.sampling import State, init, predict, sample, step, steps
 from fdiff.schedulers import *  # noqa: F403
+from fdiff.tokenizers import *  # noqa: F403
 
 __version__ = "0.1.0"
 
@@ -20,13 +21,17 @@ __all__ = [
     "models",
     "pipelines",
     "predict",
+    "prompts",
     "sample",
     "schedulers",
     "solvers",
     "step",
     "steps",
     "tabulate",
+    "tokenizers",
+    "torch_random",
     *models.__all__,
     *pipelines.__all__,
     *schedulers.__all__,
+    *tokenizers.__all__,
 ]

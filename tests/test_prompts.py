@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert.weights import load
 from fdiff.models import CLIPTextModelWithProjection
 from fdiff.prompts import Tokens, encode, parse_weights, tokenize
 from fdiff.tokenizers import CLIPTokenizer
@@ -93,9 +92,7 @@ def test_a_prompt_is_a_string(tokenizer, wrong):
 
 @pytest.fixture(scope="module")
 def encoder(reference):
-    folder = reference / "clip" / "text_encoder_2"
-    model = CLIPTextModelWithProjection.from_config(json.loads((folder / "config.json").read_text()))
-    return model, load(folder / "model.safetensors", model.shapes(), dtype="float32")
+    return CLIPTextModelWithProjection.from_pretrained(reference / "clip" / "text_encoder_2", dtype="float32")
 
 
 def test_embeddings_are_those_of_the_encoder(reference, encoder):

@@ -86,6 +86,13 @@ def test_decoding(reference):
     assert tokenizer.decode(tokenizer.ids("A  Cat, on the Moon 😀")) == "a cat , on the moon 😀"
 
 
+def test_a_repository_has_it_in_a_folder(reference):
+    inside = CLIPTokenizer.from_pretrained(reference / "clip", subfolder="tokenizer_2")
+    assert inside.pad_token == "!"
+    with pytest.raises(FileNotFoundError, match=r"has no tokenizer_config\.json"):
+        CLIPTokenizer.from_pretrained(reference / "clip", subfolder="text_encoder")
+
+
 def test_bad_folders_and_prompts_are_told(reference, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no tokenizer"):
         CLIPTokenizer.from_folder(tmp_path)
