@@ -28,21 +28,25 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
     import importlib
     import unittest.mock
 
-    import diffusers
     import torch
 
     options = dict(case.set_timesteps)
     if case.steps is not None:
         options["num_inference_steps"] = case.steps
-    scheduler = getattr(diffusers, case.scheduler).from_config(dict(case.config))
+    scheduler = diffusers_class(case.scheduler).from_config(dict(case.config))
     scheduler.set_timesteps(**options)
+    timesteps = scheduler.timesteps.numpy()
     dtype = torch.float64 if case.double else torch.float32
-    start, *noise = draws(len(scheduler.timesteps))
+    start, *noise = draws(len(timesteps))
     with contextlib.ExitStack() as stack:
         if case.double:
             stack.enter_context(double_precision())
-            scheduler = getattr(diffusers, case.scheduler).from_config(dict(case.config))
+            scheduler = diffusers_class(case.scheduler).from_config(dict(case.config))
             scheduler.set_timesteps(**options)
+            if timesteps.dtype.kind == "f":  # whole ones have lost their fraction to float32 already
+                timesteps = scheduler.timesteps.numpy()
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)  # it would begin at the second of two equal timesteps
 
         def tensor(array: np.ndarray) -> Any:
             return torch.tensor(np.moveaxis(array, -1, 1)).to(dtype)
@@ -55,11 +59,11 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
         x, memory = tensor(start) * deviation, {}
         module = importlib.import_module(type(scheduler).__module__)
         for i, fresh in enumerate(noise):
-            drawn = tensor(fresh)
+            drawn = memory["noise"] = tensor(fresh)
             with unittest.mock.patch.object(module, "randn_tensor", lambda *a, d=drawn, **k: d, create=True):
                 x = LOOPS.get(case.scheduler, plain_step)(case, scheduler, network_at, i, x, memory)
     last = np.moveaxis(x.numpy(), 1, -1).astype(np.float32)
-    return {"timesteps": scheduler.timesteps.numpy(), "start": np.float64(deviation), "x": last}
+    return {"timesteps": timesteps, "start": np.float64(deviation), "x": last}
 
 
 def plain_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
@@ -68,8 +72,56 @@ def plain_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memo
     return scheduler.step(network_at(x, t), t, x, **case.step).prev_sample
 
 
+def brownian_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """The step of a class that draws a Brownian path in sigma: our draws, in place of torchsde's."""
+    if i == 0:
+        scheduler.noise_sampler = BrownianPath(memory)
+    return plain_step(case, scheduler, network_at, i, x, memory)
+
+
+class BrownianPath:
+    """W(sigma) from high sigma to low, where each new level takes the current draw for its increment."""
+
+    def __init__(self, memory: dict[str, Any]):
+        self.memory, self.known = memory, []
+
+    def __call__(self, sigma: Any, sigma_to: Any) -> Any:
+        """W(sigma_to) - W(sigma), divided by the root of the distance."""
+        high, low = float(sigma), float(sigma_to)
+        begin = self.at(high)
+        return (self.at(low) - begin) / (high - low) ** 0.5
+
+    def at(self, sigma: float) -> Any:
+        for level, value in self.known:
+            if abs(level - sigma) <= 1e-5 * level:
+                return value
+        level, value = self.known[-1] if self.known else (sigma, 0 * self.memory["noise"])
+        self.known.append((sigma, value + (level - sigma) ** 0.5 * self.memory["noise"]))
+        return self.known[-1][1]
+
+
 # Classes whose step wants more than (output, timestep, sample): the same arguments as plain_step.
-LOOPS: dict[str, Any] = {}
+LOOPS: dict[str, Any] = {"DPMSolverSDEScheduler": brownian_step, "CosineDPMSolverMultistepScheduler": brownian_step}
+
+
+def diffusers_class(name: str) -> Any:
+    """A scheduler class of diffusers; those that want torchsde come without it, since its draws are replaced."""
+    import importlib
+    import sys
+    import types
+
+    import diffusers
+
+    hidden = {
+        "DPMSolverSDEScheduler": "scheduling_dpmsolver_sde",
+        "CosineDPMSolverMultistepScheduler": "scheduling_cosine_dpmsolver_multistep",
+        "KarrasVeScheduler": "deprecated.scheduling_karras_ve",
+        "ScoreSdeVpScheduler": "deprecated.scheduling_sde_vp",
+    }
+    if name not in hidden:
+        return getattr(diffusers, name)
+    sys.modules.setdefault("torchsde", types.ModuleType("torchsde"))
+    return getattr(importlib.import_module(f"diffusers.schedulers.{hidden[name]}"), name)
 
 
 @contextlib.contextmanager
