@@ -13,25 +13,30 @@ def timesteps(
     offset: int = 0,
     fence: bool = False,
     between: bool = False,
+    below: int | None = None,
 ) -> np.ndarray:
     """n timesteps (n,), high to low, unrounded where that matters to no one (Lin et al. 2023, table 2).
 
     linspace covers 0 to the last one; leading counts up from `offset` in equal strides; trailing counts down
     from the last one. With `fence`, n + 1 are laid and the lowest is left out, as the DPM-Solver family does.
     With `between`, linspace may lay more timesteps than the model was trained on: the network sees fractions.
+    With `below`, all lie below that one; trailing keeps its stride, and so lays fewer.
 
-    Raises ValueError for another name or n outside 1..num_train_timesteps.
+    Raises ValueError for another name, n outside 1..num_train_timesteps, or timesteps that do not fit.
     """
-    last = num_train_timesteps
+    last = num_train_timesteps if below is None else below
     check_steps(n, None if between and spacing == "linspace" else last)
     if spacing == "linspace":
         laid: np.ndarray = np.linspace(0, last - 1, n + fence)
     elif spacing == "leading":
         laid = np.arange(n + fence) * (last // (n + fence)) + offset * 1.0
     elif spacing == "trailing":
-        return np.round(np.arange(last, 0, -last / n))[:n] - 1
+        return np.round(np.arange(last, 0, -num_train_timesteps / n))[:n] - 1
     else:
         raise ValueError(f"timestep_spacing is {spacing!r}; it can be leading, trailing or linspace")
+    if spacing == "leading" and n + fence > last:
+        raise ValueError(f"timestep_spacing leading has no room for {n} steps and one more below {last}; "
+                         "ask for fewer or choose linspace")
     laid = laid[::-1][:n]
     if not 0 <= laid[0] < last:
         raise ValueError(f"steps_offset {offset} lays timesteps outside 0 to {last - 1}; ask for fewer")
@@ -54,7 +59,7 @@ def karras(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) -> np.n
 
 
 def exponential(sigma_min: float, sigma_max: float, n: int) -> np.ndarray:
-    """n sigmas, equally spaced in log sigma."""
+    """n sigmas, equally spaced in log sigma, which is the log-SNR of x (lu, after Lu et al. 2022)."""
     return np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), n))
 
 
@@ -65,7 +70,7 @@ def beta(sigma_min: float, sigma_max: float, n: int, a: float = 0.6, b: float = 
     return sigma_min + betaincinv(a, b, 1 - np.linspace(0, 1, n)) * (sigma_max - sigma_min)
 
 
-LAYOUTS = {"karras": karras, "exponential": exponential, "beta": beta}
+LAYOUTS = {"karras": karras, "exponential": exponential, "beta": beta, "lu": exponential}
 
 
 def one_layout(**wanted: bool | None) -> str | None:
@@ -82,7 +87,7 @@ def one_layout(**wanted: bool | None) -> str | None:
 def lay_out(
     layout: str, sigmas: np.ndarray, n: int, sigma_min: float | None = None, sigma_max: float | None = None
 ) -> np.ndarray:
-    """n sigmas, laid by karras, exponential or beta from the first to the last of `sigmas` (which fall).
+    """n sigmas, laid by karras, exponential, beta or lu from the first to the last of `sigmas` (which fall).
 
     sigma_min and sigma_max go before those ends.
     """

@@ -2,10 +2,14 @@
 
 from fdiff.schedulers.ddim import DDIMScheduler
 from fdiff.schedulers.ddpm import DDPMScheduler
+from fdiff.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
+from fdiff.schedulers.dpmsolver_sde import DPMSolverSDEScheduler
 from fdiff.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from fdiff.schedulers.euler_discrete import EulerDiscreteScheduler
 from fdiff.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from fdiff.schedulers.heun_discrete import HeunDiscreteScheduler
+from fdiff.schedulers.kdpm2_ancestral_discrete import KDPM2AncestralDiscreteScheduler
+from fdiff.schedulers.kdpm2_discrete import KDPM2DiscreteScheduler
 from fdiff.schedulers.lms_discrete import LMSDiscreteScheduler
 from fdiff.schedulers.pndm import PNDMScheduler
 from fdiff.schedulers.scheduler import Scheduler, StepOutput
@@ -13,10 +17,14 @@ from fdiff.schedulers.scheduler import Scheduler, StepOutput
 __all__ = [
     "DDIMScheduler",
     "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
     "FlowMatchEulerDiscreteScheduler",
     "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
     "LMSDiscreteScheduler",
     "PNDMScheduler",
     "Scheduler",

@@ -3,9 +3,12 @@
 from fdiff.solvers.consistency import consistency
 from fdiff.solvers.ddim import ddim
 from fdiff.solvers.ddpm import ddpm
+from fdiff.solvers.dpm_2 import dpm_2
+from fdiff.solvers.dpm_multistep import dpm_multistep
+from fdiff.solvers.dpm_sde import dpm_sde
 from fdiff.solvers.euler import euler
 from fdiff.solvers.heun import heun
 from fdiff.solvers.lms import lms
 from fdiff.solvers.pndm import pndm
 
-__all__ = ["consistency", "ddim", "ddpm", "euler", "heun", "lms", "pndm"]
+__all__ = ["consistency", "ddim", "ddpm", "dpm_2", "dpm_multistep", "dpm_sde", "euler", "heun", "lms", "pndm"]

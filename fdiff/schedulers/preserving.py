@@ -1,0 +1,180 @@
+"""What the schedulers that step in log-SNR share: noise levels, the steps of a run, predictions.
+
+They run in x = alpha x0 + sigma eps with alpha^2 + sigma^2 = 1, or alpha + sigma = 1 for flow models, and lay
+their levels out by the ratio sigma / alpha. Levels are float64; diffusers takes 1 - alphas_cumprod in float32,
+which moves its lowest levels by 3e-4.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdiff import noise, spacing
+from fdiff.plan import Grid, Pair, Plan, Prediction, Solver, tabulate
+from fdiff.schedulers.exploding import Steps, final_sigma, train_sigmas
+from fdiff.schedulers.scheduler import clipping, given_timesteps, one_of
+
+
+def lay_levels(
+    scheduler: Any,
+    num_inference_steps: int | None,
+    timesteps: Sequence[float] | None = None,
+    mu: float | None = None,
+    *,
+    repeat_last: bool = False,
+    whole: bool = True,
+) -> Steps:
+    """The steps of a run, from the scheduler's spacing and sigma options, or from the user's own timesteps.
+
+    sigma is sigma / alpha, or the flow's sigma. With final_sigmas_type sigma_min (or none), laid out sigmas end at
+    the least level of training, or stay at their own last where `repeat_last`. The network is told timesteps
+    without their fraction; `whole` rounds those of karras and lu sigmas first.
+
+    Raises ValueError for options that contradict each other.
+    """
+    given = one_of(num_inference_steps=num_inference_steps, timesteps=timesteps)
+    named, train = layout(scheduler), train_sigmas(scheduler)
+    if given == "timesteps" and named:
+        raise ValueError(f"timesteps contradict {named} sigmas, which choose their own; "
+                         f"switch {option(named)} off or pass num_inference_steps")
+    n = num_inference_steps or 0
+    if named == "flow":
+        spacing.check_steps(n)
+        even = np.linspace(0, 1 - 1 / len(train), n + 1)[:0:-1]
+        levels = spacing.shift_flow(even, flow_shift(scheduler, mu))
+        t = levels * len(train)
+    elif mu is not None:
+        raise ValueError("mu shifts flow sigmas; switch use_flow_sigmas on or leave mu out")
+    elif named:
+        spacing.check_steps(n)
+        others = dict(scheduler.others)
+        ends = [others.get(name, getattr(scheduler, name, None)) for name in ("sigma_min", "sigma_max")]
+        levels, table = spacing.lay_out(named, train[::-1], n, *ends), rounded_sigmas(scheduler)
+        laid = np.exp(np.log(table).astype(np.float64)) if named == "lu" else table  # lu lays out the logarithms
+        t = spacing.interpolate_timesteps(spacing.lay_out(named, laid[::-1], n, *ends), table)
+        t = np.round(t) if whole and named in ("karras", "lu") else t
+    else:
+        t = spaced(scheduler, n) if given != "timesteps" else given_timesteps(timesteps or (), len(train))
+        levels = np.interp(t, np.arange(len(train)), train)
+    end = levels[-1] if named and repeat_last else train[0]
+    last = final_sigma(scheduler, end) if hasattr(scheduler, "final_sigmas_type") else end
+    return Steps(np.trunc(t), levels, np.append(levels[1:], last))
+
+
+def layout(scheduler: Any) -> str | None:
+    """karras, exponential, beta, lu, flow or None, by the options. Raises ValueError where two are on."""
+    names = ("karras", "exponential", "beta", "lu", "flow")
+    return spacing.one_layout(**{name: getattr(scheduler, option(name), False) for name in names})
+
+
+def option(name: str) -> str:
+    """The Hub's option that asks for this layout."""
+    return "use_lu_lambdas" if name == "lu" else f"use_{name}_sigmas"
+
+
+def spaced(scheduler: Any, n: int) -> np.ndarray:
+    """n timesteps by timestep_spacing, of those that lambda_min_clipped leaves."""
+    train = train_sigmas(scheduler)
+    below = int(np.sum(-np.log(train) >= getattr(scheduler, "lambda_min_clipped", -np.inf)))
+    kind, offset = getattr(scheduler, "timestep_spacing", "linspace"), getattr(scheduler, "steps_offset", 0)
+    return np.round(spacing.timesteps(kind, len(train), n, offset=offset, fence=True, below=below))
+
+
+def flow_shift(scheduler: Any, mu: float | None) -> float:
+    """The shift of flow sigmas: flow_shift, or that of the resolution's mu. Raises ValueError where mu has no place."""
+    if mu is None:
+        return scheduler.flow_shift
+    if not getattr(scheduler, "use_dynamic_shifting", False) or scheduler.time_shift_type != "exponential":
+        raise ValueError("mu needs use_dynamic_shifting and time_shift_type exponential")
+    return float(np.exp(mu))
+
+
+def levels_of(scheduler: Any, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(alpha, sigma) of x at these sigmas."""
+    if scheduler.use_flow_sigmas:
+        return 1 - sigma, sigma
+    alpha = 1 / np.hypot(1, sigma)
+    return alpha, sigma * alpha
+
+
+def grid_of(scheduler: Any, steps: Steps) -> Grid:
+    """The grid of these steps."""
+    return Grid(steps.t, *levels_of(scheduler, steps.sigma), *levels_of(scheduler, steps.sigma_to))
+
+
+def tabulate_preserving(scheduler: Any, solver: Solver, grid: Grid) -> Plan:
+    """The table over these rows; a run starts from noise of deviation 1."""
+    kind, clip = prediction_of(scheduler), clipping(scheduler)
+    return tabulate(solver, grid, kind, start_std=np.ones_like(grid.t), clip=clip)
+
+
+def prediction_of(scheduler: Any) -> str | Prediction:
+    """What the network predicts; along a flow v_prediction reads x0 = alpha x - sigma out, as in diffusers.
+
+    Raises ValueError for flow_prediction without flow sigmas.
+    """
+    if scheduler.prediction_type == "flow_prediction" and not scheduler.use_flow_sigmas:
+        raise ValueError("prediction_type flow_prediction needs use_flow_sigmas")
+    if scheduler.prediction_type == "v_prediction" and scheduler.use_flow_sigmas:
+        return _flow_velocity
+    return scheduler.prediction_type
+
+
+def _flow_velocity(alpha: float, sigma: float) -> tuple[Pair, Pair]:
+    return (alpha, -sigma), (sigma, alpha)
+
+
+def choose(name: str, value: str, choices: Sequence[str], others: Sequence[str] = ()) -> str:
+    """The value if it is one of `choices`; their first if it is another scheduler's. Raises ValueError if neither."""
+    if value in choices:
+        return value
+    if value in others:
+        return choices[0]
+    raise ValueError(f"{name} is {value!r}; it can be {', '.join(choices[:-1])} or {choices[-1]}")
+
+
+def lowered(order: int, n: int, lower_order_final: bool, euler_last: bool) -> list[int]:
+    """The order of each of n steps: `order`, falling to 2 and 1 at the end of a short run, to 1 if euler_last."""
+    orders = [order] * n
+    if lower_order_final and n < 15:
+        orders[-2:] = [min(order, 2), 1][-n:]
+    if euler_last:
+        orders[-1] = 1
+    return orders
+
+
+def log_snr_levels(scheduler: Any, t: Any) -> tuple[jax.Array, jax.Array]:
+    """(alpha, sigma) at training timesteps t, each shaped like t; along a flow sigma is t / num_train_timesteps."""
+    t = jnp.asarray(t, jnp.float32)
+    if scheduler.use_flow_sigmas:
+        return 1 - t / scheduler.num_train_timesteps, t / scheduler.num_train_timesteps
+    alpha, sigma = (jnp.asarray(level, jnp.float32) for level in levels_of(scheduler, train_sigmas(scheduler)))
+    at = jnp.arange(len(alpha))
+    return jnp.interp(t, at, alpha), jnp.interp(t, at, sigma)
+
+
+@functools.lru_cache(maxsize=64)
+def rounded_sigmas(scheduler: Any) -> np.ndarray:
+    """The sigmas of training, each operation rounded to float32 as in diffusers; only to look timesteps up in.
+
+    As their fraction is cut off, which timestep is told may depend on such a rounding.
+    """
+    single, n, power = np.float32, scheduler.num_train_timesteps, {"linear": 1, "scaled_linear": 2}
+    if scheduler.trained_betas is None and scheduler.beta_schedule in power:
+        p = power[scheduler.beta_schedule]
+        low, high = single(scheduler.beta_start ** (1 / p)), single(scheduler.beta_end ** (1 / p))
+        stride, i = np.float64((high - low) / single(n - 1)), np.arange(n)
+        betas = np.where(i < n // 2, low + stride * i, high - stride * (n - 1 - i)).astype(single) ** p
+    else:
+        betas = noise.betas(scheduler.beta_schedule, n, scheduler.beta_start, scheduler.beta_end,
+                            scheduler.trained_betas).astype(single)
+    if getattr(scheduler, "rescale_betas_zero_snr", False):
+        return train_sigmas(scheduler).astype(single)
+    alpha2 = np.cumprod(single(1) - betas, dtype=np.float64).astype(single)
+    return np.sqrt((single(1) - alpha2) / alpha2)
