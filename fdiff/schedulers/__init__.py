@@ -1,9 +1,12 @@
 """Schedulers: one frozen dataclass for each Hub class, from scheduler_config.json to a plan."""
 
+from fdiff.schedulers.cosine_dpmsolver_multistep import CosineDPMSolverMultistepScheduler
 from fdiff.schedulers.ddim import DDIMScheduler
 from fdiff.schedulers.ddpm import DDPMScheduler
 from fdiff.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
 from fdiff.schedulers.dpmsolver_sde import DPMSolverSDEScheduler
+from fdiff.schedulers.edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
+from fdiff.schedulers.edm_euler import EDMEulerScheduler
 from fdiff.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from fdiff.schedulers.euler_discrete import EulerDiscreteScheduler
 from fdiff.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
@@ -15,10 +18,13 @@ from fdiff.schedulers.pndm import PNDMScheduler
 from fdiff.schedulers.scheduler import Scheduler, StepOutput
 
 __all__ = [
+    "CosineDPMSolverMultistepScheduler",
     "DDIMScheduler",
     "DDPMScheduler",
     "DPMSolverMultistepScheduler",
     "DPMSolverSDEScheduler",
+    "EDMDPMSolverMultistepScheduler",
+    "EDMEulerScheduler",
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
     "FlowMatchEulerDiscreteScheduler",

@@ -130,12 +130,12 @@ class Scheduler:
 
     def add_noise(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
         """x = alpha x0 + sigma noise at training timesteps t, a number or (b,)."""
-        alpha, sigma = (_like(level, x0) for level in self.levels(t))
+        alpha, sigma = (broadcast(level, x0) for level in self.levels(t))
         return alpha * x0 + sigma * noise
 
     def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
         """v = (alpha noise - sigma x0) / sqrt(alpha^2 + sigma^2) (Salimans & Ho 2022), of v_prediction."""
-        alpha, sigma = (_like(level, x0) for level in self.levels(t))
+        alpha, sigma = (broadcast(level, x0) for level in self.levels(t))
         return (alpha * noise - sigma * x0) / jnp.sqrt(alpha**2 + sigma**2)
 
 
@@ -173,7 +173,8 @@ def _find(table: Plan, t: Any, name: str) -> jax.Array:
     return jnp.int32(found[0])
 
 
-def _like(level: jax.Array, x: jax.Array) -> jax.Array:
+def broadcast(level: jax.Array, x: jax.Array) -> jax.Array:
+    """The level, a number or (b,), with as many axes as x and its dtype."""
     level = jnp.asarray(level, x.dtype)
     return level.reshape(level.shape + (1,) * (x.ndim - level.ndim)) if level.ndim else level
 
