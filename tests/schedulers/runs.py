@@ -100,8 +100,20 @@ class BrownianPath:
         return self.known[-1][1]
 
 
+def ipndm_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """diffusers loses x0 where alpha is 0, and starts there: start a hair's breadth beside it."""
+    if i == 0 and scheduler.alphas[0] == 0:
+        scheduler.betas[0] = 1 - 1e-14
+        scheduler.alphas[0] = (1 - scheduler.betas[0] ** 2) ** 0.5
+    return plain_step(case, scheduler, network_at, i, x, memory)
+
+
 # Classes whose step wants more than (output, timestep, sample): the same arguments as plain_step.
-LOOPS: dict[str, Any] = {"DPMSolverSDEScheduler": brownian_step, "CosineDPMSolverMultistepScheduler": brownian_step}
+LOOPS: dict[str, Any] = {
+    "CosineDPMSolverMultistepScheduler": brownian_step,
+    "DPMSolverSDEScheduler": brownian_step,
+    "IPNDMScheduler": ipndm_step,
+}
 
 
 def diffusers_class(name: str) -> Any:

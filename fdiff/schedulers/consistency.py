@@ -1,0 +1,50 @@
+"""What the schedulers of latent consistency models share: timesteps on the schedule of the distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fdiff import spacing
+from fdiff.schedulers.scheduler import first_step, given_timesteps, one_of
+
+
+def distilled_timesteps(
+    scheduler: Any,
+    num_inference_steps: int | None,
+    timesteps: Sequence[float] | None,
+    trained: np.ndarray,
+    original_steps: int,
+    strength: float,
+) -> np.ndarray:
+    """The timesteps of a run: some of `trained`, which rise and are already cut by strength, or the user's own.
+
+    Raises ValueError for more steps than `trained` has, or than original_steps.
+    """
+    given = one_of(num_inference_steps=num_inference_steps, timesteps=timesteps)
+    if given == "timesteps":
+        t = given_timesteps(timesteps or (), scheduler.num_train_timesteps)
+        return t[first_step(len(t), strength):]
+    n = num_inference_steps or 0
+    spacing.check_steps(n, scheduler.num_train_timesteps)
+    most = min(len(trained), original_steps)
+    if n > most:
+        raise ValueError(f"num_inference_steps is {n}, more than the {most} timesteps that "
+                         "original_inference_steps and strength leave; ask for fewer or raise those")
+    return trained[::-1][np.floor(np.linspace(0, len(trained), n, endpoint=False)).astype(int)].astype(np.float64)
+
+
+def original_steps(scheduler: Any, original_inference_steps: int | None) -> int:
+    """How many steps the distillation had. Raises ValueError if more than the training timesteps."""
+    n = scheduler.original_inference_steps if original_inference_steps is None else original_inference_steps
+    if not 1 <= n <= scheduler.num_train_timesteps:
+        raise ValueError(f"original_inference_steps is {n}; it must lie within 1 and num_train_timesteps, "
+                         f"{scheduler.num_train_timesteps}")
+    return n
+
+
+def strided_timesteps(scheduler: Any, n: int, strength: float) -> np.ndarray:
+    """The timesteps of the distillation, rising: the last of each of n strides, as far as strength reaches."""
+    return np.arange(1, int(n * strength) + 1) * (scheduler.num_train_timesteps // n) - 1
