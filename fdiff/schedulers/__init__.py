@@ -11,11 +11,15 @@ from fdiff.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteSche
 from fdiff.schedulers.euler_discrete import EulerDiscreteScheduler
 from fdiff.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from fdiff.schedulers.heun_discrete import HeunDiscreteScheduler
+from fdiff.schedulers.ipndm import IPNDMScheduler
 from fdiff.schedulers.kdpm2_ancestral_discrete import KDPM2AncestralDiscreteScheduler
 from fdiff.schedulers.kdpm2_discrete import KDPM2DiscreteScheduler
+from fdiff.schedulers.lcm import LCMScheduler
 from fdiff.schedulers.lms_discrete import LMSDiscreteScheduler
 from fdiff.schedulers.pndm import PNDMScheduler
 from fdiff.schedulers.scheduler import Scheduler, StepOutput
+from fdiff.schedulers.tcd import TCDScheduler
+from fdiff.schedulers.unipc_multistep import UniPCMultistepScheduler
 
 __all__ = [
     "CosineDPMSolverMultistepScheduler",
@@ -29,10 +33,14 @@ __all__ = [
     "EulerDiscreteScheduler",
     "FlowMatchEulerDiscreteScheduler",
     "HeunDiscreteScheduler",
+    "IPNDMScheduler",
     "KDPM2AncestralDiscreteScheduler",
     "KDPM2DiscreteScheduler",
+    "LCMScheduler",
     "LMSDiscreteScheduler",
     "PNDMScheduler",
     "Scheduler",
     "StepOutput",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
 ]

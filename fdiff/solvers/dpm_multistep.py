@@ -46,10 +46,10 @@ def dpm_multistep(
         known, now = past(i, grid, most), Weights.of(i, grid, i, noise_prediction, stochastic)
         allowed = order if isinstance(order, int) else order[i]
         used = min(allowed, len(known)) if np.isfinite(now.h) else 1
-        x = now.carry * state.x + now.weight(0) * m + now.std * noise
+        x = now.carry * state.x + now.first * m + now.std * noise
         if used == 2:
             d1 = now.h / (known[0] - known[1]) * (m - state.m1)
-            x = x + (now.weight(1) if heun else now.weight(0) / 2) * d1
+            x = x + (now.weight(1) if heun else now.first / 2) * d1
         elif used == 3:
             r0, r1 = (known[0] - known[1]) / now.h, (known[1] - known[2]) / now.h
             d1, older = (m - state.m1) / r0, (state.m1 - state.m2) / r1
@@ -70,11 +70,13 @@ class Weights(NamedTuple):
         eps, ODE  c = alpha_to / alpha           scale = sigma_to    z = h     std = 0
         eps, SDE  c = alpha_to / alpha           scale = 2 sigma_to  z = h     std = sigma_to sqrt(exp(2 h) - 1)
 
-    The k-th derivative of m has weight -scale z phi_{k+1}(z), the integral of its Taylor term.
+    The k-th derivative of m has weight -scale z phi_{k+1}(z), the integral of its Taylor term; `first` is that of
+    m itself, which stays finite where sigma_to is 0.
     """
 
     h: float
     carry: float
+    first: float
     scale: float
     z: float
     std: float
@@ -85,15 +87,18 @@ class Weights(NamedTuple):
         alpha, sigma, alpha_to, sigma_to = grid.alpha[source], grid.sigma[source], grid.alpha_to[i], grid.sigma_to[i]
         h = log_snr(alpha_to, sigma_to) - log_snr(alpha, sigma)
         if noise_prediction:
-            std = sigma_to * np.sqrt(max(np.expm1(2 * h), 0.0)) if stochastic else 0.0
-            return cls(h, alpha_to / alpha, (1 + stochastic) * sigma_to, h, std)
-        std = sigma_to * np.sqrt(max(-np.expm1(-2 * h), 0.0)) if stochastic else 0.0
+            std = sigma_to * np.sqrt(np.expm1(2 * h)) if stochastic else 0.0
+            gain = 1 + stochastic
+            first = gain * (sigma_to - alpha_to / alpha * sigma)
+            return cls(h, alpha_to / alpha, first, gain * sigma_to, h, std)
+        std = sigma_to * np.sqrt(-np.expm1(-2 * h)) if stochastic else 0.0
         carry = sigma_to / sigma * (np.exp(-h) if stochastic else 1.0)
-        return cls(h, carry, alpha_to, -(1 + stochastic) * h, std)
+        z = -(1 + stochastic) * h
+        return cls(h, carry, -alpha_to * np.expm1(z), alpha_to, z, std)
 
     def weight(self, k: int) -> float:
-        """Of the k-th derivative."""
-        return -self.scale * (np.expm1(self.z) if k == 0 else self.z * phi(k + 1, self.z))
+        """Of the k-th derivative, k = 1 or 2."""
+        return -self.scale * self.z * phi(k + 1, self.z)
 
 
 def model(i: int, grid: Grid, x: Any, x0: Any, eps: Any, noise_prediction: bool, clipped: bool) -> Any:

@@ -1,0 +1,132 @@
+"""UniPCMultistepScheduler."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fdiff import solvers, spacing
+from fdiff.plan import Plan
+from fdiff.schedulers.exploding import Steps, final_sigma
+from fdiff.schedulers.preserving import choose, grid_of, lay_levels, layout, log_snr_levels, tabulate_preserving
+from fdiff.schedulers.scheduler import Scheduler, first_step, one_of
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UniPCMultistepScheduler(Scheduler):
+    """UniPC (Zhao et al. 2023, algorithms 1 and 2), deterministic, one network call a step.
+
+    Its order is solver_order + 1, any; that of steps in disable_corrector is solver_order. The fields are the
+    Hub's. With solver_type bh1 the last step to sigma 0, and any step to it of a higher order, are NaN in
+    diffusers; here that step has order 1, its limit. predict_x0 false solves for eps, and ends at sigma 0 as well.
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    trained_betas: tuple[float, ...] | None = None
+    solver_order: int = 2
+    prediction_type: str = "epsilon"
+    thresholding: bool = False
+    dynamic_thresholding_ratio: float = 0.995
+    sample_max_value: float = 1.0
+    predict_x0: bool = True
+    solver_type: str = "bh2"
+    lower_order_final: bool = True
+    disable_corrector: tuple[int, ...] = ()
+    solver_p: Any = None
+    use_karras_sigmas: bool = False
+    use_exponential_sigmas: bool = False
+    use_beta_sigmas: bool = False
+    use_flow_sigmas: bool = False
+    flow_shift: float = 1.0
+    timestep_spacing: str = "linspace"
+    steps_offset: int = 0
+    final_sigmas_type: str = "zero"
+    rescale_betas_zero_snr: bool = False
+    use_dynamic_shifting: bool = False
+    time_shift_type: str = "exponential"
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    shift_terminal: float | None = None
+
+    def plan(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+        strength: float = 1.0,
+    ) -> Plan:
+        """The table of a run.
+
+        Args:
+            num_inference_steps: how many steps.
+            timesteps: the timesteps themselves, falling, in place of their number.
+            sigmas: the flow's sigmas before their shift, falling, in place of their number; the last level
+                follows them.
+            mu: the resolution's shift of flow sigmas, where use_dynamic_shifting is on.
+            strength: below 1, only that last part of the run (image to image), with a warm-up of its own.
+        """
+        if self.solver_p is not None:
+            raise ValueError("solver_p, another predictor, is not supported; leave it null")
+        if not isinstance(self.solver_order, int) or self.solver_order < 1:
+            raise ValueError(f"solver_order is {self.solver_order}; it must be 1 or more")
+        steps = self._steps(num_inference_steps, timesteps, sigmas, mu)
+        n = len(steps.t)
+        start = first_step(n, strength)
+        orders = [min(self.solver_order, n - i) if self.lower_order_final else self.solver_order for i in range(n)]
+        solver = solvers.unipc(
+            orders[start:], noise_prediction=not self.predict_x0,
+            bh1=choose("solver_type", self.solver_type, ("bh2", "bh1"), ("midpoint", "heun", "logrho")) == "bh1",
+            uncorrected=[i - start for i in self.disable_corrector],
+        )
+        return tabulate_preserving(self, solver, grid_of(self, steps).rows(start))
+
+    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
+        """(alpha, sigma) at training timesteps t."""
+        return log_snr_levels(self, t)
+
+    def _steps(
+        self, n: int | None, timesteps: Sequence[float] | None, sigmas: Sequence[float] | None, mu: float | None
+    ) -> Steps:
+        if not self.use_flow_sigmas:
+            if sigmas is not None or self.shift_terminal is not None:
+                raise ValueError("sigmas and shift_terminal are for flows; switch use_flow_sigmas on or leave them out")
+            return lay_levels(self, n, timesteps, mu, repeat_last=True)
+        if timesteps is not None:
+            raise ValueError("timesteps contradict use_flow_sigmas; pass sigmas or num_inference_steps")
+        if self.use_karras_sigmas:
+            if sigmas is not None or mu is not None:
+                raise ValueError("sigmas and mu contradict use_karras_sigmas, which lays its own")
+            ratio = lay_levels(dataclasses.replace(self, use_flow_sigmas=False), n).sigma
+            laid = ratio / (1 + ratio)
+        else:
+            layout(self)
+            laid = self._flow_sigmas(n, sigmas, mu)
+        return Steps(np.trunc(laid * self.num_train_timesteps), laid, np.append(laid[1:], final_sigma(self, laid[-1])))
+
+    def _flow_sigmas(self, n: int | None, sigmas: Sequence[float] | None, mu: float | None) -> np.ndarray:
+        """The flow's sigmas: even or given, shifted, stretched; the first stays below 1, where alpha is 0."""
+        if one_of(num_inference_steps=n, sigmas=sigmas) == "sigmas":
+            laid = np.asarray(sigmas, np.float64)
+            if laid.ndim != 1 or not len(laid) or np.any(np.diff(laid) >= 0) or laid[0] > 1 or laid[-1] <= 0:
+                raise ValueError("the sigmas of a flow must fall from each to the next, from 1 at most, above 0")
+        else:
+            spacing.check_steps(n or 0)
+            laid = np.linspace(1, 1 / self.num_train_timesteps, (n or 0) + 1)[:-1]
+        if self.use_dynamic_shifting != (mu is not None):
+            raise ValueError("mu goes with use_dynamic_shifting: give both or neither")
+        if mu is None:
+            laid = spacing.shift_flow(laid, self.flow_shift)
+        else:
+            laid = spacing.shift_flow_by(laid, mu, self.time_shift_type)
+        if self.shift_terminal is not None:
+            laid = spacing.stretch_flow(laid, self.shift_terminal)
+        return np.append(laid[0] - 1e-6 if abs(laid[0] - 1) < 1e-6 else laid[0], laid[1:])
