@@ -173,7 +173,7 @@ class UNet2DConditionModel(Model):
         masks: tuple[jax.Array | None, jax.Array | None],
         features: list[jax.Array],
     ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
-        """The way down, where `features` of an adapter enter: its end, all outputs, the features left over."""
+        """The way down, where `features` of an adapter enter: its end, its outputs, the features left over."""
         outputs = [x]
         for level, kind in enumerate(self.down_block_types):
             block, residual = down_block(self, level), features.pop(0) if features else None

@@ -18,6 +18,7 @@ from fdiff.models.layers.attention import attention, split_heads
 from fdiff.models.layers.embeddings import GaussianFourierProjection, TimestepEmbedding, sinusoidal
 from fdiff.models.layers.linear import Conv, Embed, Linear
 from fdiff.models.layers.norm import LayerNorm
+from fdiff.models.layers.transformer_2d import DUAL_TEXT_TOKENS
 
 Added = Mapping[str, jax.Array]
 
@@ -285,7 +286,7 @@ def example_conditions(model: nn.Module) -> tuple[Any, ...]:
         None: None if model.num_class_embeds is None else np.zeros(1, np.int32),
     }
     channels = model.in_channels - (4 if model.addition_embed_type == "image_hint" else 0)
-    tokens = zeros(1, 1, width) if width else None
+    tokens = zeros(1, DUAL_TEXT_TOKENS + 1 if model.dual_cross_attention else 1, width) if width else None
     sample, time = zeros(1, size, size, channels), np.ones(1, np.int32)
     return sample, time, tokens, labels.get(model.class_embed_type), added
 
