@@ -1,0 +1,55 @@
+"""A checkpoint that is read while another is written: the memory of one tensor suffices."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convert import layout, weights
+from convert.tensors import Tensor
+
+
+class Leaf:
+    """A parameter in a file: its shape and dtype are known, NumPy reads it when it needs its numbers."""
+
+    def __init__(
+        self, path: layout.Path, tensor: Tensor, shape: tuple[int, ...], dtype: Any, report: Callable[[int], object]
+    ) -> None:
+        self.path, self.tensor, self.shape, self.report = path, tensor, shape, report
+        floating = jnp.issubdtype(tensor.dtype, jnp.floating)
+        self.dtype = np.dtype(jnp.dtype(dtype)) if dtype is not None and floating else tensor.dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read it. The report gets the size in bytes."""
+        array = layout.from_torch(self.path, self.tensor.read().astype(self.dtype, copy=False))
+        self.report(array.nbytes)
+        return array if dtype is None else array.astype(dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+def lazy(
+    found: Mapping[str, Tensor],
+    shapes: Mapping[str, Any],
+    *,
+    file: str | os.PathLike[str],
+    dtype: Any = None,
+    report: Callable[[int], object] = lambda nbytes: None,
+) -> dict[str, Any]:
+    """The tree `shapes` with a `Leaf` in place of each array, as `convert.weights.save` takes it.
+
+    Floating point parameters become `dtype`, None keeps what the file has; `report` is told the bytes of each
+    as it is read. For errors see `convert.weights.fill`.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
+    paths = [tuple(str(entry.key) for entry in path) for path, _ in leaves]
+    wanted = {path: leaf.shape for path, (_, leaf) in zip(paths, leaves, strict=True)}
+    sources = weights._match(found, wanted, file)
+    made = [Leaf(path, source, wanted[path], dtype, report) for path, source in zip(paths, sources, strict=True)]
+    return jax.tree.unflatten(treedef, made)

@@ -1,0 +1,108 @@
+"""Single-file checkpoints of Stable Diffusion 1.x, 2.x and SDXL, taken apart into the Hub's components."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from convert import families, original, views
+from convert.tensors import Tensor
+
+Parts = dict[str, dict[str, Tensor]]  # component -> name of today -> tensor
+
+
+def _as_it_is(name: str) -> str:
+    return name
+
+
+# Where a component's tensors are in the file, and how their names are translated.
+PLACES: tuple[tuple[str, str, Callable[[str], str]], ...] = (
+    ("model.diffusion_model.", "unet", original.unet),
+    ("control_model.", "controlnet", original.unet),
+    ("first_stage_model.", "vae", original.vae),
+    ("vae.", "vae", original.vae),
+    ("cond_stage_model.transformer.", "text_encoder", _as_it_is),
+    ("cond_stage_model.model.", "text_encoder", original.openclip),
+    ("conditioner.embedders.0.transformer.", "text_encoder", _as_it_is),
+    ("conditioner.embedders.0.model.", "text_encoder_2", original.openclip),
+    ("conditioner.embedders.1.model.", "text_encoder_2", original.openclip),
+)
+
+# Files of one component have no prefix: it is known by a tensor that only that component has.
+ALONE = {
+    "input_hint_block.0.weight": "control_model.",
+    "controlnet_cond_embedding.conv_in.weight": "control_model.",
+    "input_blocks.0.0.weight": "model.diffusion_model.",
+    "encoder.conv_in.weight": "first_stage_model.",
+}
+
+# Numbers that a scheduler computes anew, averages that training keeps, and what training alone needs.
+NO_WEIGHTS = re.compile(
+    r"(betas|alphas_cumprod.*|log_one_minus_.*|sqrt_.*|posterior_.*|logvar|lvlb_weights"
+    r"|(.*\.)?model_ema\..*|(first_stage_model\.)?loss\..*|embedding_manager\..*|denoiser\..*"
+    r"|v_pred|ztsnr|edm_.*|.*\.(position_ids|logit_scale|attn_mask))"
+)
+
+# OpenCLIP's encoder in SD 2.x: what is behind the last but one layer is not used, and the Hub leaves it out.
+SD2_UNUSED = re.compile(r"cond_stage_model\.model\.(transformer\.resblocks\.23\..*|text_projection(\.weight)?)")
+
+
+def parts(found: Mapping[str, Tensor], *, file: str | Path, ema: bool = False) -> Parts:
+    """The components in a file, each tensor under its name of today.
+
+    ema: take the averaged weights of the U-Net, which some files hold beside those of the last step.
+    Raises ValueError for a tensor that no component has; `file` is what the error names.
+    """
+    prefix = next((prefix for name, prefix in ALONE.items() if name in found), "")
+    full = {prefix + name: tensor for name, tensor in found.items()}
+    components: Parts = {}
+    for name, tensor in full.items():
+        if NO_WEIGHTS.fullmatch(name) or SD2_UNUSED.fullmatch(name):
+            continue
+        place = next((place for place in PLACES if name.startswith(place[0])), None)
+        if place is None:
+            raise ValueError(
+                f"{file} holds {name}, which is no part of Stable Diffusion 1.x, 2.x or SDXL; "
+                "look for the model in the Hub's layout instead."
+            )
+        if ema and place[1] == "unet":
+            averaged = "model_ema." + name.removeprefix("model.").replace(".", "")
+            if averaged not in full:
+                raise ValueError(f"{file} has no averaged weights of {name}; leave ema out.")
+            tensor = full[averaged]
+        components.setdefault(place[1], {}).update(_relaid(name, place[2](name.removeprefix(place[0])), tensor))
+    return components
+
+
+def _relaid(old: str, name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A tensor as models of today have it: under one name, or under three where it holds three."""
+    if name.endswith((".in_proj_weight", ".in_proj_bias")):
+        module, _, leaf = name.rpartition(".in_proj_")
+        size = tensor.shape[0] // 3
+        return {
+            f"{module}.{which}_proj.{leaf}": views.rows(tensor, i * size, (i + 1) * size)
+            for i, which in enumerate("qkv")
+        }
+    if old.endswith(".text_projection"):  # OpenCLIP multiplies from the other side
+        return {name: views.permuted(tensor, (1, 0))}
+    if ".mid_block.attentions.0." in name and name.endswith(".weight") and len(tensor.shape) > 2:
+        return {name: views.squeezed(tensor, 2)}  # a 1x1 convolution, which is a linear map
+    return {name: tensor}
+
+
+def family(
+    found: Mapping[str, Tensor], components: Parts, *, file: str | Path, prediction_type: str | None = None
+) -> families.Family:
+    """What a file with these tensors and components is; see `families.family` for what cannot be known.
+
+    prediction_type: "epsilon" or "v_prediction", for files of SD 2.x with 512 pixels or 768, and for others
+    whose tensors do not say it. Raises ValueError for a file of another kind.
+    """
+    if prediction_type not in (None, "epsilon", "v_prediction"):
+        raise ValueError(f"prediction_type is {prediction_type!r}; it must be epsilon or v_prediction.")
+    v_prediction = None if prediction_type is None else prediction_type == "v_prediction"
+    if v_prediction is None and "v_pred" in found:
+        v_prediction = True
+    try:
+        return families.family(components, v_prediction=v_prediction, zero_snr="ztsnr" in found)
+    except ValueError as error:
+        raise ValueError(f"{file} is of no kind that fdiff reads: {error}.") from error

@@ -1,0 +1,159 @@
+"""Checkpoints in one file: Stable Diffusion 1.x, 2.x, SDXL and ControlNets by their original names.
+
+    loaded = load("v1-5-pruned-emaonly.safetensors")
+    loaded.models["unet"].apply({"params": loaded.params["unet"]}, latents, t, tokens)
+
+Such a file has neither configs nor vocabularies. The configs follow from its tensors, the vocabulary is that
+of a repository, or of a folder where there is no network.
+"""
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from convert import families, single_file, weights
+from fdiff import hub, models, schedulers
+from fdiff.models.model import CONFIG, Model
+from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
+from fdiff.schedulers.scheduler import Scheduler
+from fdiff.tokenizers import CLIPTokenizer
+
+CLIP = "openai/clip-vit-large-patch14"  # whose vocabulary all of Stable Diffusion shares
+# A file of a repository: its address, or owner/name/path.
+ON_HUB = re.compile(
+    r"(?:https://(?:huggingface\.co|hf\.co)/)?(?P<repository>[\w.-]+/[\w.-]+)/"
+    r"(?:(?:blob|resolve)/(?P<revision>[^/]+)/)?(?P<file>.+\.\w+)"
+)
+
+
+class Loaded(NamedTuple):
+    """What is in a file: the components of a pipeline, under the names that the Hub gives them."""
+
+    pipeline: str | None  # the pipeline's class, None for a model alone
+    models: dict[str, Model]
+    params: dict[str, dict[str, Any]]
+    scheduler: Scheduler | None
+    tokenizers: dict[str, CLIPTokenizer]
+    options: dict[str, Any]  # what else model_index.json says, such as requires_aesthetics_score
+
+
+def load(
+    source: str | Path,
+    *,
+    config: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    prediction_type: str | None = None,
+    ema: bool = False,
+    dtype: Any = None,
+    sharding: weights.Places = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Loaded:
+    """Load a .safetensors or .ckpt file.
+
+    Args:
+        source: a file, its address on the Hub, or "owner/name/file.safetensors".
+        config: a folder or Hub id whose configs replace those that follow from the tensors.
+        tokenizer: a folder or Hub id with CLIP's vocab.json and merges.txt, also in a folder "tokenizer" of it;
+            `config`, or else openai/clip-vit-large-patch14, if not given.
+        prediction_type: "epsilon" or "v_prediction", where the tensors do not say it: SD 2.x is taken to be
+            the one with 768 pixels, which predicts v.
+        ema: the averaged weights of the U-Net, where the file has both.
+        dtype, sharding: see `Model.from_pretrained`.
+        cache_dir, token, local_files_only: see `fdiff.hub`.
+
+    Raises ValueError for a file of another kind and for tensors that do not fit, FileNotFoundError without a
+    vocabulary, and what `fdiff.hub.fetch` raises.
+    """
+    place = hub.Source("", None, None, cache_dir, token, local_files_only)
+    file = find(source, place)
+    opened = inspect(
+        file, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema, place=place
+    )
+    params = {
+        name: weights.fill(opened.params[name], model.shapes(), file=file, dtype=dtype, sharding=sharding)
+        for name, model in opened.models.items()
+    }
+    return opened._replace(params=params)
+
+
+def find(source: str | Path, place: hub.Source) -> Path:
+    """The file, downloaded if need be."""
+    path = Path(source).expanduser()
+    match = ON_HUB.fullmatch(os.fspath(source))
+    if path.is_file() or match is None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{source} is not there; check its name.")
+        return path
+    return hub.fetch(place._replace(name=match["repository"], revision=match["revision"]), match["file"])
+
+
+def inspect(
+    file: Path,
+    *,
+    config: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    prediction_type: str | None = None,
+    ema: bool = False,
+    place: hub.Source = hub.Source(""),  # noqa: B008, a NamedTuple
+) -> Loaded:
+    """What `load` loads, but params holds tensors that lie in the file; `place` says how to reach the Hub."""
+    found = weights.tensors(file)
+    parts = single_file.parts(found, file=file, ema=ema)
+    if config is not None:
+        family = from_configs(place._replace(name=config), parts)
+    else:
+        family = single_file.family(found, parts, file=file, prediction_type=prediction_type)
+    built = {name: getattr(models, kind).from_config(entry) for name, (kind, entry) in family.models.items()}
+    encoders = [name for name in built if name.startswith("text_encoder")]
+    clip = read_tokenizer(file, tokenizer or config or CLIP, place) if encoders else None
+    tokenizers = {name.replace("text_encoder", "tokenizer"): pad(clip, built[name]) for name in encoders}
+    scheduler = None
+    if family.scheduler:
+        scheduler = getattr(schedulers, family.scheduler["_class_name"]).from_config(family.scheduler)
+    return Loaded(family.pipeline, built, parts, scheduler, tokenizers, family.options)
+
+
+def pad(tokenizer: Any, encoder: Any) -> CLIPTokenizer:
+    """The tokenizer for that text encoder: OpenCLIP's pad with "!", of id 0, where the others repeat the end."""
+    sign = tokenizer.eos_token if encoder.hidden_act == "quick_gelu" else "!"
+    return dataclasses.replace(tokenizer, pad_token=sign)
+
+
+def read_tokenizer(file: Path, source: str | Path, place: hub.Source) -> CLIPTokenizer:
+    """CLIP's tokenizer, which `file` lacks, from a folder or a repository, or from a folder "tokenizer" of it."""
+    reason = ""
+    for subfolder in (None, "tokenizer", "tokenizer_2"):
+        try:
+            return CLIPTokenizer.from_pretrained(
+                source,
+                subfolder=subfolder,
+                cache_dir=place.cache_dir,
+                token=place.token,
+                local_files_only=place.local_files_only,
+            )
+        except OSError as error:
+            reason = reason or str(error).rstrip(".")
+    raise FileNotFoundError(
+        f"{file} has no vocabulary, and {reason}; pass tokenizer=..., a folder with CLIP's vocab.json and merges.txt."
+    )
+
+
+def from_configs(place: hub.Source, parts: single_file.Parts) -> families.Family:
+    """What the configs of a folder or a repository say of the components."""
+    alone = "unet" not in parts
+    index = {} if alone else hub.read_json(hub.fetch(place, "model_index.json"))
+    found = {}
+    for name in parts:
+        paths = (f"{name}/{CONFIG}", CONFIG) if alone else (f"{name}/{CONFIG}",)
+        config = hub.read_json(hub.fetch(place, *paths))
+        kind = config.get("_class_name") or config["architectures"][0]
+        found[name] = (kind, config)
+    if alone:
+        return families.Family(None, found, {}, {})
+    scheduler = hub.read_json(hub.fetch(place._replace(subfolder="scheduler"), SCHEDULER_CONFIG))
+    options = {key: value for key, value in index.items() if not (key.startswith("_") or isinstance(value, list))}
+    return families.Family(index["_class_name"], found, scheduler, options)

@@ -1,0 +1,363 @@
+"""Single files of Stable Diffusion: names, families, and what comes out of a tiny one."""
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fdiff
+from convert import safetensors, single_file, weights
+from convert.tensors import Tensor
+from fdiff import rewriting
+from fdiff.single_file import load
+from tests.convert import original_names as original
+
+V1, V2, XL = "cond_stage_model.transformer.", "cond_stage_model.model.", "conditioner.embedders."
+
+
+def manifest(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
+    with gzip.open(folder / "manifests" / f"{name}.json.gz") as stream:
+        return {key: tuple(shape) for key, shape in json.load(stream)["tensors"].items()}
+
+
+def widen(shape):
+    return (*shape, 1, 1)
+
+
+def openclip(shapes):
+    return original.openclip(shapes, lambda three: (3 * three[0][0], *three[0][1:]), lambda shape: shape[::-1])
+
+
+def prefixed(prefix, names):
+    return {prefix + name: value for name, value in names.items()}
+
+
+def on_file(shapes):
+    """Tensors of those shapes, in no file."""
+    return {name: Tensor(Path("none"), 0, np.dtype(np.float16), shape) for name, shape in shapes.items()}
+
+
+def shapes_of(part):
+    return {name.removeprefix("text_model."): tensor.shape for name, tensor in part.items()}
+
+
+def full_size(folder: Path, kind: str) -> tuple[dict, dict]:
+    """(the tensors of an original file, those of its components today), as shapes."""
+    unet_name = {"sd15": "sd15-unet", "inpaint": "sd15-inpaint-unet", "sd21": "sd21-unet"}.get(kind, f"{kind}-unet")
+    today = {"unet": manifest(folder, unet_name)}
+    if kind in ("sdxl", "sdxl-refiner"):
+        today["text_encoder_2"] = manifest(folder, "sdxl-text-encoder-2")
+    if kind in ("sd15", "inpaint", "sdxl"):
+        today["text_encoder"] = manifest(folder, "sd15-text-encoder")
+    vaes = {"sd21": "sd21-vae", "sd15": "sd15-vae", "inpaint": "sd15-vae"}
+    today["vae"] = manifest(folder, vaes.get(kind, "sdxl-vae"))
+    full = prefixed("model.diffusion_model.", original.unet(today["unet"]))
+    full |= prefixed("first_stage_model.", original.vae(today["vae"], widen))
+    if kind == "sdxl-refiner":
+        full |= prefixed(f"{XL}0.model.", openclip(today["text_encoder_2"]))
+    elif kind == "sdxl":
+        full |= prefixed(f"{XL}1.model.", openclip(today["text_encoder_2"]))
+        full |= prefixed(f"{XL}0.transformer.text_model.", today["text_encoder"])
+    elif kind != "sd21":
+        full |= prefixed(f"{V1}text_model.", today["text_encoder"])
+    return full, today
+
+
+EXTRAS = {
+    "betas": (1000,), "alphas_cumprod_prev": (1000,), "sqrt_recipm1_alphas_cumprod": (1000,), "logvar": (1000,),
+    "posterior_log_variance_clipped": (1000,), "log_one_minus_alphas_cumprod": (1000,), "model_ema.decay": (),
+    "model_ema.diffusion_modelout2weight": (4, 320, 3, 3), "first_stage_model.loss.logvar": (),
+    "cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77), "denoiser.sigmas": (1000,),
+    "cond_stage_model.model.logit_scale": (),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "pipeline"),
+    [
+        ("sd15", "StableDiffusionPipeline"),
+        ("inpaint", "StableDiffusionInpaintPipeline"),
+        ("sd21", "StableDiffusionPipeline"),
+        ("sdxl", "StableDiffusionXLPipeline"),
+        ("sdxl-refiner", "StableDiffusionXLImg2ImgPipeline"),
+    ],
+)
+def test_names_of_full_size_checkpoints(shared_data, kind, pipeline):
+    full, today = full_size(shared_data, kind)
+    found = on_file(full | EXTRAS)
+    parts = single_file.parts(found, file="x.safetensors")
+    assert {name: shapes_of(part) for name, part in parts.items()} == {
+        name: {key.removeprefix("text_model."): shape for key, shape in part.items()} for name, part in today.items()
+    }
+    family = single_file.family(found, parts, file="x.safetensors")
+    assert family.pipeline == pipeline
+    assert family.models.keys() == today.keys()
+
+
+def test_a_text_encoder_of_sd2_loses_its_last_layer():
+    shapes = {"positional_embedding": (77, 1024), "text_projection": (1024, 1024), "ln_final.weight": (1024,)}
+    shapes |= {f"transformer.resblocks.{i}.attn.in_proj_weight": (3072, 1024) for i in range(24)}
+    parts = single_file.parts(on_file(prefixed(V2, shapes)), file="x")["text_encoder"]
+    assert len(parts) == 2 + 3 * 23
+    assert parts["text_model.encoder.layers.22.self_attn.v_proj.weight"].offset == 2 * 2**21
+
+
+def test_names_of_a_controlnet(shared_data):
+    today = manifest(shared_data, "controlnet-v11p-sd15-canny")
+    names = original.unet(today)
+    for full in (names, prefixed("control_model.", names)):
+        found = on_file(full)
+        parts = single_file.parts(found, file="x.pth")
+        assert shapes_of(parts["controlnet"]) == today
+        family = single_file.family(found, parts, file="x.pth")
+        assert family.pipeline is None
+        assert family.models["controlnet"][0] == "ControlNetModel"
+
+
+@pytest.mark.parametrize(
+    ("kind", "repository"),
+    [
+        ("sd15", "runwayml/stable-diffusion-v1-5"),
+        ("inpaint", "runwayml/stable-diffusion-inpainting"),
+        ("sd21", "stabilityai/stable-diffusion-2-1"),
+        ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0"),
+        ("sdxl-refiner", "stabilityai/stable-diffusion-xl-refiner-1.0"),
+    ],
+)
+def test_configs_are_those_of_the_hub(shared_data, kind, repository):
+    full, _ = full_size(shared_data, kind)
+    found = on_file(full)
+    family = single_file.family(found, single_file.parts(found, file="x"), file="x")
+    for name, (kind_of_model, config) in family.models.items():
+        cls = getattr(fdiff, kind_of_model)
+        folder = shared_data / "hub_configs" / repository / name
+        if not folder.is_dir():  # the copy of the refiner has it under another name
+            folder = folder.with_name("text_encoder")
+        hub = cls.from_config(json.loads((folder / "config.json").read_text())).config()
+        ours = cls.from_config(config).config()
+        for field in hub.keys() - {"sample_size", "upcast_attention"}:  # which no network computes with
+            assert ours[field] == hub[field], (name, field)
+
+
+def test_the_prediction_type():
+    unet = {"conv_in.weight": (320, 4, 3, 3), "x.attn2.to_k.weight": (320, 1024)}
+    found = on_file(prefixed("model.diffusion_model.", unet))
+    parts = single_file.parts(found, file="x")
+
+    def predicts(**options):
+        return single_file.family(found, parts, file="x", **options).scheduler.get("prediction_type", "epsilon")
+
+    assert predicts() == "v_prediction"
+    assert predicts(prediction_type="epsilon") == "epsilon"
+    with pytest.raises(ValueError, match="must be epsilon or v_prediction"):
+        predicts(prediction_type="v")
+    found |= on_file({"v_pred": (), "ztsnr": ()})
+    unet["x.attn2.to_k.weight"] = (320, 2048)
+    parts = single_file.parts(on_file(prefixed("model.diffusion_model.", unet)), file="x")
+    scheduler = single_file.family(found, parts, file="x").scheduler
+    assert scheduler["prediction_type"] == "v_prediction"
+    assert scheduler["rescale_betas_zero_snr"]
+
+
+def test_files_of_other_kinds_are_refused():
+    with pytest.raises(ValueError, match=r"x holds double_blocks.0.weight, which is no part of Stable Diffusion"):
+        single_file.parts(on_file({"double_blocks.0.weight": (1,)}), file="x")
+    found = on_file({"model.diffusion_model.x.attn2.to_k.weight": (320, 777)})
+    parts = single_file.parts(found, file="x")
+    with pytest.raises(ValueError, match="attends to 777 numbers"):
+        single_file.family(found, parts, file="x")
+    with pytest.raises(ValueError, match="no averaged weights of model"):
+        single_file.parts(found, file="x", ema=True)
+
+
+TINY_UNET = {
+    "block_out_channels": [8, 16], "layers_per_block": 2, "norm_num_groups": 4, "attention_head_dim": 2,
+    "cross_attention_dim": 12, "use_linear_projection": True, "sample_size": 8,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+}  # fmt: skip
+TINY_VAE = {
+    "block_out_channels": [4, 4, 4, 8], "layers_per_block": 1, "norm_num_groups": 2,
+    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
+}  # fmt: skip
+TINY_TEXT = {
+    "vocab_size": 50, "hidden_size": 12, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "hidden_act": "gelu", "architectures": ["CLIPTextModel"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, reference):
+    """(a file as of SD 2.x, a folder with its configs and a tokenizer, modules, params)."""
+    folder = tmp_path_factory.mktemp("tiny")
+    built = {
+        "unet": fdiff.UNet2DConditionModel.from_config(TINY_UNET),
+        "vae": fdiff.AutoencoderKL.from_config(TINY_VAE),
+        "text_encoder": fdiff.CLIPTextModel.from_config(TINY_TEXT),
+    }
+    rng = np.random.default_rng(0)
+    params = {
+        name: jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), model.shapes())
+        for name, model in built.items()
+    }
+    arrays = {
+        name: {key: array.make() for key, array in weights.arrays(tree).items()} for name, tree in params.items()
+    }
+    full = prefixed("model.diffusion_model.", original.unet(arrays["unet"]))
+    full |= prefixed("first_stage_model.", original.vae(arrays["vae"], lambda x: x[..., None, None]))
+    full |= prefixed(V2, original.openclip(arrays["text_encoder"], np.concatenate, np.transpose))
+    full |= {"model_ema." + name.removeprefix("model.").replace(".", ""): x + 1 for name, x in full.items()}
+    file = folder / "tiny.safetensors"
+    safetensors.write(file, {name: safetensors.Array(x.shape, x.dtype, lambda x=x: x) for name, x in full.items()})
+    configs = folder / "configs"
+    for name, model in built.items():
+        (configs / name).mkdir(parents=True)
+        (configs / name / "config.json").write_text(json.dumps(model.config()))
+    (configs / "scheduler").mkdir()
+    fdiff.DDIMScheduler(prediction_type="v_prediction").save_pretrained(configs / "scheduler")
+    (configs / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    (configs / "tokenizer").symlink_to(reference / "clip" / "tokenizer")
+    return file, configs, built, params
+
+
+def equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+def test_loading(tiny):
+    file, configs, built, params = tiny
+    loaded = load(file, config=configs)
+    assert loaded.models == built
+    assert equal(loaded.params, params)
+    assert loaded.scheduler.prediction_type == "v_prediction"
+    assert loaded.tokenizers["tokenizer"].pad_token == "!"
+    averaged = load(file, config=configs, ema=True, dtype="float16").params
+    assert equal(averaged["unet"], jax.tree.map(lambda x: (x + 1).astype(np.float16), params["unet"]))
+    assert equal(averaged["vae"], jax.tree.map(lambda x: x.astype(np.float16), params["vae"]))
+
+
+def test_without_a_vocabulary(tiny, tmp_path, monkeypatch):
+    file, configs, *_ = tiny
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"has no vocabulary, and .*; pass tokenizer=") as error:
+        load(file, config=configs, tokenizer=tmp_path / "empty")
+    assert str(error.value).count(". ") == 0
+
+
+def test_converting(tiny, tmp_path):
+    file, configs, built, params = tiny
+    seen = []
+    progress = lambda done, total: seen.append((done, total))  # noqa: E731
+    rewriting.convert_file(file, tmp_path / "out", config=configs, dtype="bfloat16", progress=progress)
+    for name, model in built.items():
+        found, tree = type(model).from_pretrained(tmp_path / "out", subfolder=name)
+        assert found == model
+        assert equal(tree, jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params[name]))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == seen[-1][1] == 2 * sum(x.size for x in jax.tree.leaves(params))
+    index = json.loads((tmp_path / "out" / "model_index.json").read_text())
+    assert index["unet"] == ["diffusers", "UNet2DConditionModel"]
+    assert index["text_encoder"] == ["transformers", "CLIPTextModel"]
+    assert index["tokenizer"] == ["transformers", "CLIPTokenizer"]
+    assert (tmp_path / "out" / "scheduler" / "scheduler_config.json").is_file()
+    assert fdiff.CLIPTokenizer.from_pretrained(tmp_path / "out", subfolder="tokenizer").pad_token == "!"
+
+
+def test_nothing_is_written_where_a_tensor_is_missing(tiny, tmp_path):
+    file, configs, *_ = tiny
+    tensors = dict(safetensors.read(file))
+    del tensors["model.diffusion_model.out.2.bias"]
+    short = tmp_path / "short.safetensors"
+    safetensors.write(
+        short, {name: safetensors.Array(x.shape, x.dtype, x.read) for name, x in tensors.items()}
+    )
+    with pytest.raises(ValueError, match=r"short.safetensors lacks conv_out.bias"):
+        rewriting.convert_file(short, tmp_path / "out", config=configs)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_model_alone(tiny, tmp_path):
+    file, configs, built, params = tiny
+    tensors = {name.removeprefix("first_stage_model."): x for name, x in safetensors.read(file).items()}
+    tensors = {name: x for name, x in tensors.items() if name.startswith(("encoder", "decoder", "quant", "post"))}
+    vae = tmp_path / "vae.safetensors"
+    safetensors.write(vae, {name: safetensors.Array(x.shape, x.dtype, x.read) for name, x in tensors.items()})
+    rewriting.convert_file(vae, tmp_path / "vae", config=configs)
+    model, tree = fdiff.AutoencoderKL.from_pretrained(tmp_path / "vae")
+    assert model == built["vae"]
+    assert equal(tree, params["vae"])
+
+
+def test_a_ckpt_of_torch_becomes_what_diffusers_makes_of_it(reference):
+    folder = reference / "single_file"
+    found = weights.tensors(folder / "tiny.ckpt")
+    parts = single_file.parts(found, file="tiny.ckpt")
+    expected = json.loads((folder / "expected.json").read_text())
+    sums = {
+        name: {key: [*x.shape, zlib.crc32(np.ascontiguousarray(x.read()).tobytes())] for key, x in part.items()}
+        for name, part in parts.items()
+    }
+    assert sums == expected
+    loaded = load(folder / "tiny.ckpt", config=folder / "configs", tokenizer=reference / "clip" / "tokenizer")
+    assert loaded.tokenizers["tokenizer"].pad_token == "<|endoftext|>"
+    assert loaded.params["unet"]["conv_in"]["kernel"].dtype == jnp.float16
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["v1", "v2", "xl", "refiner", "controlnet"])
+def test_against_the_converters_of_diffusers(kind, tmp_path):
+    torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    from diffusers.loaders import single_file_utils as utils
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    torch.manual_seed(0)
+    tall = {"block_out_channels": (8, 8, 16), "down_block_types": ("DownBlock2D", *["CrossAttnDownBlock2D"] * 2)}
+    tall |= {"up_block_types": (*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"), "transformer_layers_per_block": (1, 2, 3)}
+    tall |= {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
+    tall |= {"projection_class_embeddings_input_dim": 24}
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in TINY_UNET.items() if k != "sample_size"}
+    config |= {"use_linear_projection": kind != "v1"} | (tall if kind in ("xl", "refiner") else {})
+    if kind == "controlnet":
+        config.pop("up_block_types")
+        model = diffusers.ControlNetModel(**config)
+        torch.nn.init.normal_(model.controlnet_mid_block.weight)
+        full = prefixed("control_model.", original.unet(model.state_dict()))
+        theirs = {"controlnet": utils.convert_controlnet_checkpoint(dict(full), dict(model.config))}
+        states = {"controlnet": model.state_dict()}
+    else:
+        unet, vae = diffusers.UNet2DConditionModel(**config), diffusers.AutoencoderKL(**TINY_VAE)
+        text = {k: v for k, v in TINY_TEXT.items() if k != "architectures"}
+        clip = CLIPTextModelWithProjection(CLIPTextConfig(**text, projection_dim=12))
+        full = prefixed("model.diffusion_model.", original.unet(unet.state_dict()))
+        full |= prefixed("first_stage_model.", original.vae(vae.state_dict(), lambda x: x[..., None, None]))
+        states = {"unet": unet.state_dict(), "vae": vae.state_dict(), "text_encoder": clip.state_dict()}
+        prefix = {"v1": V1, "v2": V2, "xl": f"{XL}1.model.", "refiner": f"{XL}0.model."}[kind]
+        if kind == "v1":
+            full |= prefixed(prefix, clip.state_dict())
+            encoder = utils.convert_ldm_clip_checkpoint(dict(full))
+        else:
+            full |= prefixed(prefix, original.openclip(clip.state_dict(), torch.cat, lambda x: x.T.contiguous()))
+            encoder = utils.convert_open_clip_checkpoint(clip, dict(full), prefix=prefix)
+        name = "text_encoder" if kind in ("v1", "v2") else "text_encoder_2"
+        if kind == "v2":  # CLIPTextModel, the class of SD 2.x, has no projection
+            states["text_encoder"].pop("text_projection.weight")
+        states[name] = states.pop("text_encoder")
+        theirs = {
+            "unet": utils.convert_ldm_unet_checkpoint(dict(full), dict(unet.config)),
+            "vae": utils.convert_ldm_vae_checkpoint(dict(full), dict(vae.config)),
+            name: encoder,
+        }
+    torch.save({"state_dict": full}, tmp_path / "x.ckpt")
+    ours = single_file.parts(weights.tensors(tmp_path / "x.ckpt"), file="x.ckpt")
+    assert ours.keys() == theirs.keys()
+    for name, part in ours.items():
+        assert part.keys() == theirs[name].keys() == states[name].keys()
+        for key, tensor in part.items():
+            np.testing.assert_array_equal(tensor.read(), theirs[name][key])
+            np.testing.assert_array_equal(tensor.read(), states[name][key])
