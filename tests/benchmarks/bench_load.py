@@ -38,7 +38,7 @@ def status(field: str) -> int:
 
 
 def child(library: str, kind: str, folder: str) -> None:
-    """Load once and print the seconds to load, the seconds to load and read, and the bytes at the peak."""
+    """Load once and print its seconds, its CPU seconds, the seconds to load and read, and the bytes at the peak."""
     if library == "fdiff":
         import jax
 
@@ -55,9 +55,9 @@ def child(library: str, kind: str, folder: str) -> None:
 
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     loaded = model.from_pretrained(folder)
-    loading = time.perf_counter() - start
+    loading, cpu = time.perf_counter() - start, time.process_time() - cpu_start
     peak = status("VmHWM") - before
     if library == "fdiff":
         for leaf in jax.tree.leaves(loaded[1]):
@@ -65,7 +65,7 @@ def child(library: str, kind: str, folder: str) -> None:
     else:
         for parameter in loaded.parameters():
             parameter.detach().numpy().sum()
-    print(json.dumps([loading, time.perf_counter() - start, peak]))
+    print(json.dumps([loading, cpu, time.perf_counter() - start, peak]))
 
 
 def main() -> None:
@@ -97,10 +97,10 @@ def main() -> None:
                 done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
                 runs.append(json.loads(done.stdout.splitlines()[-1]))
     print(f"{size / 1e6:.0f} MB, medians of {arguments.repeat}")
-    print(f"{'':10} {'load':>9} {'and read once':>14} {'peak / size':>12}")
+    print(f"{'':10} {'load':>9} {'of CPU':>9} {'and read once':>14} {'peak / size':>12}")
     for library, runs in found.items():
-        load, read, peak = (statistics.median(column) for column in zip(*runs, strict=True))
-        print(f"{library:10} {load:7.2f} s {read:12.2f} s {peak / size:12.2f}")
+        load, cpu, read, peak = (statistics.median(column) for column in zip(*runs, strict=True))
+        print(f"{library:10} {load:7.2f} s {cpu:7.2f} s {read:12.2f} s {peak / size:12.2f}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert import pickles
+from convert import pickles, weights
 
 
 def write_zip(path: Path, pickled: bytes, storages: dict[str, bytes] | None = None, **options) -> Path:
@@ -204,3 +204,11 @@ def test_against_torch(tmp_path, protocol, zipped):
     torch.save(model, file, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"asks for torch.nn.modules.container.Sequential"):
         pickles.tensors(file)
+
+
+def test_real_weights_of_torch(shared_data):
+    """A trained model of 746,892 parameters, whose file is a torch zip under another name."""
+    found = weights.tensors(shared_data / "weights" / "edm_qm9_nf128_l5" / "generative_model_ema.npy")
+    arrays = {name: tensor.read() for name, tensor in found.items()}
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    assert sum(array.size for name, array in arrays.items() if "gamma" not in name and "buffer" not in name) == 746_892
