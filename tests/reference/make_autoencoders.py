@@ -1,0 +1,123 @@
+"""Tiny autoencoders with inputs and outputs: AutoencoderKL (whole and in tiles), AutoencoderTiny, VQModel."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TWO = {
+    "block_out_channels": (8, 16),
+    "norm_num_groups": 4,
+    "sample_size": 16,
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+}
+TINY = {
+    "encoder_block_out_channels": (8, 8, 8),
+    "decoder_block_out_channels": (8, 8, 8),
+    "num_encoder_blocks": (1, 2, 1),
+    "num_decoder_blocks": (2, 1, 1),
+}
+# name: (class, options)
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "kl": ("AutoencoderKL", TWO),
+    "kl_attention": (
+        "AutoencoderKL",
+        {
+            **TWO,
+            "down_block_types": ("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+            "up_block_types": ("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+            "use_quant_conv": False,
+            "use_post_quant_conv": False,
+            "mid_block_add_attention": False,
+            "latent_channels": 6,
+            "act_fn": "gelu",
+            "layers_per_block": 2,
+        },
+    ),
+    "tiny": ("AutoencoderTiny", TINY),
+    "tiny_flux": ("AutoencoderTiny", {**TINY, "latent_channels": 16, "act_fn": "mish", "latent_shift": 0.25}),
+    "vq": ("VQModel", {**TWO, "num_vq_embeddings": 32, "vq_embed_dim": 5}),
+    "vq_spatial": (  # SpatialNorm has 32 groups
+        "VQModel",
+        {**TWO, "block_out_channels": (32, 32), "norm_type": "spatial", "lookup_from_codebook": True},
+    ),
+}
+STORED = ("kl", "tiny", "vq")  # the others are only compared live
+
+
+def build(name: str) -> Any:
+    """The torch model of that name, with weights that are not a fresh model's zeros and ones."""
+    import diffusers
+    import torch
+
+    torch.manual_seed(0)
+    cls, config = CONFIGS[name]
+    model = getattr(diffusers, cls)(**config).eval()
+    for parameter in model.parameters():
+        parameter.data = (parameter.data + 0.1 * torch.randn_like(parameter)).half().float()
+    return model
+
+
+def pictures(name: str) -> np.ndarray:
+    """Two pictures in [-1, 1]."""
+    factor = 4 if name.startswith("tiny") else 2
+    return np.random.default_rng(0).uniform(-1, 1, (2, 5 * factor, 6 * factor, 3)).astype(np.float32)
+
+
+def large_picture() -> np.ndarray:
+    """A picture of three by two tiles, the last of which are smaller."""
+    return np.random.default_rng(1).uniform(-1, 1, (1, 34, 22, 3)).astype(np.float32)
+
+
+def indices(name: str) -> np.ndarray:
+    """Numbers of vectors of a VQModel's table."""
+    return np.random.default_rng(2).integers(0, 32, (2, 5, 6)).astype(np.int32)
+
+
+def run(name: str, model: Any) -> dict[str, np.ndarray]:
+    """What torch computes, as (b, h, w, c)."""
+    import torch
+
+    def to_torch(x: np.ndarray) -> Any:
+        return torch.from_numpy(x).permute(0, 3, 1, 2)
+
+    def to_numpy(x: Any) -> np.ndarray:
+        return x.permute(0, 2, 3, 1).numpy()
+
+    cls, config = CONFIGS[name]
+    with torch.no_grad():
+        x = to_torch(pictures(name))
+        encoded = model.encode(x)
+        result = {"whole": to_numpy(model(x).sample)}
+        if cls == "AutoencoderKL":
+            posterior = encoded.latent_dist
+            result |= {"mean": to_numpy(posterior.mean), "logvar": to_numpy(posterior.logvar)}
+            result["kl"] = posterior.kl().numpy()
+            result["decoded"] = to_numpy(model.decode(posterior.mean).sample)
+        else:
+            result["mean"] = to_numpy(encoded.latents)
+            result["decoded"] = to_numpy(model.decode(encoded.latents).sample)
+        if name == "kl":
+            model.enable_tiling()
+            posterior = model.encode(to_torch(large_picture())).latent_dist
+            result |= {"tiled_mean": to_numpy(posterior.mean), "tiled_logvar": to_numpy(posterior.logvar)}
+            result["tiled_decoded"] = to_numpy(model.decode(posterior.mean).sample)
+        if cls == "VQModel":
+            quantized, loss, (_, _, numbers) = model.quantize(encoded.latents)
+            result |= {"quantized": to_numpy(quantized), "loss": loss.numpy()}
+            result["numbers"] = numbers.reshape(2, 5, 6).numpy()
+        if config.get("lookup_from_codebook"):
+            shape = (2, 5, 6, 3)
+            numbers = torch.from_numpy(indices(name)).reshape(2, -1)
+            decoded = model.decode(numbers, force_not_quantize=True, shape=shape).sample
+            result["looked_up"] = to_numpy(decoded)
+    return result
+
+
+def make(folder: Path) -> None:
+    """Write each checkpoint in the Hub's layout (float16 weights), and `<name>.npz` with its outputs."""
+    for name in STORED:
+        model = build(name)
+        np.savez(folder / f"{name}.npz", **run(name, model))
+        model.half().save_pretrained(folder / name)
