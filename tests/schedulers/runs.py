@@ -18,6 +18,11 @@ def network(x: np.ndarray, channels: int = 1) -> np.ndarray:
     return np.concatenate([out, np.tanh(x @ mix.T)], -1) if channels == 2 else out
 
 
+def called(case: Case, x: np.ndarray, t: float) -> np.ndarray:
+    """The network as this case calls it."""
+    return -network(x / np.hypot(1, t)) if case.level_in_t else network(x, case.channels)
+
+
 def draws(n: int) -> np.ndarray:
     """Row 0 is the starting sample, the others are the noise of n network calls."""
     return np.random.default_rng(7).normal(size=(n + 1, *SHAPE)).astype(np.float32)
@@ -53,8 +58,10 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
 
         def network_at(x: Any, t: Any) -> Any:
             seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-            return tensor(network(np.moveaxis(seen.numpy(), 1, -1).astype(np.float64), case.channels))
+            return tensor(called(case, np.moveaxis(seen.numpy(), 1, -1).astype(np.float64), float(t)))
 
+        if case.scheduler == "SCMScheduler":  # as its pipelines do
+            scheduler.init_noise_sigma = scheduler.config.sigma_data
         deviation = float(getattr(scheduler, "init_noise_sigma", 1.0))
         x, memory = tensor(start) * deviation, {}
         module = importlib.import_module(type(scheduler).__module__)
@@ -63,7 +70,7 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
             with unittest.mock.patch.object(module, "randn_tensor", lambda *a, d=drawn, **k: d, create=True):
                 x = LOOPS.get(case.scheduler, plain_step)(case, scheduler, network_at, i, x, memory)
     last = np.moveaxis(x.numpy(), 1, -1).astype(np.float32)
-    return {"timesteps": timesteps, "start": np.float64(deviation), "x": last}
+    return {"timesteps": np.asarray(memory.get("told", timesteps)), "start": np.float64(deviation), "x": last}
 
 
 def plain_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
@@ -108,11 +115,69 @@ def ipndm_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memo
     return plain_step(case, scheduler, network_at, i, x, memory)
 
 
+def scm_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """One step; the last timestep is where the run ends, and no step leaves from it."""
+    memory["told"] = scheduler.timesteps.numpy()[:-1]
+    return plain_step(case, scheduler, network_at, i, x, memory) if i < len(memory["told"]) else x
+
+
+def karras_ve_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """One step of the pipeline that this class had, at the levels whose squares it lays; three rows in fdiff."""
+    import torch
+
+    levels = scheduler.schedule.flip(0) ** 0.5
+    sigma, sigma_to = levels[i], levels[i + 1] if i + 1 < len(levels) else torch.tensor(0.0)
+    memory["noise"] = torch.tensor(np.moveaxis(draws(3 * i + 1)[-1], -1, 1))
+    with drawing(scheduler, memory["noise"]):
+        x_hat, hat = scheduler.add_noise_to_input(x, sigma)
+    moved = scheduler.step(network_at(x_hat, hat), hat, sigma_to, x_hat)
+    memory["told"] = memory.get("told", []) + [float(hat), float(hat), float(sigma_to)][: 3 if sigma_to else 2]
+    if sigma_to == 0:
+        return moved.prev_sample
+    out = network_at(moved.prev_sample, sigma_to)
+    return scheduler.step_correct(out, hat, sigma_to, x_hat, moved.prev_sample, moved.derivative).prev_sample
+
+
+def score_sde_vp_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """One step, of which the last gives its mean."""
+    t = scheduler.timesteps[i]
+    return scheduler.step_pred(network_at(x, t), x, t)[i + 1 == len(scheduler.timesteps)]
+
+
+def score_sde_ve_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """One step of its pipeline: corrections, then the prediction, of which the last gives its mean."""
+    import torch
+
+    n, calls = len(scheduler.timesteps), scheduler.config.correct_steps + 1
+    if i == 0:
+        scheduler.set_sigmas(n)
+        memory["told"] = scheduler.sigmas.numpy()
+    sigma, noise = scheduler.sigmas[i], torch.tensor(np.moveaxis(draws((i + 1) * calls)[-calls:], -1, 2))
+    for k in range(calls - 1):
+        with drawing(scheduler, noise[k]):
+            x = scheduler.step_correct(-network_at(x / sigma, sigma) / sigma, x).prev_sample
+    with drawing(scheduler, noise[-1]):
+        out = scheduler.step_pred(-network_at(x / sigma, sigma) / sigma, scheduler.timesteps[i], x)
+    return out.prev_sample if i + 1 < n else out.prev_sample_mean
+
+
+def drawing(scheduler: Any, noise: Any) -> Any:
+    """A context in which the scheduler draws this noise."""
+    import sys
+    import unittest.mock
+
+    return unittest.mock.patch.object(sys.modules[type(scheduler).__module__], "randn_tensor", lambda *a, **k: noise)
+
+
 # Classes whose step wants more than (output, timestep, sample): the same arguments as plain_step.
 LOOPS: dict[str, Any] = {
     "CosineDPMSolverMultistepScheduler": brownian_step,
     "DPMSolverSDEScheduler": brownian_step,
     "IPNDMScheduler": ipndm_step,
+    "KarrasVeScheduler": karras_ve_step,
+    "SCMScheduler": scm_step,
+    "ScoreSdeVeScheduler": score_sde_ve_step,
+    "ScoreSdeVpScheduler": score_sde_vp_step,
 }
 
 
@@ -163,14 +228,31 @@ def run_fdiff(case: Case) -> dict[str, np.ndarray]:
     scheduler = getattr(fdiff.schedulers, case.scheduler).from_config(case.config)
     plan = scheduler.plan(case.steps, **case.plan)
     plan = plan.pad(slots=max(plan.slots, 6))  # so that nearly all cases share one compilation
+    if case.scheduler == "ScoreSdeVeScheduler":
+        return {"timesteps": plan.t, "start": np.float64(plan.start), "x": run_score_sde_ve(scheduler, case.steps)}
     start, *noise = draws(len(plan))
     state = sampling.init(plan, start * plan.start)
     advance = jax.jit(sampling.step)
     for i, fresh in enumerate(noise):
         row = plan[i]
-        out = network(np.asarray(state.x, np.float64) * row.c_in, case.channels).astype(np.float32)
+        out = called(case, np.asarray(state.x, np.float64) * row.c_in, float(row.t)).astype(np.float32)
         state = advance(row, state, out, fresh)
     return {"timesteps": plan.t, "start": np.float64(plan.start), "x": np.asarray(state.x)}
+
+
+def run_score_sde_ve(scheduler: Any, n: int) -> np.ndarray:
+    """The loop of its own that this class has, over the same network made a score."""
+    import jax
+
+    def on_host(x: Any) -> Any:
+        return network(np.asarray(x, np.float64)).astype(np.float32)
+
+    def score(x: Any, sigma: Any) -> Any:
+        return -jax.pure_callback(on_host, jax.ShapeDtypeStruct(x.shape, np.float32), x / sigma) / sigma
+
+    start, *noise = draws(n * (scheduler.correct_steps + 1))
+    noise = np.reshape(noise, (n, scheduler.correct_steps + 1, *SHAPE))
+    return np.asarray(scheduler.sample(score, start * scheduler.sigma_max, num_inference_steps=n, noise=noise))
 
 
 def assert_equal(case: Case, got: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:

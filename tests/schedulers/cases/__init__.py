@@ -18,6 +18,7 @@ class Case:
         set_timesteps: options of diffusers' set_timesteps.
         step: options of diffusers' step.
         channels: 2 where the network also predicts a variance.
+        level_in_t: the network is told sigma, scales its input by it, and returns -eps.
         double: run diffusers in float64, where its float32 loses more than the tolerance.
     """
 
@@ -29,6 +30,7 @@ class Case:
     step: dict[str, Any] = dataclasses.field(default_factory=dict)
     channels: int = 1
     double: bool = False
+    level_in_t: bool = False
 
     @property
     def id(self) -> str:

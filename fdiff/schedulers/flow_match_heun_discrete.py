@@ -1,0 +1,66 @@
+"""FlowMatchHeunDiscreteScheduler."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fdiff import solvers
+from fdiff.plan import Plan
+from fdiff.schedulers.exploding import halve
+from fdiff.schedulers.flow import flow_levels, flow_velocity, lay_flow, tabulate_flow
+from fdiff.schedulers.scheduler import Scheduler
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowMatchHeunDiscreteScheduler(Scheduler):
+    """Heun's method on a flow (Karras et al. 2022, algorithm 1; Lipman et al. 2023).
+
+    Order 2, two network calls a step; stochastic with s_churn. The fields are the Hub's. The plan has two rows a
+    step and one for the last. As in diffusers, churn does not scale x0 down as it raises the level, so that it is
+    for noise levels far below 1.
+    """
+
+    num_train_timesteps: int = 1000
+    shift: float = 1.0
+
+    def plan(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        strength: float = 1.0,
+        s_churn: float = 0.0,
+        s_tmin: float = 0.0,
+        s_tmax: float = np.inf,
+        s_noise: float = 1.0,
+    ) -> Plan:
+        """The table of a run.
+
+        Args:
+            num_inference_steps: how many steps.
+            timesteps: what the network is told at each step, falling; without sigmas these are timesteps / T.
+            sigmas: the noise levels themselves, falling from 1, without the 0 at the end; shifted like others.
+            strength: below 1, only that last part of the run (image to image).
+            s_churn: noise added over the whole run, as a multiple of the level; 0 for none.
+            s_tmin, s_tmax: the noise levels between which it is added.
+            s_noise: its deviation.
+        """
+        whole = num_inference_steps or len(sigmas or timesteps or ())
+        steps = lay_flow(self, num_inference_steps, timesteps, sigmas, None, strength)
+        gamma = min(s_churn / (2 * whole - 1), np.sqrt(2) - 1)
+        rows = halve(steps, steps.sigma_to, np.append(steps.t[1:], 0.0))
+        return tabulate_flow(self, solvers.heun(gamma, s_tmin, s_tmax, s_noise), rows)
+
+    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
+        """(1 - sigma, sigma) at timesteps t as the network is told them, sigma = t / num_train_timesteps."""
+        return flow_levels(self, t)
+
+    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
+        """noise - x0, the target of the network."""
+        return flow_velocity(self, x0, noise)
