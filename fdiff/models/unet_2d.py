@@ -137,7 +137,7 @@ class UNet2DModel(Model):
         if skip is not None:
             x += skip
         if self.time_embedding_type == "fourier":
-            x /= t[:, None, None, None]
+            x = (x.astype(jnp.float32) / t[:, None, None, None]).astype(x.dtype)
         return x
 
     def example_inputs(self) -> tuple[np.ndarray, ...]:
@@ -145,9 +145,7 @@ class UNet2DModel(Model):
         size = 2 ** (len(self.block_out_channels) - 1)
         inputs = [np.zeros((1, size, size, self.in_channels), np.float32), np.ones((1,), np.int32)]
         if self.class_embed_type == "identity":
-            inputs.append(
-                np.zeros((1, self.time_embedding_dim or 4 * self.block_out_channels[0]), np.float32)
-            )
+            inputs.append(np.zeros((1, self.time_embedding_dim or 4 * self.block_out_channels[0]), np.float32))
         elif self.conditional:
             inputs.append(np.ones((1,), np.int32))
         return tuple(inputs)
@@ -197,9 +195,7 @@ class UNet2DModel(Model):
 
         if self.conditional != (class_labels is not None):
             verb = "needs" if self.conditional else "takes no"
-            raise ValueError(
-                f"This UNet2DModel {verb} class_labels; see class_embed_type and num_class_embeds."
-            )
+            raise ValueError(f"This UNet2DModel {verb} class_labels; see class_embed_type and num_class_embeds.")
         if class_labels is None:
             return temb
         if self.class_embed_type == "identity":

@@ -19,8 +19,17 @@ BASE = {
     "attention_head_dim": 4,
 }
 # What each checkpoint sets beside BASE. The options of one checkpoint do not hide one another.
-CONFIGS: dict[str, dict[str, Any]] = {
-    "plain": {"layers_per_block": 2, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1},
+STORED: dict[str, dict[str, Any]] = {
+    "plain": {
+        "layers_per_block": 2,
+        "downsample_padding": 0,
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "add_attention": False,
+        "out_channels": 6,
+        "act_fn": "relu",
+        "dropout": 0.1,
+    },
     "attention": {**ATTENTION, "attention_head_dim": None, "norm_eps": 1e-6, "mid_block_scale_factor": 1.5},
     "labels": {
         **ATTENTION,
@@ -47,8 +56,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "attn_norm_num_groups": 2,
         "act_fn": "mish",
     },
-    "no_middle": {"mid_block_type": None, "act_fn": "relu", "out_channels": 6},
-    "no_attention": {"add_attention": False, "dropout": 0.1},
     "skip": {
         "down_block_types": ("SkipDownBlock2D",) * 2,
         "up_block_types": ("SkipUpBlock2D",) * 2,
@@ -62,6 +69,37 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "mid_block_type": None,
     },
 }
+# Too large to store: compared live.
+LARGER: dict[str, dict[str, Any]] = {
+    "ncsnpp": {
+        "down_block_types": ("SkipDownBlock2D", "AttnSkipDownBlock2D", "SkipDownBlock2D"),
+        "up_block_types": ("SkipUpBlock2D", "AttnSkipUpBlock2D", "SkipUpBlock2D"),
+        "block_out_channels": (32, 32, 64),
+        "layers_per_block": 2,
+        "norm_num_groups": None,
+        "attention_head_dim": None,
+        "time_embedding_type": "fourier",
+        "mid_block_scale_factor": 2**0.5,
+    },
+    "ddpm": {
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (64, 128, 256),
+        "layers_per_block": 2,
+        "norm_num_groups": 32,
+        "attention_head_dim": 8,
+        "downsample_padding": 0,
+    },
+    "scale_shift": {
+        **ATTENTION,
+        "resnet_time_scale_shift": "scale_shift",
+        "upsample_type": "resnet",
+        "downsample_type": "resnet",
+        "num_class_embeds": 7,
+        "class_embed_type": "timestep",
+    },
+}
+CONFIGS = {**STORED, **LARGER}
 
 
 def build(name: str) -> Any:
@@ -104,7 +142,7 @@ def run(model: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 def make(folder: Path) -> None:
     """Write each checkpoint in the Hub's layout (float16 weights), and `<name>.npz` beside it."""
-    for name in CONFIGS:
+    for name in STORED:
         model, arrays = build(name), inputs(name)
         np.savez(folder / f"{name}.npz", **arrays, output=run(model, arrays))
         model.half().save_pretrained(folder / name)

@@ -1,0 +1,68 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fdiff.models.layers import attention as module
+from fdiff.models.layers.attention import attention
+from tests.models.compare import assert_close
+
+
+def plain(q, k, v, mask=None):
+    """The definition."""
+    scores = jnp.einsum("bnhd,bmhd->bhnm", q, k) / np.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = jnp.where(mask, scores, -jnp.inf) if mask.dtype == bool else scores + mask
+    return jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(scores), v)
+
+
+def arrays(queries=13, keys=7, heads=4, width=8, batch=2):
+    random = np.random.default_rng(0)
+    shapes = [(batch, n, heads, width) for n in (queries, keys, keys)]
+    return [random.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def masks():
+    random = np.random.default_rng(1)
+    numbers = random.standard_normal((2, 4, 13, 7)).astype(np.float32)
+    return [None, numbers, numbers[:, :1], numbers[:1, :, :1], numbers[0, 0], numbers[:, :, :1] > -1]
+
+
+@pytest.mark.parametrize("limit", [2**19, 7 * 13 * 4, 7 * 13 * 2, 1])
+def test_blocks_of_every_size(monkeypatch, limit):
+    """All at once; a sample; two heads; one query."""
+    monkeypatch.setattr(module, "CPU_SCORES", limit)
+    mask = masks()[1]
+    assert_close(jax.jit(lambda *x: attention(*x))(*arrays(), mask), plain(*arrays(), mask), 1e-5)
+
+
+@pytest.mark.parametrize("mask", masks(), ids=lambda mask: "none" if mask is None else str(mask.shape))
+def test_masks_of_every_shape(monkeypatch, mask):
+    monkeypatch.setattr(module, "CPU_SCORES", 7 * 5)  # five queries, so that the last block is not full
+    assert_close(jax.jit(lambda *x: attention(*x))(*arrays(), mask), plain(*arrays(), mask), 1e-5)
+
+
+@pytest.mark.parametrize("limit", [2**19, 7 * 5])
+def test_gradients_and_vmap(monkeypatch, limit):
+    monkeypatch.setattr(module, "CPU_SCORES", limit)
+    mask = masks()[1]
+
+    def loss(function):
+        return jax.jit(jax.grad(lambda x, mask: jnp.square(function(*x, mask)).sum(), argnums=(0, 1)))
+
+    for actual, expected in zip(*(jax.tree.leaves(loss(f)(arrays(), mask)) for f in (attention, plain)), strict=True):
+        assert_close(actual, expected, 1e-5)
+    mapped = jax.jit(jax.vmap(lambda *x: attention(*(a[None] for a in x))[0]))
+    assert_close(mapped(*arrays()), plain(*arrays()), 1e-5)
+
+
+def test_bfloat16_and_large_scores():
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in arrays())
+    output = attention(100 * q, 100 * k, v)
+    assert output.dtype == jnp.bfloat16
+    assert jnp.isfinite(output).all()
+
+
+def test_accelerators_branch():
+    for mask in masks():
+        assert_close(module._at_once(*arrays(), mask, 8**-0.5), plain(*arrays(), mask), 1e-5)

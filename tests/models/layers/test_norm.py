@@ -1,0 +1,39 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fdiff.models.layers.norm import GroupNorm, LayerNorm, RMSNorm, normalize_groups
+from tests.models.compare import assert_close
+
+
+def test_group_norm_is_its_formula():
+    x = np.random.default_rng(0).standard_normal((2, 3, 5, 12)).astype(np.float32) * 3 + 100
+    groups = x.astype(np.float64).reshape(2, 15, 4, 3)
+    mean, variance = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)
+    expected = ((groups - mean) / np.sqrt(variance + 1e-3)).reshape(x.shape)
+    scale, shift = np.arange(24).reshape(2, 12) - 5.0, np.arange(12.0)
+    actual = normalize_groups(x, 4, 1e-3, scale, shift)
+    assert_close(actual, expected * scale[:, None, None] + shift)
+    model = GroupNorm(4, 1e-3)
+    assert_close(model.apply(model.init(jax.random.key(0), x), x), expected)
+
+
+@pytest.mark.parametrize("model", [GroupNorm(2), LayerNorm(), RMSNorm()])
+def test_statistics_are_float32(model):
+    """A large mean drowns bfloat16 statistics; the result has the input's dtype."""
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 64, 64, 8)) + 4, jnp.bfloat16)
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), model.init(jax.random.key(0), x))
+    output = model.apply(params, x)
+    assert output.dtype == jnp.bfloat16
+    assert_close(output, model.apply(params, x.astype(jnp.float32)), 1e-2)
+
+
+def test_layer_norms_are_their_formulas():
+    x = np.random.default_rng(0).standard_normal((2, 3, 12)).astype(np.float32) + 5
+    layer, root = LayerNorm(1e-2), RMSNorm(1e-2)
+    expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-2)
+    assert_close(layer.apply(layer.init(jax.random.key(0), x), x), expected, 1e-5)
+    expected = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-2)
+    assert_close(root.apply(root.init(jax.random.key(0), x), x), expected, 1e-5)
+    assert not LayerNorm(affine=False).init(jax.random.key(0), x)
