@@ -192,9 +192,7 @@ class Attention(nn.Module):
     def edit(self, x: jax.Array, q: jax.Array, v: jax.Array) -> jax.Array:
         """Change the result x (b, n, heads, d) as the collection "attention" says."""
         if self.has_variable("attention", "images"):
-            images: tuple[tuple[jax.Array, jax.Array, jax.Array], ...] = self.get_variable(
-                "attention", "images"
-            )
+            images: tuple[tuple[jax.Array, jax.Array, jax.Array], ...] = self.get_variable("attention", "images")
             for keys, values, scale in images:
                 keys, values = split_heads(keys, self.heads), split_heads(values, self.heads)
                 x += scale * attention(q, keys, values)
