@@ -1,45 +1,65 @@
 """Schedulers: one frozen dataclass for each Hub class, from scheduler_config.json to a plan."""
 
+from fdiff.schedulers.cm_stochastic_iterative import CMStochasticIterativeScheduler
 from fdiff.schedulers.cosine_dpmsolver_multistep import CosineDPMSolverMultistepScheduler
 from fdiff.schedulers.ddim import DDIMScheduler
 from fdiff.schedulers.ddpm import DDPMScheduler
+from fdiff.schedulers.deis_multistep import DEISMultistepScheduler
 from fdiff.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
 from fdiff.schedulers.dpmsolver_sde import DPMSolverSDEScheduler
+from fdiff.schedulers.dpmsolver_singlestep import DPMSolverSinglestepScheduler
 from fdiff.schedulers.edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
 from fdiff.schedulers.edm_euler import EDMEulerScheduler
 from fdiff.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from fdiff.schedulers.euler_discrete import EulerDiscreteScheduler
 from fdiff.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from fdiff.schedulers.flow_match_heun_discrete import FlowMatchHeunDiscreteScheduler
+from fdiff.schedulers.flow_match_lcm import FlowMatchLCMScheduler
 from fdiff.schedulers.heun_discrete import HeunDiscreteScheduler
 from fdiff.schedulers.ipndm import IPNDMScheduler
+from fdiff.schedulers.karras_ve import KarrasVeScheduler
 from fdiff.schedulers.kdpm2_ancestral_discrete import KDPM2AncestralDiscreteScheduler
 from fdiff.schedulers.kdpm2_discrete import KDPM2DiscreteScheduler
 from fdiff.schedulers.lcm import LCMScheduler
 from fdiff.schedulers.lms_discrete import LMSDiscreteScheduler
 from fdiff.schedulers.pndm import PNDMScheduler
+from fdiff.schedulers.sasolver import SASolverScheduler
 from fdiff.schedulers.scheduler import Scheduler, StepOutput
+from fdiff.schedulers.scm import SCMScheduler
+from fdiff.schedulers.score_sde_ve import ScoreSdeVeScheduler
+from fdiff.schedulers.score_sde_vp import ScoreSdeVpScheduler
 from fdiff.schedulers.tcd import TCDScheduler
 from fdiff.schedulers.unipc_multistep import UniPCMultistepScheduler
 
 __all__ = [
+    "CMStochasticIterativeScheduler",
     "CosineDPMSolverMultistepScheduler",
     "DDIMScheduler",
     "DDPMScheduler",
+    "DEISMultistepScheduler",
     "DPMSolverMultistepScheduler",
     "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
     "EDMDPMSolverMultistepScheduler",
     "EDMEulerScheduler",
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
     "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "FlowMatchLCMScheduler",
     "HeunDiscreteScheduler",
     "IPNDMScheduler",
     "KDPM2AncestralDiscreteScheduler",
     "KDPM2DiscreteScheduler",
+    "KarrasVeScheduler",
     "LCMScheduler",
     "LMSDiscreteScheduler",
     "PNDMScheduler",
+    "SCMScheduler",
+    "SASolverScheduler",
     "Scheduler",
+    "ScoreSdeVeScheduler",
+    "ScoreSdeVpScheduler",
     "StepOutput",
     "TCDScheduler",
     "UniPCMultistepScheduler",

@@ -4,14 +4,20 @@ from fdiff.solvers.consistency import consistency
 from fdiff.solvers.ddim import ddim
 from fdiff.solvers.ddpm import ddpm
 from fdiff.solvers.dpm_2 import dpm_2
+from fdiff.solvers.deis import deis
 from fdiff.solvers.dpm_multistep import dpm_multistep
 from fdiff.solvers.dpm_sde import dpm_sde
+from fdiff.solvers.dpm_singlestep import dpm_singlestep
 from fdiff.solvers.euler import euler
+from fdiff.solvers.euler_maruyama import euler_maruyama
 from fdiff.solvers.heun import heun
 from fdiff.solvers.ipndm import ipndm
+from fdiff.solvers.karras_ve import karras_ve
 from fdiff.solvers.lms import lms
 from fdiff.solvers.pndm import pndm
+from fdiff.solvers.reverse_diffusion import reverse_diffusion
 from fdiff.solvers.tcd import tcd
+from fdiff.solvers.sa import sa
 from fdiff.solvers.unipc import unipc
 
 __all__ = [
@@ -19,13 +25,19 @@ __all__ = [
     "ddim",
     "ddpm",
     "dpm_2",
+    "deis",
     "dpm_multistep",
     "dpm_sde",
+    "dpm_singlestep",
     "euler",
+    "euler_maruyama",
     "heun",
     "ipndm",
+    "karras_ve",
     "lms",
     "pndm",
+    "reverse_diffusion",
     "tcd",
+    "sa",
     "unipc",
 ]
