@@ -19,7 +19,7 @@ from fdiff.schedulers.scheduler import Scheduler
 class DPMSolverSDEScheduler(Scheduler):
     """DPM-Solver++ for the SDE (Lu et al. 2022b; k-diffusion's dpmpp_sde), two network calls a step.
 
-    Order 1 (weak), order 2 as the noise vanishes; stochastic. The fields are the Hub's. The plan has two rows a step
+    Order 2 (weak); stochastic. The fields are the Hub's. The plan has two rows a step
     and one for the last. The noise of a step's two rows comes from one Brownian path, as torchsde's would;
     noise_sampler_seed has no effect, since a run draws from the key that it is given.
     """

@@ -20,7 +20,7 @@ from fdiff.schedulers.scheduler import Scheduler, one_of
 class KarrasVeScheduler(Scheduler):
     """Heun's method with churn for variance-exploding networks (Karras et al. 2022, algorithm 2).
 
-    Order 2 without churn, two network calls a step; stochastic. The fields are the Hub's. The plan has three rows a
+    Order 2 (weak with churn), two network calls a step; stochastic. The fields are the Hub's. The plan has three rows a
     step, the first without a network call, and two for the last. The network is told sigma, after churn, and
     returns (x0 - x) / sigma; diffusers' pipeline made that of an EDM network F as sigma / 2 F((x + 1) / 2, sigma / 2).
     Levels fall evenly in log from sigma_max to sigma_min (Karras et al., table 1: VE); diffusers takes their

@@ -19,7 +19,7 @@ from fdiff.schedulers.scheduler import Scheduler
 class KDPM2AncestralDiscreteScheduler(Scheduler):
     """DPM-Solver-2 with ancestral noise (k-diffusion; Lu et al. 2022, algorithm 4), two network calls a step.
 
-    Order 1 (weak) as a sampler of the SDE; stochastic. The fields are the Hub's. The plan has two rows a step and
+    Order 2 (weak); stochastic. The fields are the Hub's. The plan has two rows a step and
     one for the last. As in diffusers, Karras sigmas round the timesteps that the network is told at the start of
     each step, not in its middle.
     """

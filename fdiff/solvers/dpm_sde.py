@@ -29,7 +29,8 @@ def dpm_sde(s_noise: float = 1.0) -> Solver:
 
         noise over [sigma, sigma_to] = (sqrt(sigma - mid) first + sqrt(mid - sigma_to) fresh) / sqrt(sigma - sigma_to)
 
-    Weak order 2 for x0 that is linear in log sigma, two network calls a step; stochastic. For x = x0 + sigma eps.
+    Order 2 (weak), two network calls a step; stochastic. For x = x0 + sigma eps. A step to sigma 0 has the first
+    row only.
     """
     def step(i: int, grid: Grid, state: SdeMemory, x0: Any, eps: Any, noise: Any) -> SdeMemory:
         mid, sigma_to = grid.sigma[i], grid.sigma_to[i]

@@ -11,7 +11,7 @@ from fdiff.solvers.heun import HeunMemory
 
 
 def karras_ve(s_noise: float = 1.0) -> Solver:
-    """Heun's method with churn (Karras et al. 2022, algorithm 2). Order 2 without churn, two network calls a step.
+    """Heun's method with churn (Karras et al. 2022, algorithm 2). Order 2 (weak with churn), two network calls a step.
 
         row 3i:      x_hat = x + s_noise sqrt(hat^2 - sigma^2) noise              no network call
         row 3i + 1:  d = (x_hat - x0) / hat,  x_to = x_hat + (sigma_to - hat) d

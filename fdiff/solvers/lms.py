@@ -15,8 +15,8 @@ def lms(order: int = 4) -> Solver:
 
         x = x + sum_j c_j d_j,  d = (x - x0) / sigma,  c_j = integral of the j-th Lagrange polynomial
 
-    Order `order`, one network call a step; the first steps have as many slopes as there are. For grids where
-    alpha is linear in sigma: x = x0 + sigma eps, and flows.
+    Order `order`, one network call a step. The first steps have as many slopes as there are, so a run of many
+    steps from rest is of order 2 at most. For grids where alpha is linear in sigma: x = x0 + sigma eps, and flows.
     """
     memory = slots("x", *(f"slope_{j}" for j in range(1, order)))
 
