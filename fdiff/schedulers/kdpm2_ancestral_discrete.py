@@ -17,7 +17,7 @@ from fdiff.schedulers.scheduler import Scheduler
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KDPM2AncestralDiscreteScheduler(Scheduler):
-    """DPM-Solver-2 with ancestral noise (k-diffusion; Lu et al. 2022, algorithm 4), two network calls a step.
+    """DPM-Solver-2 with ancestral noise (k-diffusion; Lu et al. 2022, algorithm 1), two network calls a step.
 
     Order 2 (weak); stochastic. The fields are the Hub's. The plan has two rows a step and
     one for the last. As in diffusers, Karras sigmas round the timesteps that the network is told at the start of

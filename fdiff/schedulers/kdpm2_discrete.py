@@ -17,7 +17,7 @@ from fdiff.schedulers.scheduler import Scheduler
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KDPM2DiscreteScheduler(Scheduler):
-    """DPM-Solver-2 (Lu et al. 2022, algorithm 4; k-diffusion), order 2, two network calls a step.
+    """DPM-Solver-2 (Lu et al. 2022, algorithm 1; k-diffusion), order 2, two network calls a step.
 
     Deterministic. The fields are the Hub's. The plan has two rows a step and one for the last. As in diffusers,
     Karras sigmas round the timesteps that the network is told at the start of each step, not in its middle.

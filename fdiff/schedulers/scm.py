@@ -17,7 +17,7 @@ from fdiff.schedulers.scheduler import Scheduler, broadcast, first_step
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SCMScheduler(Scheduler):
-    """Continuous-time consistency models in TrigFlow (Lu & Song 2024, algorithm 1 and eq. 6): SANA-Sprint's sampler.
+    """Continuous-time consistency models in TrigFlow (sCM, Lu & Song 2024): SANA-Sprint's sampler.
 
         x = cos(t) x0 + sin(t) sigma_data noise,  x0 = cos(t) x - sin(t) out
 

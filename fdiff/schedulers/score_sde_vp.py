@@ -16,7 +16,7 @@ from fdiff.schedulers.scheduler import Scheduler, first_step
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreSdeVpScheduler(Scheduler):
-    """Euler-Maruyama for the variance-preserving reverse SDE (Song et al. 2021b, eq. 11 and 32).
+    """Euler-Maruyama for the variance-preserving reverse SDE (Song et al. 2021b, eq. 6 and 11).
 
     Order 1 (weak), one network call a step; stochastic but for the last step, of which diffusers returns the mean
     beside the sample. The fields are the Hub's; num_train_timesteps is how many steps `step` by hand takes when it

@@ -17,7 +17,7 @@ from fdiff.schedulers.scheduler import Scheduler, preserving_levels, signal
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TCDScheduler(Scheduler):
-    """Trajectory consistency distillation (Zheng et al. 2024, algorithm 4): jump along the path, then noise again.
+    """Trajectory consistency distillation (Zheng et al. 2024): jump along the path, then noise again.
 
     No order, one network call a step; stochastic where eta > 0, but for the last step. The run ends at the level of
     timestep 0. The fields are the Hub's; clip_sample, thresholding and their numbers, set_alpha_to_one, steps_offset,

@@ -18,13 +18,13 @@ class MidpointMemory(NamedTuple):
 
 
 def dpm_2(eta: float = 0.0) -> Solver:
-    """The midpoint method in log sigma (DPM-Solver-2, Lu et al. 2022, algorithm 4; Karras et al. 2022, app. C.3).
+    """The midpoint method in log sigma (DPM-Solver-2, Lu et al. 2022, algorithm 1; k-diffusion's dpm_2).
 
         row 2i:      x_mid = x + (sigma_mid - sigma) d,  d = (x - x0) / sigma
         row 2i + 1:  x_to  = x + (sigma_down - sigma) d_mid + std noise,  sigma_down^2 + std^2 = sigma_to^2
 
-    Order 2 (weak where stochastic), two network calls a step; stochastic where eta > 0 (1 is ancestral). The grid says where the middle is:
-    sqrt(sigma sigma_down). For x = x0 + sigma eps. A step to sigma 0 has the first row only.
+    Order 2 (weak where stochastic), two network calls a step; stochastic where eta > 0 (1 is ancestral). The grid
+    says where the middle is: sqrt(sigma sigma_down). For x = x0 + sigma eps. A step to sigma 0 has the first row only.
     """
     def step(i: int, grid: Grid, state: MidpointMemory, x0: Any, eps: Any, noise: Any) -> MidpointMemory:
         sigma, sigma_to = grid.sigma[i], grid.sigma_to[i]

@@ -18,7 +18,7 @@ class PastSlopes(NamedTuple):
 
 
 def ipndm() -> Solver:
-    """Improved PNDM, fourth-order slopes (Liu et al. 2022, eq. 12; Zhang & Chen 2023, eq. 37). One call a step.
+    """Improved PNDM, fourth-order slopes (Liu et al. 2022, eq. 12; iPNDM in Zhang & Chen 2023). One call a step.
 
         x_to = alpha_to / alpha x + (sigma_to - alpha_to sigma / alpha) e
         e    = (55 e_i - 59 e_{i-1} + 37 e_{i-2} - 9 e_{i-3}) / 24

@@ -10,7 +10,7 @@ from fdiff.plan import Grid, Memory, Solver
 
 
 def tcd(alpha_between: np.ndarray, sigma_between: np.ndarray) -> Solver:
-    """Strategic stochastic sampling (Zheng et al. 2024, algorithm 4): jump below the next level, then noise up to it.
+    """Strategic stochastic sampling (Zheng et al. 2024): jump below the next level, then noise up to it.
 
         x_s = alpha_s x0 + sigma_s eps
         x   = alpha_to / alpha_s x_s + sqrt(1 - (alpha_to / alpha_s)^2) noise
