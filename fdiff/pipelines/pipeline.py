@@ -10,13 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import fdiff.models
-import fdiff.schedulers
 from fdiff import hub
-from fdiff.models.model import Model
+from fdiff.pipelines.components import load_component, save_component, setting, several
 from fdiff.plan import Plan
 from fdiff.sampling import Steps
-from fdiff.schedulers.scheduler import Scheduler
 
 INDEX = "model_index.json"
 SLOTS = 4  # plans are padded to as many slots, so that swapping the scheduler compiles nothing
@@ -59,7 +56,8 @@ class DiffusionPipeline:
             dtype: of the parameters, and so of the computation.
             sharding: see `Model.from_pretrained`.
             components: a component to use in place of the repository's, such as scheduler=...; a model comes as
-                (module, params), None leaves an optional one out.
+                (module, params), several ControlNets as a list of those; None leaves an optional one out, and True
+                loads one that is loaded only when asked for, such as the safety checker.
 
         Raises ValueError where the repository needs a class that fdiff does not have, or lacks a component.
         """
@@ -83,29 +81,39 @@ class DiffusionPipeline:
         params: Params = {}
         for name, field in fields.items():
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            if name in components:
+            entry, tree = index.get(name), None
+            if components.get(name, True) is not True:
                 given = components[name]
-                built[name], tree = given if isinstance(given, tuple) else (given, None)
-                if tree is not None:
-                    params[name] = tree
-            elif isinstance(entry := index.get(name), list):
-                if entry[1] is None or (not required and name in OPT_IN):
+                pair = several(given) if isinstance(given, list) else given
+                built[name], tree = pair if isinstance(pair, tuple) else (pair, None)
+            elif isinstance(entry, list):
+                if entry[1] is None or (not required and name in OPT_IN and name not in components):
                     continue
-                component: Any = find_component(entry[1], source)
-                place = {**where, "subfolder": name if hub.has_folder(source, name, **where) else None}
-                if issubclass(component, Model):
-                    built[name], params[name] = component.from_pretrained(
-                        source, variant=variant, dtype=dtype, sharding=sharding, **place
-                    )
-                else:
-                    built[name] = component.from_pretrained(source, **place)
+                weights = {"variant": variant, "dtype": dtype, "sharding": sharding}
+                built[name], tree = load_component(entry[1], source, name, where, weights)
             elif name in index:
-                built[name] = _frozen(index[name])
+                built[name] = setting(entry)
+            if tree is not None:
+                params[name] = tree
             if required and built.get(name) is None:
                 raise ValueError(
                     f"{source} has no {name}, which {cls.__name__} needs; pass {name}=... or choose another model"
                 )
         return cls(**built), params
+
+    @classmethod
+    def from_pipe(cls, pipe: DiffusionPipeline, **components: Any) -> Self:
+        """This pipeline of the components of another one, whose params serve it too; `components` go before them.
+
+        Raises ValueError where it needs a component that neither has.
+        """
+        fields = dataclasses.fields(cls)
+        given = {field.name: getattr(pipe, field.name) for field in fields if hasattr(pipe, field.name)} | components
+        for field in fields:
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if required and given.get(field.name) is None:
+                raise ValueError(f"{type(pipe).__name__} has no {field.name}, which {cls.__name__} needs; pass it")
+        return cls(**given)
 
     def replace(self, **components: Any) -> Self:
         """The pipeline with other components, such as another scheduler."""
@@ -116,12 +124,8 @@ class DiffusionPipeline:
         index: dict[str, Any] = {"_class_name": type(self).__name__}
         with hub.staged(folder) as temporary:
             for field in dataclasses.fields(self):
-                component = getattr(self, field.name)
-                if isinstance(component, Model):
-                    component.save_pretrained(temporary / field.name, params[field.name], variant=variant)
-                elif hasattr(component, "save_pretrained"):
-                    component.save_pretrained(temporary / field.name)
-                index[field.name] = _entry(component)
+                component, tree = getattr(self, field.name), params.get(field.name)
+                index[field.name] = save_component(component, tree, temporary, field.name, variant)
             hub.write_json(temporary / INDEX, index)
 
     def push_to_hub(self, repo_id: str, params: Params, *, token: str | None = None, private: bool = False) -> str:
@@ -145,30 +149,10 @@ def find_pipeline(name: str | None, source: str | Path) -> type[DiffusionPipelin
     return found
 
 
-def find_component(name: str, source: str | Path) -> type:
-    """The model, scheduler or tokenizer class of that name. Raises ValueError where fdiff has none."""
-    for package in (fdiff.models, fdiff.schedulers):
-        found = getattr(package, name, None)
-        if isinstance(found, type):
-            return found
-    raise ValueError(f"{source} needs a {name}, which fdiff does not have")
-
-
-def _entry(component: Any) -> Any:
-    """What model_index.json says of a component."""
-    if component is None or isinstance(component, Model | Scheduler) or hasattr(component, "save_pretrained"):
-        library = "transformers" if getattr(component, "model_type", None) else "diffusers"
-        return [None, None] if component is None else [library, type(component).__name__]
-    return list(component) if isinstance(component, tuple) else component
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def make_plan(scheduler: Scheduler, num_inference_steps: int, plan: Plan | None) -> Plan:
+def make_plan(scheduler: Any, num_inference_steps: int, plan: Plan | None, strength: float = 1.0) -> Plan:
     """The given plan or the scheduler's own, padded in slots so that every scheduler shares one compilation."""
-    plan = scheduler.plan(num_inference_steps) if plan is None else plan
+    if plan is None:
+        plan = scheduler.plan(num_inference_steps, **({} if strength == 1 else {"strength": strength}))
     return plan.pad(slots=max(plan.slots, SLOTS))
 
 
@@ -202,15 +186,29 @@ def sample_shape(unet: Any) -> tuple[int, int, int]:
 
 
 def finish(run: Steps, *, progress: bool) -> jax.Array:
-    """Run to the end behind a progress bar and return the last x."""
+    """Run to the end behind a progress bar and return the last x.
+
+    Raises ValueError, after the first step or at the end, where the network gives values that are not finite.
+    """
     from tqdm import tqdm
 
     x = run.x
-    for state, _ in tqdm(run, disable=not progress, unit="step", leave=False):
+    for i, (state, _) in enumerate(tqdm(run, disable=not progress, unit="step", leave=False)):
         x = state.x
+        if i in (0, len(run) - 1):
+            check_finite(x)
         if progress:
             x.block_until_ready()
     return x
+
+
+def check_finite(x: jax.Array) -> None:
+    """Raise ValueError for NaN and infinity."""
+    if not bool(jnp.isfinite(x).all()):
+        raise ValueError(
+            "the network gave values that are not finite; compute in float32 or bfloat16 instead of float16, "
+            "or lower the guidance scale"
+        )
 
 
 def check_count(name: str, value: int) -> None:
