@@ -164,14 +164,13 @@ class ControlNetModel(Model):
         fields = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
         given = {name: value for name, value in vars(unet).items() if name in fields}
         model = cls(**given, conditioning_channels=conditioning_channels)
-        fresh = model.init_params(key)
-        for name in fresh:
-            if name in params:
-                fresh[name] = params[name]
-            elif name.startswith(("controlnet_down_blocks", "controlnet_mid_block")):
-                fresh[name] = jax.tree.map(jnp.zeros_like, fresh[name])
-        embedding = fresh["controlnet_cond_embedding"]
-        embedding["conv_out"] = jax.tree.map(jnp.zeros_like, embedding["conv_out"])
+        shapes, name = model.shapes(), "controlnet_cond_embedding"
+        fresh = {key: params.get(key) or jax.tree.map(jnp.zeros_like, part) for key, part in shapes.items()}
+        embedding = ControlNetConditioningEmbedding(
+            model.block_out_channels[0], model.conditioning_embedding_out_channels, parent=None
+        )
+        fresh[name] = jax.jit(embedding.init)(key, zeros(1, 8, 8, conditioning_channels))["params"]
+        fresh[name]["conv_out"] = jax.tree.map(jnp.zeros_like, fresh[name]["conv_out"])
         return model, fresh
 
 
