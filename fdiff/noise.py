@@ -50,7 +50,7 @@ def betas_from_signal(signal, n: int, max_beta: float = 0.999) -> np.ndarray:  #
 
 def _laplace_signal(u: float) -> float:
     """alpha^2 of the Laplace schedule with location 0 and scale 0.5."""
-    log_snr = -0.5 * np.sign(0.5 - u) * np.log(1 - 2 * abs(0.5 - u) + 1e-6)
+    log_snr = -0.5 * np.copysign(1, 0.5 - u) * np.log(1 - 2 * abs(0.5 - u) + 1e-6)
     snr = np.exp(log_snr)
     return float(np.sqrt(snr / (1 + snr)))
 
@@ -62,7 +62,11 @@ def alphas_cumprod(betas: np.ndarray) -> np.ndarray:
 
 def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
     """Betas whose last timestep is pure noise (Lin et al. 2023, algorithm 1)."""
-    root = np.sqrt(alphas_cumprod(betas))
-    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    squared = root**2
-    return 1 - np.concatenate([squared[:1], squared[1:] / squared[:-1]])
+    alpha2 = zero_terminal_signal(alphas_cumprod(betas))
+    return 1 - np.concatenate([alpha2[:1], alpha2[1:] / alpha2[:-1]])
+
+
+def zero_terminal_signal(alpha2: np.ndarray) -> np.ndarray:
+    """The same for alpha^2 at each training timestep."""
+    root = np.sqrt(alpha2)
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
