@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models.layers.activations import activation
+from fdiff.models.layers.convolve import upsample
 from fdiff.models.layers.linear import Conv
-from fdiff.models.layers.resnet import upsample
 from fdiff.models.model import Model
 
 
