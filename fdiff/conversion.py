@@ -7,7 +7,8 @@ from typing import Any
 
 from fdiff import hub
 from fdiff.models.model import CONFIG
-from fdiff.pipelines.pipeline import INDEX, DiffusionPipeline, find_component
+from fdiff.pipelines.components import find_component
+from fdiff.pipelines.pipeline import INDEX, DiffusionPipeline
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
 
 

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 import fdiff
+from tests.pipelines import checkpoints, parity
 
 
 def tiny_unet(**fields):
@@ -26,3 +27,10 @@ def conditional():
     unet = tiny_unet(num_class_embeds=4)
     pipe = fdiff.ClassConditionalPipeline(unet, fdiff.DDIMScheduler(), ("cat", "dog", "cow"))
     return pipe, {"unet": unet.init_params(jax.random.key(0))}
+
+
+@pytest.fixture(scope="session")
+def sd_pair(tmp_path_factory):
+    """A medium Stable Diffusion: diffusers' pipeline, fdiff's of the same checkpoint, and params."""
+    pytest.importorskip("diffusers")
+    return parity.pair(tmp_path_factory.mktemp("sd"), checkpoints.stable_diffusion())

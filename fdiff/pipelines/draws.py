@@ -1,0 +1,92 @@
+"""The random numbers of a run: from a JAX key, or as torch and diffusers draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdiff.pipelines.pipeline import image_keys, normal
+from fdiff.plan import Plan
+from fdiff.torch_random import CPUGenerator, Generator, channels_last
+
+Seed = int | Generator | Sequence[int | Generator] | None
+
+
+class Draws(NamedTuple):
+    """Random numbers of a run: arrays asked for, and the key or the rows (n, b, ...) of its steps' noise."""
+
+    arrays: tuple[jax.Array, ...]
+    key: jax.Array
+    noise: jax.Array | None = None
+
+
+class Wanted(NamedTuple):
+    """An array to draw, (b, *shape); torch draws only `rows` of it where they are fewer, and repeats them."""
+
+    shape: tuple[int, ...]
+    rows: int | None = None
+
+
+def draw(key: jax.Array, batch_size: int, *wanted: Wanted) -> Draws:
+    """Standard normal arrays, and keys for the steps; image i depends on its own key alone."""
+    first, later = image_keys(key, batch_size)
+    folded = [jax.vmap(jax.random.fold_in, (0, None))(first, i) for i in range(len(wanted))]
+    return Draws(tuple(normal(keys, one.shape) for keys, one in zip(folded, wanted, strict=True)), later)
+
+
+def draw_as_asked(
+    key: jax.Array | None,
+    torch_seed: Seed,
+    plan: Plan,
+    shape: tuple[int, ...],
+    dtype: Any,
+    *wanted: Wanted,
+) -> Draws:
+    """`draw`, or what torch's generators give in the order in which diffusers asks them.
+
+    shape: (b, h, w, c), that of the latents and so of the steps' noise. dtype: what torch draws in.
+    A key is needed unless nothing is drawn: no array is wanted, and the plan is deterministic.
+
+    Raises ValueError for none or both of key and torch_seed.
+    """
+    if (key is None) == (torch_seed is None):
+        if key is not None:
+            raise ValueError("both key and torch_seed are given; pass one of them")
+        if wanted or np.any(plan.from_noise):
+            raise ValueError("noise is needed: pass key=jax.random.key(0), or torch_seed=0 for torch's numbers")
+    batch_size = shape[0]
+    if torch_seed is None:
+        return draw(jax.random.key(0) if key is None else key, batch_size, *wanted)
+    generators: Any
+    if isinstance(torch_seed, Sequence):
+        generators = [_generator(seed) for seed in torch_seed]
+        if len(generators) != batch_size:
+            raise ValueError(f"{len(generators)} seeds are given for {batch_size} images; pass one, or one each")
+    else:
+        generators = _generator(torch_seed)
+
+    def drawn(shape: tuple[int, ...], rows: int = batch_size) -> np.ndarray:
+        some = generators[:rows] if isinstance(generators, list) else generators
+        array = channels_last(some, (rows, *shape), dtype).astype(np.float32)
+        return np.repeat(array, batch_size // rows, axis=0)
+
+    arrays = tuple(jnp.asarray(drawn(one.shape, one.rows or batch_size)) for one in wanted)
+    return Draws(arrays, draw(jax.random.key(0), batch_size).key, _step_noise(plan, drawn, shape[1:]))
+
+
+def _generator(seed: int | Generator) -> Generator:
+    return CPUGenerator(int(seed)) if isinstance(seed, int | np.integer) else seed
+
+
+def _step_noise(plan: Plan, drawn: Any, shape: tuple[int, ...]) -> jax.Array | None:
+    """(n, b, *shape) for stochastic plans: rows that use no noise draw none."""
+    used = np.any(np.asarray(plan.from_noise) != 0, axis=-1)
+    if not used.any():
+        return None
+    rows = [drawn(shape) if one else None for one in used]
+    blank = np.zeros_like(next(row for row in rows if row is not None))
+    return jnp.asarray(np.stack([blank if row is None else row for row in rows]))

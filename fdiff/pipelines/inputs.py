@@ -1,0 +1,91 @@
+"""Pictures, masks and maps that a user gives, as arrays for a pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdiff.pipelines.latent import check_pixels, encoded, factor_of
+from fdiff.pipelines.pipeline import Params
+
+Picture = Any  # a PIL image, an array (h, w, c) or (b, h, w, c), or a list of one kind
+
+
+def pictures(name: str, given: Picture, *, low: float = -1.0, mode: str = "RGB") -> np.ndarray:
+    """(b, h, w, c) float32 from `low` to 1: PIL images and uint8 are brought there, other numbers must be there.
+
+    Raises ValueError for none, pictures of several sizes, and another shape.
+    """
+    if given is None:
+        raise ValueError(f"{name} is missing; pass a picture, or an array (height, width, channels)")
+    listed = list(given) if isinstance(given, list | tuple) else [given]
+    arrays = [np.asarray(one.convert(mode) if hasattr(one, "convert") else one) for one in listed]
+    arrays = [array[..., None] if array.ndim == 2 else array for array in arrays]
+    if len({array.shape for array in arrays}) != 1:
+        raise ValueError(f"{name} holds pictures of several sizes, or none; resize them first")
+    stacked = np.concatenate([array if array.ndim == 4 else array[None] for array in arrays])
+    if stacked.ndim != 4:
+        raise ValueError(f"{name} has shape {stacked.shape}; it must be (height, width, channels), or a batch of those")
+    if stacked.dtype == np.uint8:
+        return stacked.astype(np.float32) / 255 * (1 - low) + low
+    if np.issubdtype(stacked.dtype, np.integer):
+        raise ValueError(f"{name} holds {stacked.dtype} numbers; it must be uint8, or float from {low:g} to 1")
+    return stacked.astype(np.float32)
+
+
+def mask_pictures(given: Picture, size: tuple[int, int]) -> np.ndarray:
+    """(b, h, w, 1) of 0 and 1, 1 where the picture is to be painted anew. Raises ValueError for another size."""
+    mask = pictures("mask_image", given, low=0.0, mode="L")
+    if mask.shape[1:3] != size or mask.shape[3] != 1:
+        raise ValueError(
+            f"mask_image is {mask.shape[1]} x {mask.shape[2]} with {mask.shape[3]} channels, and the picture "
+            f"{size[0]} x {size[1]}; it must have that size and one channel"
+        )
+    return (mask >= 0.5).astype(np.float32)
+
+
+def check_number(name: str, array: Any, batch_size: int) -> None:
+    """Raise ValueError unless there is one picture for all, or one for each prompt."""
+    if batch_size % len(array):
+        raise ValueError(f"{len(array)} pictures are given as {name} for {batch_size} to draw; pass one, or one each")
+
+
+def spread(name: str, array: Any, batch_size: int) -> jax.Array:
+    """One picture for all, or one for each prompt, repeated for b pictures. For errors see `check_number`."""
+    check_number(name, array, batch_size)
+    return jnp.repeat(jnp.asarray(array), batch_size // len(array), axis=0)
+
+
+def check_picture(pipe: Any, name: str, array: np.ndarray) -> tuple[int, int]:
+    """Height and width in latents of pictures or, where they have as many channels, latents.
+
+    Raises ValueError unless they have the channels of the autoencoder, and sides that it can halve.
+    """
+    height, width, channels = array.shape[1:]
+    if holds_latents(pipe.vae, array):
+        return height, width
+    if channels != pipe.vae.in_channels:
+        raise ValueError(f"{name} has {channels} channels; it must have {pipe.vae.in_channels}")
+    factor = factor_of(pipe.vae)
+    check_pixels(height, width, factor)
+    return height // factor, width // factor
+
+
+def holds_latents(vae: Any, array: Any) -> bool:
+    """Whether an array is one of latents, by its channels."""
+    return array.shape[-1] == vae.latent_channels != vae.in_channels
+
+
+def latents_of(vae: Any, params: Params, array: Any, noise: jax.Array | None, batch_size: int) -> jax.Array:
+    """(b, h, w, c) as a denoiser takes them, of pictures or of latents.
+
+    `noise` (b, h, w, c) draws them from the encoder's distribution; without it they are the most probable ones.
+    """
+    array = jnp.asarray(array, jnp.float32)
+    check_number("image", array, batch_size)
+    if not holds_latents(vae, array):
+        array = encoded(vae, params["vae"], array, noise)
+    return spread("image", array, batch_size)

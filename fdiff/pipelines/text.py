@@ -1,0 +1,227 @@
+"""Prompts to the conditions of Stable Diffusion (one text encoder) and SDXL (two)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fdiff import prompts
+from fdiff.pipelines.latent import Condition, Scale, told_scale
+from fdiff.pipelines.pipeline import Params, check_count
+from fdiff.prompts import Encoded, Tokens
+
+Prompt = str | Sequence[str] | None
+Size = tuple[int, int]
+
+
+class Asked(NamedTuple):
+    """What a user says of the text; embeddings go before prompts."""
+
+    prompt: Prompt = None
+    negative_prompt: Prompt = None
+    prompt_embeds: Any = None
+    negative_prompt_embeds: Any = None
+    num_images_per_prompt: int = 1
+    clip_skip: int = 0
+    pooled_prompt_embeds: Any = None  # of SDXL, as all below
+    negative_pooled_prompt_embeds: Any = None
+    prompt_2: Prompt = None
+    negative_prompt_2: Prompt = None
+
+
+class Micro(NamedTuple):
+    """What SDXL is told of the picture: its sizes in pixels (height, width), and how beautiful it is."""
+
+    original_size: Size | None = None
+    crops_coords_top_left: Size = (0, 0)
+    target_size: Size | None = None
+    negative_original_size: Size | None = None
+    negative_crops_coords_top_left: Size = (0, 0)
+    negative_target_size: Size | None = None
+    aesthetic_score: float = 6.0
+    negative_aesthetic_score: float = 2.5
+
+
+class Texts(NamedTuple):
+    """Prompts encoded for b pictures, and what to move away from, None without guidance."""
+
+    positive: Encoded
+    negative: Encoded | None
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures."""
+        return self.positive.embeddings.shape[0]
+
+    @property
+    def dtype(self) -> Any:
+        """What the text encoder computes in."""
+        return self.positive.embeddings.dtype
+
+
+encode_jit = functools.partial(jax.jit, static_argnums=0, static_argnames=("penultimate", "clip_skip"))(prompts.encode)
+
+
+def encode_prompt(
+    pipe: Any,
+    params: Params,
+    prompt: Prompt,
+    negative_prompt: Prompt = None,
+    *,
+    prompt_2: Prompt = None,
+    negative_prompt_2: Prompt = None,
+    clip_skip: int = 0,
+    weighted: bool = False,
+    chunked: bool = False,
+) -> tuple[Encoded, Encoded]:
+    """What the text encoders make of prompts and of negative ones: (embeddings (b, n, d), pooled (b, d)) each.
+
+    `embeddings` are the prompt_embeds and negative_prompt_embeds of a call, `pooled` the pooled ones of SDXL.
+
+    Args:
+        params: with the text encoders'.
+        prompt: a text or several.
+        negative_prompt: one for all or one for each; nothing if not given.
+        prompt_2, negative_prompt_2: what the second encoder of SDXL reads in place of those.
+        clip_skip: how many of the last layers to leave out, of the prompt's; the negative one's stay, as on the Hub.
+        weighted: "(a cat:1.3)" gives weights, see `fdiff.prompts.parse_weights`.
+        chunked: prompts of more than 75 tokens are read in chunks of them, and not cut.
+    """
+    texts = listed("prompt", prompt)
+    against = listed("negative_prompt", negative_prompt or "", len(texts))
+    seconds = texts if prompt_2 is None else listed("prompt_2", prompt_2, len(texts))
+    against_2 = against if negative_prompt_2 is None else listed("negative_prompt_2", negative_prompt_2, len(texts))
+    large = hasattr(pipe, "text_encoder_2")
+    encoders = [("tokenizer", "text_encoder", texts, against)]
+    if large:
+        encoders.append(("tokenizer_2", "text_encoder_2", seconds, against_2))
+    found = []
+    for tokenizer, name, positive, negative in encoders:
+        model = getattr(pipe, name)
+        if model is None:
+            continue
+        tokens = prompts.tokenize(getattr(pipe, tokenizer), [*positive, *negative], weighted=weighted, chunked=chunked)
+        encode = functools.partial(encode_jit, model, params[name], penultimate=large)
+        found.append([encode(_part(tokens, 0, len(texts)), clip_skip=clip_skip), encode(_part(tokens, len(texts)))])
+    joined = [
+        Encoded(jnp.concatenate([one.embeddings for one in side], axis=-1), side[-1].pooled)
+        for side in zip(*found, strict=True)
+    ]
+    if large and negative_prompt is None and negative_prompt_2 is None and pipe.force_zeros_for_empty_prompt:
+        joined[1] = jax.tree.map(jnp.zeros_like, joined[0])
+    return joined[0], joined[1]
+
+
+def _part(tokens: Tokens, start: int, stop: int | None = None) -> Tokens:
+    part: Tokens = jax.tree.map(lambda leaf: leaf[start:stop], tokens)
+    return part
+
+
+def encode_asked(pipe: Any, params: Params, asked: Asked, guided: bool) -> Texts:
+    """Both sides of the guidance as the user asks for them, each repeated for the pictures of a prompt.
+
+    Raises ValueError for a prompt that is not a string, none or both of prompt and prompt_embeds, and embeddings that
+    do not belong together.
+    """
+    check_count("num_images_per_prompt", asked.num_images_per_prompt)
+    if (asked.prompt is None) == (asked.prompt_embeds is None):
+        raise ValueError("pass either prompt or prompt_embeds" + (", not both" if asked.prompt is not None else ""))
+    negative: Encoded | None
+    if asked.prompt is not None:
+        positive, negative = encode_prompt(
+            pipe, params, asked.prompt, asked.negative_prompt, prompt_2=asked.prompt_2,
+            negative_prompt_2=asked.negative_prompt_2, clip_skip=asked.clip_skip,
+        )  # fmt: skip
+    else:
+        positive, negative = _given(pipe, params, asked, guided)
+    if asked.negative_prompt_embeds is not None:
+        negative = _encoded(pipe, asked.negative_prompt_embeds, asked.negative_pooled_prompt_embeds, "negative_")
+    if guided and negative is not None and positive.embeddings.shape != negative.embeddings.shape:
+        raise ValueError(
+            f"prompt_embeds have shape {positive.embeddings.shape} and negative_prompt_embeds "
+            f"{negative.embeddings.shape}; they must be equal"
+        )
+    count = asked.num_images_per_prompt
+    each = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), (positive, negative if guided else None))
+    return Texts(*each)
+
+
+def _given(pipe: Any, params: Params, asked: Asked, guided: bool) -> tuple[Encoded, Encoded | None]:
+    """The user's embeddings, and those of the negative prompt where it comes as text."""
+    positive = _encoded(pipe, asked.prompt_embeds, asked.pooled_prompt_embeds, "")
+    if not guided or asked.negative_prompt_embeds is not None:
+        return positive, None
+    names = [""] * positive.embeddings.shape[0]
+    _, negative = encode_prompt(
+        pipe, params, names, asked.negative_prompt, negative_prompt_2=asked.negative_prompt_2, clip_skip=asked.clip_skip
+    )
+    return positive, negative
+
+
+def _encoded(pipe: Any, embeddings: Any, pooled: Any, prefix: str) -> Encoded:
+    embeddings = jnp.asarray(embeddings)
+    if embeddings.ndim != 3:
+        raise ValueError(f"{prefix}prompt_embeds have shape {embeddings.shape}; it must be (batch, tokens, channels)")
+    if pooled is None:
+        if hasattr(pipe, "text_encoder_2"):
+            raise ValueError(f"{prefix}prompt_embeds of SDXL come with {prefix}pooled_prompt_embeds; pass both")
+        pooled = jnp.zeros(embeddings.shape[::2])  # which Stable Diffusion does not read
+    return Encoded(embeddings, jnp.asarray(pooled))
+
+
+def conditions(
+    pipe: Any, texts: Texts, scale: Scale, appended: jax.Array | None = None
+) -> tuple[Condition, Condition | None]:
+    """The two conditions of Stable Diffusion, `appended` being in both."""
+    told = told_scale(pipe.unet, scale, texts.batch_size)
+
+    def condition(text: Encoded) -> Condition:
+        return Condition(text.embeddings, scale=told, appended=appended)
+
+    return condition(texts.positive), None if texts.negative is None else condition(texts.negative)
+
+
+def conditions_xl(
+    pipe: Any, texts: Texts, scale: Scale, micro: Micro, size: Size, appended: jax.Array | None = None
+) -> tuple[Condition, Condition | None]:
+    """The two conditions of SDXL, `size` being that of the picture in pixels."""
+    told = told_scale(pipe.unet, scale, texts.batch_size)
+    ids, negative_ids = time_ids(pipe, micro, size)
+
+    def condition(text: Encoded, numbers: tuple[float, ...]) -> Condition:
+        many = jnp.broadcast_to(jnp.asarray(numbers, jnp.float32), (texts.batch_size, len(numbers)))
+        added = {"text_embeds": text.pooled, "time_ids": many}
+        return Condition(text.embeddings, added, scale=told, appended=appended)
+
+    return condition(texts.positive, ids), None if texts.negative is None else condition(texts.negative, negative_ids)
+
+
+def time_ids(pipe: Any, micro: Micro, size: Size) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The numbers that SDXL is told: original size, crop, and target size or, to the refiner, the score."""
+    original, target = micro.original_size or size, micro.target_size or size
+    against = micro.negative_original_size or original
+    against_target = micro.negative_target_size or target
+    crops, against_crops = micro.crops_coords_top_left, micro.negative_crops_coords_top_left
+    if getattr(pipe, "requires_aesthetics_score", False):
+        return (*original, *crops, micro.aesthetic_score), (*against, *against_crops, micro.negative_aesthetic_score)
+    return (*original, *crops, *target), (*against, *against_crops, *against_target)
+
+
+def listed(name: str, texts: Prompt, count: int | None = None) -> list[str]:
+    """A prompt as a list, repeated to `count` where it is one.
+
+    Raises ValueError for what is not a string or a list of them, an empty list, and another number than `count`.
+    """
+    found = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, list | tuple) else None
+    if found is None or not all(isinstance(text, str) for text in found):
+        wrong = texts if found is None else next(text for text in found if not isinstance(text, str))
+        raise ValueError(f"{name} must be a string or a list of strings, not {type(wrong).__name__}")
+    if not found:
+        raise ValueError(f"{name} is an empty list; pass one text or more")
+    if count is not None and len(found) not in (1, count):
+        raise ValueError(f"{len(found)} texts are given as {name} for {count} prompts; pass one, or one for each")
+    return found * count if count is not None and len(found) == 1 else found

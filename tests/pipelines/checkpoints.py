@@ -1,0 +1,79 @@
+"""Random checkpoints of Stable Diffusion, built by diffusers: `build(kind)` is a pipeline to run and to save."""
+
+import functools
+from pathlib import Path
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+
+# What a checkpoint consists of, by size: tiny ones are stored, medium ones are compared live.
+SIZES = {
+    "tiny": {"unet": (8, 16), "vae": (8, 8), "text": 16, "groups": 4, "latents": 8, "factor": 2},
+    "medium": {"unet": (32, 64), "vae": (16, 16, 32, 32), "text": 32, "groups": 8, "latents": 16, "factor": 8},
+}
+SCHEDULER = {
+    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
+    "set_alpha_to_one": False, "steps_offset": 1,
+}  # fmt: skip
+
+
+def seeded(make, seed):
+    """make() with torch's random numbers from a seed, in evaluation mode."""
+    import torch
+
+    torch.manual_seed(seed)
+    return make().eval()
+
+
+def unet(size, **options):
+    from diffusers import UNet2DConditionModel
+
+    channels = size["unet"]
+    fields = {
+        "sample_size": size["latents"], "in_channels": 4, "out_channels": 4, "block_out_channels": channels,
+        "layers_per_block": 1, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "cross_attention_dim": size["text"],
+        "attention_head_dim": 4, "norm_num_groups": size["groups"], **options,
+    }  # fmt: skip
+    return seeded(lambda: UNet2DConditionModel(**fields), 1)
+
+
+def vae(size, **options):
+    from diffusers import AutoencoderKL
+
+    channels = size["vae"]
+    fields = {
+        "block_out_channels": channels, "down_block_types": ("DownEncoderBlock2D",) * len(channels),
+        "up_block_types": ("UpDecoderBlock2D",) * len(channels), "latent_channels": 4, "layers_per_block": 1,
+        "norm_num_groups": size["groups"], "sample_size": size["latents"] * size["factor"], **options,
+    }  # fmt: skip
+    return seeded(lambda: AutoencoderKL(**fields), 2)
+
+
+@functools.cache
+def tokenizer(name="tokenizer"):
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(REFERENCE / "clip" / name)
+
+
+def text_encoder(size, projection=False, seed=3):
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer()), hidden_size=size["text"], intermediate_size=size["text"], num_attention_heads=4,
+        num_hidden_layers=3, eos_token_id=len(tokenizer()) - 1, bos_token_id=len(tokenizer()) - 2, pad_token_id=1,
+        projection_dim=size["text"], hidden_act="gelu" if projection else "quick_gelu",
+    )  # fmt: skip
+    return seeded(lambda: (CLIPTextModelWithProjection if projection else CLIPTextModel)(config), seed)
+
+
+def stable_diffusion(size="medium", cls="StableDiffusionPipeline", scheduler=None, more=None, **unet_options):
+    """A pipeline of diffusers with random weights. `more` are further components."""
+    import diffusers
+
+    size = SIZES[size]
+    return getattr(diffusers, cls)(
+        vae=vae(size), text_encoder=text_encoder(size), tokenizer=tokenizer(), unet=unet(size, **unet_options),
+        scheduler=scheduler or diffusers.DDIMScheduler(**SCHEDULER), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False, **more or {},
+    )  # fmt: skip
