@@ -196,11 +196,9 @@ def _scheduler(name: str) -> Any:
     """A scheduler from a class name, a Hub id, a folder or a scheduler_config.json."""
     from fdiff import schedulers
 
-    if isinstance(getattr(schedulers, name, None), type):
-        return _scheduler_class(name)()
-    if not ("/" in name or Path(name).exists()):
-        _scheduler_class(name)
-    return schedulers.Scheduler.from_pretrained(name)
+    if "/" in name or Path(name).exists():
+        return schedulers.Scheduler.from_pretrained(name)
+    return _scheduler_class(name)()
 
 
 def _scheduler_class(name: str) -> Any:
@@ -213,7 +211,7 @@ def _scheduler_class(name: str) -> Any:
     for known in names:
         if name.lower() in (known.lower(), known.removesuffix("Scheduler").lower()):
             return getattr(schedulers, known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
+    near = sorted(names, key=lambda known: -difflib.SequenceMatcher(None, name, known[: len(name)]).ratio())[:3]
     raise ValueError(f"fdiff has no scheduler {name!r}; it has {', '.join(near)} and others, see fdiff.schedulers")
 
 

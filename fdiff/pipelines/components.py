@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import fdiff.image_processors
 import fdiff.models
 import fdiff.schedulers
 import fdiff.tokenizers
@@ -28,7 +29,8 @@ TOKENIZER_FILES = (
 
 def find_component(name: str, source: str | Path) -> Any:
     """The model, scheduler or tokenizer class of that name. Raises ValueError where fdiff has none."""
-    for package in (fdiff.models, fdiff.schedulers, fdiff.tokenizers):
+    name = name.removeprefix("Flax")
+    for package in (fdiff.models, fdiff.schedulers, fdiff.tokenizers, fdiff.image_processors):
         found = getattr(package, name, None)
         if isinstance(found, type):
             return found
