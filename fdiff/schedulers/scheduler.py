@@ -119,14 +119,11 @@ class Scheduler:
             state = sample
         else:
             state = sampling.init(table, sample)._replace(done=_find(table, t, type(self).__name__))
-        row = table.map(lambda leaf: jnp.asarray(leaf)[state.done])
         if noise is None and np.any(table.from_noise):
             if key is None:
                 raise ValueError("this scheduler draws noise: pass a key or the noise to step")
             noise = jax.random.normal(key, state.x.shape)
-        x0, _ = sampling.predict(row, state.x, model_output)
-        state = sampling.step(row, state, model_output, 0.0 if noise is None else noise)
-        return StepOutput(state.x, x0, state)
+        return _advance(table, state, model_output, jnp.float32(0) if noise is None else noise)
 
     def add_noise(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
         """x = alpha x0 + sigma noise at training timesteps t, a number or (b,)."""
@@ -150,6 +147,14 @@ def _known_options() -> set[str]:
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+@jax.jit
+def _advance(table: Plan, state: sampling.State, out: jax.Array, noise: jax.Array) -> StepOutput:
+    row = table.map(lambda leaf: jnp.asarray(leaf)[state.done])
+    x0, _ = sampling.predict(row, state.x, out)
+    state = sampling.step(row, state, out, noise)
+    return StepOutput(state.x, x0, state)
 
 
 @functools.lru_cache(maxsize=32)
