@@ -3,7 +3,9 @@
 from fdiff import guidance, models, pipelines, prompts, schedulers, solvers, tokenizers, torch_random
 from fdiff.models import *  # noqa: F403
 from fdiff.pipelines import *  # noqa: F403
+from fdiff.likelihood import log_likelihood, slerp
 from fdiff.plan import Grid, Memory, Plan, Solver, tabulate
+from fdiff.plan_files import load_plan, save_plan
 from fdiff.sampling import State, init, predict, sample, step, steps
 from fdiff.schedulers import *  # noqa: F403
 from fdiff.tokenizers import *  # noqa: F403
@@ -18,12 +20,16 @@ __all__ = [
     "State",
     "guidance",
     "init",
+    "load_plan",
+    "log_likelihood",
     "models",
     "pipelines",
     "predict",
     "prompts",
     "sample",
+    "save_plan",
     "schedulers",
+    "slerp",
     "solvers",
     "step",
     "steps",

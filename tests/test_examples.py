@@ -44,3 +44,35 @@ def test_train_digits(tmp_path, capsys):
     run("train_digits", "--out", str(tmp_path / "digits"), "--steps", "2", "--batch-size", "4", "--count", "10")
     assert (tmp_path / "digits" / "unet" / "diffusion_pytorch_model.safetensors").exists()
     assert "held-out" in capsys.readouterr().out
+
+
+def test_compare_schedulers(tmp_path):
+    out = tmp_path / "compared.png"
+    run("compare_schedulers", "--out", str(out), "--calls", "4")
+    assert out.stat().st_size > 500
+
+
+def test_learn_a_sampler(tmp_path):
+    out = tmp_path / "learned.safetensors"
+    errors = run("learn_a_sampler", "--out", str(out), "--calls", "3", "--teacher-steps", "20", "--updates", "40",
+                 "--batch-size", "8")  # fmt: skip
+    assert errors["learned"] < 0.95 * errors["DPM-Solver++(2M)"]
+
+
+def test_invert_and_interpolate(tmp_path):
+    out = tmp_path / "between.png"
+    assert run("invert_and_interpolate", "--out", str(out), "--steps", "50", "--between", "3") < 0.05
+    assert out.stat().st_size > 500
+
+
+def test_likelihood():
+    pytest.importorskip("sklearn")
+    bits = run("likelihood", "--levels", "20", "--count", "4", "--probes", "1")
+    assert bits["real digits"] < bits["real digits, told the wrong class"] < bits["their pixels shuffled"]
+
+
+def test_adaptive_ode(tmp_path):
+    pytest.importorskip("diffrax")
+    out = tmp_path / "adaptive.png"
+    assert run("adaptive_ode", "--out", str(out), "--fixed-steps", "60", "--tolerance", "0.003") < 0.1
+    assert out.stat().st_size > 500
