@@ -76,3 +76,11 @@ def test_adaptive_ode(tmp_path):
     out = tmp_path / "adaptive.png"
     assert run("adaptive_ode", "--out", str(out), "--fixed-steps", "60", "--tolerance", "0.003") < 0.1
     assert out.stat().st_size > 500
+
+
+def test_scheduler_table():
+    names = ("DDIM", "DDPM", "UniPCMultistep")
+    table = run("scheduler_table", "--steps", "4", "12", "--each", "1", "--fine", "60", "--names", *names)
+    for name in ("DDIM", "UniPCMultistep"):
+        assert table[name][1] < 0.6 * table[name][0]
+    assert len(table["DDPM"]) == 2

@@ -16,7 +16,7 @@ from fdiff.plan import Plan
 from fdiff.sampling import Steps
 
 INDEX = "model_index.json"
-SLOTS = 4  # plans are padded to as many slots, so that swapping the scheduler compiles nothing
+SLOTS = 6  # plans are padded to as many slots, so that swapping the scheduler compiles nothing
 
 Params = dict[str, Any]
 
