@@ -1,4 +1,4 @@
-"""Learn a sampler: gradient descent on a plan's numbers, so that five network calls come nearer to a hundred.
+"""Learn a sampler: gradient descent on a plan's numbers, so that five network calls come nearer to thirty.
 
 The student starts as DPM-Solver++(2M), whose coefficients are then free; the teacher is the same flow in many steps.
 
@@ -24,8 +24,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="learned.safetensors")
     parser.add_argument("--calls", type=int, default=5)
-    parser.add_argument("--teacher-steps", type=int, default=60)
-    parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--teacher-steps", type=int, default=30)
+    parser.add_argument("--updates", type=int, default=150)
     parser.add_argument("--batch-size", type=int, default=32)
     arguments = parser.parse_args(argv)
     pipe, params = fdiff.DiffusionPipeline.from_pretrained(fdiff.DIGITS)

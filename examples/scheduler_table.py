@@ -49,7 +49,8 @@ def main(argv=None):
         return np.stack([classes.mean(1), classes.std(1)])
 
     exact = run(fdiff.DDIMScheduler.from_config(pipe.scheduler).plan(arguments.fine))
-    print("| scheduler | order | stochastic | calls a step | " + " | ".join(f"{n} steps" for n in arguments.steps) + " |")
+    heads = ["scheduler", "order", "stochastic", "calls a step", *(f"{n} steps" for n in arguments.steps)]
+    print("| " + " | ".join(heads) + " |")
     print("| --- " * (4 + len(arguments.steps)) + "|")
     table = {}
     for name in tqdm(arguments.names, unit="scheduler"):
@@ -61,7 +62,8 @@ def main(argv=None):
         table[name] = [float(np.sqrt(np.mean((of(run(plan)) - of(exact)) ** 2))) for plan in plans]
         order = getattr(scheduler, "solver_order", None) or re.search(r"[Oo]rder (\d)", " ".join(cls.__doc__.split()))[1]
         calls = round(len(plans[-1]) / arguments.steps[-1])
-        cells = [f"{cls.__name__}", order, "yes" if stochastic else "no", calls, *(f"{e:.3f}" for e in table[name])]
+        errors = [f"{error:.3f}" for error in table[name]]
+        cells = [cls.__name__, order, "yes" if stochastic else "no", calls, *errors]
         tqdm.write("| " + " | ".join(str(cell) for cell in cells) + " |")
     return table
 

@@ -1,9 +1,9 @@
 """fdiff: diffusion models in JAX: pure functions, Flax modules, checkpoints straight from the Hugging Face Hub."""
 
 from fdiff import guidance, models, pipelines, prompts, schedulers, solvers, tokenizers, torch_random
+from fdiff.likelihood import log_likelihood, slerp
 from fdiff.models import *  # noqa: F403
 from fdiff.pipelines import *  # noqa: F403
-from fdiff.likelihood import log_likelihood, slerp
 from fdiff.plan import Grid, Memory, Plan, Solver, tabulate
 from fdiff.plan_files import load_plan, save_plan
 from fdiff.sampling import State, init, predict, sample, step, steps
