@@ -284,7 +284,11 @@ def _check(table: np.ndarray, grid: Grid, calls: np.ndarray, solver: Solver) -> 
             spread = np.linalg.norm(state[0, 1:])
             state[0, 1:] *= grid.sigma[i] / spread if spread else 0.0
         state[0, 0] = grid.alpha[i]
-        eps = (state[0] - grid.alpha[i] * the_x0) / (grid.sigma[i] or 1.0)
+        if grid.sigma[i]:
+            eps = (state[0] - grid.alpha[i] * the_x0) / grid.sigma[i]
+        else:  # from a clean x (inversion): whatever noise the network says there is
+            eps = np.zeros(n + 2)
+            eps[1] = 1
         noise = np.zeros(n + 2)
         noise[i + 2] = 1
         state = table[i] @ np.vstack([state, the_x0 * calls[i], eps * calls[i], noise])

@@ -188,15 +188,16 @@ def _noise(row: Plan, state: State, key: jax.Array | None, given: jax.Array | No
     shape, wanted = state.x.shape, jnp.any(row.from_noise != 0)
     if key is None:  # reached with a traced plan only: better not a number than a deterministic surprise
         return jnp.where(wanted, jnp.full(shape, jnp.nan), 0.0)
-    draw = partial(jax.random.normal, dtype=jnp.float32)
-    if key.ndim == (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1):
-        def fresh() -> jax.Array:
-            return draw(jax.random.fold_in(key, state.done), shape)
-    else:
-        def fresh() -> jax.Array:
-            keys = jax.vmap(jax.random.fold_in, (0, None))(key, state.done)
-            return jax.vmap(lambda k: draw(k, shape[1:]))(keys)
+    fresh = partial(draw, key, state.done, shape)
     return jax.lax.cond(wanted, fresh, lambda: jnp.zeros(shape, jnp.float32))
+
+
+def draw(key: jax.Array, i: jax.Array | int, shape: tuple[int, ...]) -> jax.Array:
+    """The noise (b, ...) of row i: from one key, or from (b,) keys, one for each sample."""
+    if key.ndim == (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1):
+        return jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32)
+    keys = jax.vmap(jax.random.fold_in, (0, None))(key, i)
+    return jax.vmap(lambda one: jax.random.normal(one, shape[1:], jnp.float32))(keys)
 
 
 def _combine(

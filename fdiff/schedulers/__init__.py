@@ -1,11 +1,16 @@
 """Schedulers: one frozen dataclass for each Hub class, from scheduler_config.json to a plan."""
 
 from fdiff.schedulers.cm_stochastic_iterative import CMStochasticIterativeScheduler
+from fdiff.schedulers.cogvideox_ddim import CogVideoXDDIMScheduler
+from fdiff.schedulers.cogvideox_dpm import CogVideoXDPMScheduler
 from fdiff.schedulers.cosine_dpmsolver_multistep import CosineDPMSolverMultistepScheduler
 from fdiff.schedulers.ddim import DDIMScheduler
+from fdiff.schedulers.ddim_inverse import DDIMInverseScheduler
 from fdiff.schedulers.ddpm import DDPMScheduler
+from fdiff.schedulers.ddpm_wuerstchen import DDPMWuerstchenScheduler
 from fdiff.schedulers.deis_multistep import DEISMultistepScheduler
 from fdiff.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
+from fdiff.schedulers.dpmsolver_multistep_inverse import DPMSolverMultistepInverseScheduler
 from fdiff.schedulers.dpmsolver_sde import DPMSolverSDEScheduler
 from fdiff.schedulers.dpmsolver_singlestep import DPMSolverSinglestepScheduler
 from fdiff.schedulers.edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
@@ -23,20 +28,31 @@ from fdiff.schedulers.kdpm2_discrete import KDPM2DiscreteScheduler
 from fdiff.schedulers.lcm import LCMScheduler
 from fdiff.schedulers.lms_discrete import LMSDiscreteScheduler
 from fdiff.schedulers.pndm import PNDMScheduler
+from fdiff.schedulers.repaint import RePaintScheduler, keep_known
 from fdiff.schedulers.sasolver import SASolverScheduler
-from fdiff.schedulers.scheduler import Scheduler, StepOutput
+from fdiff.schedulers.scheduler import Scheduler, StepOutput, find_scheduler
 from fdiff.schedulers.scm import SCMScheduler
 from fdiff.schedulers.score_sde_ve import ScoreSdeVeScheduler
 from fdiff.schedulers.score_sde_vp import ScoreSdeVpScheduler
 from fdiff.schedulers.tcd import TCDScheduler
+from fdiff.schedulers.unclip import UnCLIPScheduler
 from fdiff.schedulers.unipc_multistep import UniPCMultistepScheduler
+
+DDIMParallelScheduler, DDPMParallelScheduler = DDIMScheduler, DDPMScheduler  # on the Hub under these names too
 
 __all__ = [
     "CMStochasticIterativeScheduler",
+    "CogVideoXDDIMScheduler",
+    "CogVideoXDPMScheduler",
     "CosineDPMSolverMultistepScheduler",
+    "DDIMInverseScheduler",
+    "DDIMParallelScheduler",
     "DDIMScheduler",
+    "DDPMParallelScheduler",
     "DDPMScheduler",
+    "DDPMWuerstchenScheduler",
     "DEISMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
     "DPMSolverMultistepScheduler",
     "DPMSolverSDEScheduler",
     "DPMSolverSinglestepScheduler",
@@ -55,12 +71,16 @@ __all__ = [
     "LCMScheduler",
     "LMSDiscreteScheduler",
     "PNDMScheduler",
-    "SCMScheduler",
+    "RePaintScheduler",
     "SASolverScheduler",
+    "SCMScheduler",
     "Scheduler",
     "ScoreSdeVeScheduler",
     "ScoreSdeVpScheduler",
     "StepOutput",
     "TCDScheduler",
+    "UnCLIPScheduler",
     "UniPCMultistepScheduler",
+    "find_scheduler",
+    "keep_known",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fdiff import solvers, spacing
+from fdiff import solvers
 from fdiff.plan import Grid, Plan, tabulate
 from fdiff.schedulers.scheduler import (
     Scheduler,
@@ -19,6 +19,7 @@ from fdiff.schedulers.scheduler import (
     one_of,
     preserving_levels,
     signal,
+    strided,
 )
 
 
@@ -68,9 +69,7 @@ class DDIMScheduler(Scheduler):
             t = given_timesteps(timesteps or (), self.num_train_timesteps)
             t_to = np.append(t[1:], -1.0)
         else:
-            n, most = num_inference_steps or 0, self.num_train_timesteps
-            t = np.round(spacing.timesteps(self.timestep_spacing, most, n, offset=self.steps_offset))
-            t_to = t - most // n
+            t, t_to = strided(self, num_inference_steps or 0)
         alpha2 = signal(self)
         last = 1.0 if self.set_alpha_to_one else alpha2[0]
         alpha2_to = np.where(t_to < 0, last, alpha2[np.maximum(t_to, 0).astype(int)])

@@ -52,12 +52,7 @@ def lay_levels(
     elif mu is not None:
         raise ValueError("mu shifts flow sigmas; switch use_flow_sigmas on or leave mu out")
     elif named:
-        spacing.check_steps(n)
-        others = dict(scheduler.others)
-        ends = [others.get(name, getattr(scheduler, name, None)) for name in ("sigma_min", "sigma_max")]
-        levels, table = spacing.lay_out(named, train[::-1], n, *ends), rounded_sigmas(scheduler)
-        laid = np.exp(np.log(table).astype(np.float64)) if named == "lu" else table  # lu lays out the logarithms
-        t = spacing.interpolate_timesteps(spacing.lay_out(named, laid[::-1], n, *ends), table)
+        levels, t = look_up(scheduler, named, n)
         t = np.round(t) if whole and named in ("karras", "lu") else t
     else:
         t = spaced(scheduler, n) if given != "timesteps" else given_timesteps(timesteps or (), len(train))
@@ -65,6 +60,19 @@ def lay_levels(
     end = levels[-1] if named and repeat_last else train[0]
     last = final_sigma(scheduler, end) if hasattr(scheduler, "final_sigmas_type") else end
     return Steps(np.trunc(t), levels, np.append(levels[1:], last))
+
+
+def look_up(scheduler: Any, named: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """n sigmas by that layout, falling, and their fractional timesteps.
+
+    sigma_min and sigma_max, also those that another scheduler's config left here, go before those of training.
+    """
+    spacing.check_steps(n)
+    others = dict(scheduler.others)
+    ends = [others.get(name, getattr(scheduler, name, None)) for name in ("sigma_min", "sigma_max")]
+    levels, table = spacing.lay_out(named, train_sigmas(scheduler)[::-1], n, *ends), rounded_sigmas(scheduler)
+    laid = np.exp(np.log(table).astype(np.float64)) if named == "lu" else table  # lu lays out the logarithms
+    return levels, spacing.interpolate_timesteps(spacing.lay_out(named, laid[::-1], n, *ends), table)
 
 
 def layout(scheduler: Any) -> str | None:
@@ -78,12 +86,18 @@ def option(name: str) -> str:
     return "use_lu_lambdas" if name == "lu" else f"use_{name}_sigmas"
 
 
-def spaced(scheduler: Any, n: int) -> np.ndarray:
-    """n timesteps by timestep_spacing, of those that lambda_min_clipped leaves."""
+def spaced(scheduler: Any, n: int, rising: bool = False) -> np.ndarray:
+    """n timesteps by timestep_spacing, of those that lambda_min_clipped leaves.
+
+    Of n + 1 even ones the lowest is left out; the highest, and the others rise, if `rising`.
+    """
     train = train_sigmas(scheduler)
     below = int(np.sum(-np.log(train) >= getattr(scheduler, "lambda_min_clipped", -np.inf)))
     kind, offset = getattr(scheduler, "timestep_spacing", "linspace"), getattr(scheduler, "steps_offset", 0)
-    return np.round(spacing.timesteps(kind, len(train), n, offset=offset, fence=True, below=below))
+    if rising and kind != "trailing":
+        return np.round(spacing.timesteps(kind, len(train), n + 1, offset=offset, below=below))[:0:-1]
+    t = np.round(spacing.timesteps(kind, len(train), n, offset=offset, fence=True, below=below))
+    return t[::-1] if rising else t
 
 
 def flow_shift(scheduler: Any, mu: float | None) -> float:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import hub, noise, sampling
+from fdiff import hub, noise, sampling, spacing
 from fdiff.plan import Pair, Plan
 
 FILE = "scheduler_config.json"
@@ -30,10 +30,13 @@ class StepOutput(NamedTuple):
 class Scheduler:
     """A frozen dataclass whose fields are the keys of scheduler_config.json; `plan` makes the table of a run.
 
-    `others` keeps the options that belong to other schedulers, so that from_config can hand them on.
+    `others` keeps the options that belong to other schedulers, so that from_config can hand them on; `given` names
+    the options that its own config spelt out. A scheduler of another class gets those, and whatever differs from
+    its default here, and has its own defaults otherwise.
     """
 
     others: tuple[tuple[str, Any], ...] = ()
+    given: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def plan(self, num_inference_steps: int | None = None) -> Plan:
         """The table of a run of that many steps; each scheduler documents further options."""
@@ -47,23 +50,27 @@ class Scheduler:
     def from_config(cls, config: Mapping[str, Any] | str | Path | Scheduler, **options: Any) -> Self:
         """This scheduler from a dict, a scheduler_config.json or another scheduler; `options` go before them.
 
+        Called on `Scheduler` itself, it is of the class that the config names, with or without a leading Flax.
         Options of other schedulers are kept but do nothing here. Raises ValueError for one that none knows.
         """
         if isinstance(config, Scheduler):
-            config = config.to_config()
+            config = config._spelt_out()
         elif isinstance(config, str | Path):
             config = hub.read_json(Path(config))
+        if cls is Scheduler:
+            return find_scheduler(config.get("_class_name")).from_config(config, **options)  # type: ignore[return-value]
         given = {k: v for k, v in {**config, **options}.items() if not k.startswith("_")}
         given = {_RENAMED.get(k, k): _frozen(v) for k, v in given.items()}
         if given.pop("predict_epsilon", True) is False:
             given.setdefault("prediction_type", "sample")
-        fields = {f.name for f in dataclasses.fields(cls)} - {"others"}
+        fields = {field.name for field in _options(cls)}
         unknown = set(given) - fields - _known_options()
         if unknown:
             raise ValueError(f"no scheduler has the option {sorted(unknown)[0]!r}; "
                              f"remove it from {FILE} or correct its name")
         others = tuple(sorted((k, v) for k, v in given.items() if k not in fields))
-        return cls(others=others, **{k: v for k, v in given.items() if k in fields})
+        own = {k: v for k, v in given.items() if k in fields}
+        return cls(others=others, given=tuple(own), **own)
 
     @classmethod
     def from_pretrained(
@@ -85,8 +92,14 @@ class Scheduler:
 
     def to_config(self) -> dict[str, Any]:
         """The dict that scheduler_config.json holds."""
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "others"}
+        own = {field.name: getattr(self, field.name) for field in _options(type(self))}
         return {"_class_name": type(self).__name__, **dict(self.others), **own}
+
+    def _spelt_out(self) -> dict[str, Any]:
+        """to_config without the options that are what they are by default alone."""
+        silent = {field.name for field in _options(type(self))
+                  if field.name not in self.given and getattr(self, field.name) == field.default}
+        return {name: value for name, value in self.to_config().items() if name not in silent}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write scheduler_config.json into the folder."""
@@ -136,13 +149,31 @@ class Scheduler:
         return (alpha * noise - sigma * x0) / jnp.sqrt(alpha**2 + sigma**2)
 
 
-_RENAMED = {"lower_order_finals": "lower_order_final"}
+def find_scheduler(name: str | None) -> type[Scheduler]:
+    """The scheduler class of that Hub name, old spellings such as FlaxPNDMScheduler included.
+
+    Raises ValueError for none.
+    """
+    from fdiff import schedulers
+
+    found = getattr(schedulers, (name or "").removeprefix("Flax"), None)
+    if not (isinstance(found, type) and issubclass(found, Scheduler)) or found is Scheduler:
+        raise ValueError(f"fdiff has no scheduler {name!r}; correct _class_name in {FILE} to one of fdiff.schedulers")
+    return found
+
+
+_RENAMED = {"set_alpha_to_zero": "set_alpha_to_one", "lower_order_finals": "lower_order_final"}
 _OLD = {"tensor_format", "predict_epsilon", "timestep_values", "timesteps"}
+
+
+def _options(cls: type[Scheduler]) -> list[dataclasses.Field[Any]]:
+    """The fields that are options of the Hub."""
+    return [field for field in dataclasses.fields(cls) if field.name not in ("others", "given")]
 
 
 def _known_options() -> set[str]:
     """The options of all schedulers, and those of old versions that have no effect any more."""
-    return {f.name for cls in Scheduler.__subclasses__() for f in dataclasses.fields(cls)} | _OLD
+    return {field.name for cls in Scheduler.__subclasses__() for field in _options(cls)} | _OLD
 
 
 def _frozen(value: Any) -> Any:
@@ -159,7 +190,7 @@ def _advance(table: Plan, state: sampling.State, out: jax.Array, noise: jax.Arra
 
 @functools.lru_cache(maxsize=32)
 def _plan_of(scheduler: Scheduler, n: int | None) -> Plan:
-    return scheduler.plan(scheduler.num_train_timesteps if n is None else n)  # type: ignore[attr-defined]
+    return scheduler.plan(getattr(scheduler, "num_train_timesteps", None) if n is None else n)
 
 
 def _find(table: Plan, t: Any, name: str) -> jax.Array:
@@ -198,7 +229,11 @@ def signal(scheduler: Any) -> np.ndarray:
 
 def preserving_levels(scheduler: Any, t: Any) -> tuple[jax.Array, jax.Array]:
     """(alpha, sigma) at integer training timesteps t, alpha^2 + sigma^2 = 1."""
-    alpha2 = signal(scheduler)
+    return levels_at(signal(scheduler), t)
+
+
+def levels_at(alpha2: np.ndarray, t: Any) -> tuple[jax.Array, jax.Array]:
+    """The same from alpha^2 (T,) itself."""
     t = jnp.asarray(t, jnp.int32)
     return jnp.asarray(np.sqrt(alpha2), jnp.float32)[t], jnp.asarray(np.sqrt(1 - alpha2), jnp.float32)[t]
 
@@ -242,3 +277,10 @@ def one_of(**options: Any) -> str:
         found = f", not {' and '.join(names)}" if names else ""
         raise ValueError(f"pass exactly one of {', '.join(options)}{found}")
     return names[0]
+
+
+def strided(scheduler: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """n timesteps by timestep_spacing, and where each goes: a whole stride lower, below 0 at the end (DDIM)."""
+    most = scheduler.num_train_timesteps
+    t = np.round(spacing.timesteps(scheduler.timestep_spacing, most, n, offset=scheduler.steps_offset))
+    return t, t - most // n

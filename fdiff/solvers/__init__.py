@@ -3,8 +3,8 @@
 from fdiff.solvers.consistency import consistency
 from fdiff.solvers.ddim import ddim
 from fdiff.solvers.ddpm import ddpm
-from fdiff.solvers.dpm_2 import dpm_2
 from fdiff.solvers.deis import deis
+from fdiff.solvers.dpm_2 import dpm_2
 from fdiff.solvers.dpm_multistep import dpm_multistep
 from fdiff.solvers.dpm_sde import dpm_sde
 from fdiff.solvers.dpm_singlestep import dpm_singlestep
@@ -15,17 +15,18 @@ from fdiff.solvers.ipndm import ipndm
 from fdiff.solvers.karras_ve import karras_ve
 from fdiff.solvers.lms import lms
 from fdiff.solvers.pndm import pndm
+from fdiff.solvers.repaint import repaint
 from fdiff.solvers.reverse_diffusion import reverse_diffusion
-from fdiff.solvers.tcd import tcd
 from fdiff.solvers.sa import sa
+from fdiff.solvers.tcd import tcd
 from fdiff.solvers.unipc import unipc
 
 __all__ = [
     "consistency",
     "ddim",
     "ddpm",
-    "dpm_2",
     "deis",
+    "dpm_2",
     "dpm_multistep",
     "dpm_sde",
     "dpm_singlestep",
@@ -36,8 +37,9 @@ __all__ = [
     "karras_ve",
     "lms",
     "pndm",
+    "repaint",
     "reverse_diffusion",
-    "tcd",
     "sa",
+    "tcd",
     "unipc",
 ]

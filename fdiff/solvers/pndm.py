@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fdiff.plan import Grid, Solver
 
 ADAMS_BASHFORTH = (
@@ -17,23 +15,22 @@ ADAMS_BASHFORTH = (
 
 
 class Slopes(NamedTuple):
-    """x, the x from which a step departs, and the three last slopes."""
+    """x and the three last slopes; between the two first rows, e3 holds the x from which both depart."""
 
     x: Any
-    origin: Any
     e1: Any
     e2: Any
     e3: Any
 
 
 class WarmUp(NamedTuple):
-    """Slopes, and the weighted sum of those of an unfinished Runge-Kutta step."""
+    """The same, the x from which a Runge-Kutta step departs, and the weighted sum of its slopes."""
 
     x: Any
-    origin: Any
     e1: Any
     e2: Any
     e3: Any
+    origin: Any
     total: Any
 
 
@@ -66,18 +63,18 @@ def pndm(*, prk: bool = False, restart: tuple[Any, Any] | None = None, velocity:
         level, e = (grid.alpha[i], grid.sigma[i]), slope(i, grid, x0, eps)
         if i == 1:
             start = (grid.alpha[0], grid.sigma[0]) if restart is None else restart
-            return state._replace(x=move(grid, i, start, state.origin, (e + state.e1) / 2))
+            return Slopes(move(grid, i, start, state.e3, (e + state.e1) / 2), state.e1, 0 * e, 0 * e)
         slopes = (e, state.e1, state.e2, state.e3)
         weights = ADAMS_BASHFORTH[min(max(i, 1), 4) - 1]
         combined = sum(w * s for w, s in zip(weights, slopes, strict=False))
-        return Slopes(move(grid, i, level, state.x, combined), state.x, *slopes[:3])
+        return Slopes(move(grid, i, level, state.x, combined), e, state.e1, state.e2 if i else state.x)
 
     def warm_up(i: int, grid: Grid, state: WarmUp, x0: Any, eps: Any, noise: Any) -> WarmUp:
         if i >= 12:
-            return WarmUp(*plms(i, grid, Slopes(*state[:5]), x0, eps, noise), np.zeros_like(state.x))
+            return WarmUp(*plms(i, grid, Slopes(*state[:4]), x0, eps, noise), 0 * eps, 0 * eps)
         e, stage = slope(i, grid, x0, eps), i % 4
         if stage == 0:
-            state = WarmUp(state.x, state.x, e, state.e1, state.e2, np.zeros_like(state.x))
+            state = WarmUp(state.x, e, state.e1, state.e2, state.x, 0 * e)
         first = i - stage
         total = state.total + (1 / 6, 1 / 3, 1 / 3, 1 / 6)[stage] * e
         moved = move(grid, i, (grid.alpha[first], grid.sigma[first]), state.origin, total if stage == 3 else e)

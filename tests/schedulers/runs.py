@@ -50,20 +50,21 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
             scheduler.set_timesteps(**options)
             if timesteps.dtype.kind == "f":  # whole ones have lost their fraction to float32 already
                 timesteps = scheduler.timesteps.numpy()
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(0)  # it would begin at the second of two equal timesteps
+        if hasattr(scheduler, "_step_index"):
+            scheduler._step_index = 0  # it would begin at the second of two equal timesteps
 
         def tensor(array: np.ndarray) -> Any:
             return torch.tensor(np.moveaxis(array, -1, 1)).to(dtype)
 
         def network_at(x: Any, t: Any) -> Any:
             seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-            return tensor(called(case, np.moveaxis(seen.numpy(), 1, -1).astype(np.float64), float(t)))
+            told = float(t if np.ndim(t) == 0 else t[0])
+            return tensor(called(case, np.moveaxis(seen.numpy(), 1, -1).astype(np.float64), told))
 
         if case.scheduler == "SCMScheduler":  # as its pipelines do
             scheduler.init_noise_sigma = scheduler.config.sigma_data
         deviation = float(getattr(scheduler, "init_noise_sigma", 1.0))
-        x, memory = tensor(start) * deviation, {}
+        x, memory = tensor(start) * deviation, {"tensor": tensor}
         module = importlib.import_module(type(scheduler).__module__)
         for i, fresh in enumerate(noise):
             drawn = memory["noise"] = tensor(fresh)
@@ -169,15 +170,57 @@ def drawing(scheduler: Any, noise: Any) -> Any:
     return unittest.mock.patch.object(sys.modules[type(scheduler).__module__], "randn_tensor", lambda *a, **k: noise)
 
 
+def previous_timestep_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """The step of UnCLIP, which is told the next timestep, as its pipeline does."""
+    t, last = scheduler.timesteps[i], i + 1 == len(scheduler.timesteps)
+    before = None if last else scheduler.timesteps[i + 1]
+    return scheduler.step(network_at(x, t), t, x, prev_timestep=before, **case.step).prev_sample
+
+
+def wuerstchen_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """The step of a class that wants its timestep as a tensor, and whose last timestep is no step."""
+    memory["told"] = scheduler.timesteps.numpy()[:-1]
+    if i == len(memory["told"]):
+        return x
+    t = scheduler.timesteps[i].expand(len(x))
+    return scheduler.step(network_at(x, t), t, x, **case.step).prev_sample
+
+
+def cogvideox_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """The step of CogVideoXDPM, which is told the last x0 and timestep, as its pipeline does."""
+    t, back = scheduler.timesteps[i], scheduler.timesteps[i - 1] if i else None
+    x, memory["x0"] = scheduler.step(network_at(x, t), memory.get("x0"), t, back, x, **case.step)
+    return x
+
+
+def repaint_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """The step of RePaint's pipeline: one down, or one back up."""
+    t = scheduler.timesteps[i]
+    if i and t > scheduler.timesteps[i - 1]:
+        return scheduler.undo_step(x, scheduler.timesteps[i - 1])
+    known, mask = (memory["tensor"](array) for array in known_part())
+    return scheduler.step(network_at(x, t), t, x, known, mask, **case.step).prev_sample
+
+
+def known_part() -> tuple[np.ndarray, np.ndarray]:
+    """A picture and the mask of what is known of it, for RePaint."""
+    rng = np.random.default_rng(5)
+    return rng.uniform(-1, 1, SHAPE).astype(np.float32), (rng.uniform(size=SHAPE) < 0.5).astype(np.float32)
+
+
 # Classes whose step wants more than (output, timestep, sample): the same arguments as plain_step.
 LOOPS: dict[str, Any] = {
+    "CogVideoXDPMScheduler": cogvideox_step,
     "CosineDPMSolverMultistepScheduler": brownian_step,
+    "DDPMWuerstchenScheduler": wuerstchen_step,
     "DPMSolverSDEScheduler": brownian_step,
     "IPNDMScheduler": ipndm_step,
     "KarrasVeScheduler": karras_ve_step,
+    "RePaintScheduler": repaint_step,
     "SCMScheduler": scm_step,
     "ScoreSdeVeScheduler": score_sde_ve_step,
     "ScoreSdeVpScheduler": score_sde_vp_step,
+    "UnCLIPScheduler": previous_timestep_step,
 }
 
 
@@ -231,12 +274,15 @@ def run_fdiff(case: Case) -> dict[str, np.ndarray]:
     if case.scheduler == "ScoreSdeVeScheduler":
         return {"timesteps": plan.t, "start": np.float64(plan.start), "x": run_score_sde_ve(scheduler, case.steps)}
     start, *noise = draws(len(plan))
-    state = sampling.init(plan, start * plan.start)
+    state, after = sampling.init(plan, start * plan.start), None
+    if case.scheduler == "RePaintScheduler":
+        after = fdiff.schedulers.keep_known(plan, *known_part(), noise=np.stack(noise))
     advance = jax.jit(sampling.step)
     for i, fresh in enumerate(noise):
         row = plan[i]
         out = called(case, np.asarray(state.x, np.float64) * row.c_in, float(row.t)).astype(np.float32)
         state = advance(row, state, out, fresh)
+        state = state if after is None else state._replace(slots=state.slots.at[0].set(after(state.x, i)))
     return {"timesteps": plan.t, "start": np.float64(plan.start), "x": np.asarray(state.x)}
 
 

@@ -1,0 +1,89 @@
+"""DPMSolverMultistepInverseScheduler."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from fdiff import spacing
+from fdiff.plan import Plan
+from fdiff.schedulers.dpmsolver_multistep import multistep_solver
+from fdiff.schedulers.exploding import Steps, train_sigmas
+from fdiff.schedulers.preserving import (
+    grid_of,
+    layout,
+    log_snr_levels,
+    look_up,
+    lowered,
+    spaced,
+    tabulate_preserving,
+)
+from fdiff.schedulers.scheduler import Scheduler, first_step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DPMSolverMultistepInverseScheduler(Scheduler):
+    """DPM-Solver(++) multistep (Lu et al. 2022b, algorithm 2) from an image to its noise.
+
+    Order 1 to 3 (see DPMSolverMultistepScheduler), deterministic, one network call a step. The fields are the
+    Hub's. As in diffusers a run leaves out every step whose timestep another has, so that karras sigmas end below
+    the most noise. Flow sigmas rise, too; in diffusers they fall, which is no inversion. The sde- algorithms
+    cannot be inverted.
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    trained_betas: tuple[float, ...] | None = None
+    solver_order: int = 2
+    prediction_type: str = "epsilon"
+    thresholding: bool = False
+    dynamic_thresholding_ratio: float = 0.995
+    sample_max_value: float = 1.0
+    algorithm_type: str = "dpmsolver++"
+    solver_type: str = "midpoint"
+    lower_order_final: bool = True
+    euler_at_final: bool = False
+    use_karras_sigmas: bool = False
+    use_exponential_sigmas: bool = False
+    use_beta_sigmas: bool = False
+    use_flow_sigmas: bool = False
+    flow_shift: float = 1.0
+    lambda_min_clipped: float = -np.inf
+    variance_type: str | None = None
+    timestep_spacing: str = "linspace"
+    steps_offset: int = 0
+
+    def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
+        """The table of a run of that many steps; strength below 1 keeps its first part, the least noise."""
+        if self.algorithm_type.startswith("sde"):
+            raise ValueError(f"algorithm_type {self.algorithm_type} draws noise and cannot be inverted; "
+                             f"set it to {self.algorithm_type.removeprefix('sde-')}")
+        n = num_inference_steps or 0
+        spacing.check_steps(n)
+        named, train = layout(self), train_sigmas(self)
+        if named == "flow":
+            levels = spacing.shift_flow(np.linspace(0, 1 - 1 / len(train), n + 1)[1:], self.flow_shift)
+            t, end = levels * len(train), levels[-1]
+        elif named:
+            levels, t = look_up(self, named, n)
+            levels, t = levels[::-1], (np.round(t) if named == "karras" else t)[::-1]
+            end = levels[-1]
+        else:
+            t = spaced(self, n, rising=True)
+            levels = np.interp(t, np.arange(len(train)), train)
+            end = train[np.sum(-np.log(train) >= self.lambda_min_clipped) - 1]
+        _, kept = np.unique(t, return_index=True)
+        m = len(kept)
+        steps = Steps(np.trunc(t[kept]), levels[:m], np.append(levels[1:], end)[:m])
+        orders = lowered(self.solver_order, m, self.lower_order_final, self.euler_at_final)
+        stop = m - first_step(m, strength)
+        return tabulate_preserving(self, multistep_solver(self, orders), grid_of(self, steps).rows(0, stop))
+
+    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
+        """(alpha, sigma) at training timesteps t."""
+        return log_snr_levels(self, t)
