@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect as introspection
 import sys
 from collections.abc import Sequence
@@ -14,9 +15,11 @@ EXAMPLES = """examples:
   fdiff generate --out digits.png                      the model that fdiff ships: a sheet of digits
   fdiff generate --class 7 --num-images 16 --animate sevens.gif
   fdiff generate google/ddpm-cat-256 --steps 50 --scheduler DDIMScheduler --out cats.png
+  fdiff generate stable-diffusion-v1-5/stable-diffusion-v1-5 "a squirrel in Picasso style" --out squirrel.png
   fdiff inspect google/ddpm-cat-256
   fdiff plot-scheduler EulerDiscreteScheduler DPMSolverMultistepScheduler --out schedulers.png
   fdiff convert google/ddpm-cat-256 cat --dtype bfloat16
+  fdiff convert v1-5-pruned.safetensors sd15 --tokenizer openai/clip-vit-large-patch14
 """
 
 
@@ -62,6 +65,14 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=int, metavar="N", help="network calls (default: what suits the model)")
     add("--scheduler", metavar="NAME", help="such as EulerDiscreteScheduler (default: the model's own)")
     add("--guidance-scale", type=float, metavar="G", help="how closely to keep to class or prompt; 1 is none")
+    add("--negative-prompt", metavar="TEXT", help="what not to draw")
+    add("--height", type=int, metavar="PIXELS", help="a multiple of 8 (default: what the model was trained on)")
+    add("--width", type=int, metavar="PIXELS", help="a multiple of 8 (default: what the model was trained on)")
+    add("--image", metavar="FILE", help="begin from this picture")
+    add("--mask", metavar="FILE", help="repaint only where this picture, as large as --image, is white")
+    add("--strength", type=float, metavar="S", help="how much of --image to redraw, 0 to 1")
+    add("--lora", action="append", default=[], metavar="FILE[:SCALE]", help="merge a LoRA; may be given several times")
+    add("--torch-seed", type=int, metavar="SEED", help="the picture that diffusers draws from this seed of torch")
     add("--dtype", choices=DTYPES, default="float32", help="what to compute in (default: float32)")
     add("--out", default="fdiff.png", help="a sheet of all pictures as .png, or a folder for one file each")
     add("--animate", metavar="GIF", help="also write the denoising as a .gif")
@@ -79,12 +90,14 @@ def parser() -> argparse.ArgumentParser:
     add("--out", default="schedulers.png", help="the picture to write (default: schedulers.png)")
 
     add = command("convert", convert, "Write a model in the Hub's layout of today, as safetensors.", [
-        "fdiff convert google/ddpm-cat-256 cat --dtype bfloat16",
+        line.strip() for line in EXAMPLES.splitlines() if line.startswith("  fdiff convert")
     ]).add_argument
-    add("model", metavar="MODEL", help="a Hub id or a folder, its weights .safetensors or .bin")
+    add("model", metavar="MODEL", help="a Hub id, a folder, or a single file of Stable Diffusion (.safetensors, .ckpt)")
     add("out", metavar="FOLDER", help="the folder to write")
     add("--dtype", choices=DTYPES, default="float32", help="of the weights written (default: float32)")
     add("--variant", help="read these weights, such as fp16")
+    add("--tokenizer", metavar="SOURCE", help="where single files, which lack one, take it from")
+    add("--config", metavar="SOURCE", help="where single files take their configs from (default: known by the tensors)")
     return top
 
 
@@ -126,7 +139,35 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
     pipe, params = fdiff.DiffusionPipeline.from_pretrained(source, dtype=arguments.dtype)
     if arguments.scheduler:
         pipe = pipe.replace(scheduler=_scheduler_class(arguments.scheduler).from_config(pipe.scheduler))
+    if arguments.lora:
+        params = _with_adapters(params, arguments.lora)
+    if arguments.image and "image" not in introspection.signature(pipe.steps).parameters:
+        pipe = _sibling(pipe, "Inpaint" if arguments.mask else "Img2Img")
     return pipe, params
+
+
+def _with_adapters(params: Any, files: Sequence[str]) -> Any:
+    """The parameters with the LoRAs merged, each given as FILE or FILE:SCALE."""
+    from fdiff.adapters import lora
+
+    adapters = []
+    for given in files:
+        name, _, scale = given.rpartition(":") if not Path(given).exists() and ":" in given else (given, "", "1")
+        try:
+            adapters.append((lora.load(name, params), float(scale)))
+        except ValueError as error:
+            raise ValueError(f"--lora {given}: {error}") from None
+    return lora.merge(params, *adapters)[0]
+
+
+def _sibling(pipe: Any, task: str) -> Any:
+    """The pipeline of another task over the same components. Raises ValueError where there is none."""
+    from fdiff import pipelines
+
+    cls = getattr(pipelines, f"{type(pipe).__name__.removesuffix('Pipeline')}{task}Pipeline", None)
+    if cls is None:
+        raise ValueError(f"a {type(pipe).__name__} draws from nothing; leave --image out")
+    return cls(**{field.name: getattr(pipe, field.name) for field in dataclasses.fields(pipe)})
 
 
 def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -135,22 +176,24 @@ def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
 
     known = introspection.signature(pipe.steps).parameters
     count = arguments.num_images or (1 if arguments.model else 100)
-    asked = {
-        "class_labels": arguments.classes and arguments.classes.split(","),
-        "prompt": arguments.prompt,
-        "num_inference_steps": arguments.steps,
-        "guidance_scale": arguments.guidance_scale,
-    }
-    options = {name: value for name, value in asked.items() if value is not None}
-    flags = {
-        "class_labels": "--class",
-        "prompt": "PROMPT",
-        "num_inference_steps": "--steps",
-        "guidance_scale": "--guidance-scale",
-    }
-    for name in options:
-        if name not in known:
-            raise ValueError(f"{flags[name]} means nothing to a {type(pipe).__name__}; leave it out")
+    options: dict[str, Any] = {}
+    for flag, name, value in (
+        ("--class", "class_labels", arguments.classes and arguments.classes.split(",")),
+        ("PROMPT", "prompt", arguments.prompt),
+        ("--steps", "num_inference_steps", arguments.steps),
+        ("--guidance-scale", "guidance_scale", arguments.guidance_scale),
+        ("--negative-prompt", "negative_prompt", arguments.negative_prompt),
+        ("--height", "height", arguments.height),
+        ("--width", "width", arguments.width),
+        ("--image", "image", arguments.image and _open(arguments.image)),
+        ("--mask", "mask_image", arguments.mask and _open(arguments.mask)),
+        ("--strength", "strength", arguments.strength),
+        ("--torch-seed", "torch_seed", arguments.torch_seed),
+    ):
+        if value is not None and name not in known:
+            raise ValueError(f"{flag} means nothing to a {type(pipe).__name__}; leave it out")
+        if value is not None:
+            options[name] = value
     if "prompt" in known and not arguments.prompt:
         raise ValueError(f"{arguments.model} draws what a text says; add a PROMPT in quotes after it")
     if "class_labels" in known:
@@ -158,7 +201,21 @@ def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
         options["class_labels"] = [classes[i % len(classes)] for i in range(count)]
     else:
         options["num_images_per_prompt" if "prompt" in known else "batch_size"] = count
-    return {"key": jax.random.key(arguments.seed), **options}
+    if arguments.torch_seed is None:
+        options["key"] = jax.random.key(arguments.seed)
+    return options
+
+
+def _open(file: str) -> Any:
+    """A picture. Raises ValueError for a file that is none."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        raise ValueError(f"{file} is not a picture; give a .png or .jpg") from None
+    except FileNotFoundError:
+        raise ValueError(f"{file} is not there; check its name") from None
 
 
 def _decode(pipe: Any, params: Any, x: Any) -> list[Any]:
@@ -217,7 +274,18 @@ def _scheduler_class(name: str) -> Any:
 
 def convert(arguments: argparse.Namespace) -> None:
     """Write a model or a pipeline anew as safetensors in the Hub's layout."""
-    from fdiff.conversion import convert_repository
+    from tqdm import tqdm
 
-    convert_repository(arguments.model, arguments.out, dtype=arguments.dtype, variant=arguments.variant)
+    from fdiff.conversion import convert
+
+    with tqdm(unit="B", unit_scale=True, desc="writing") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        convert(
+            arguments.model, arguments.out, dtype=arguments.dtype, variant=arguments.variant,
+            tokenizer=arguments.tokenizer, config=arguments.config, progress=progress,
+        )  # fmt: skip
     print(f"wrote {arguments.out}")
