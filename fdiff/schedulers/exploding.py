@@ -7,6 +7,7 @@ moves its lowest sigmas by 3e-4 and the timesteps it derives from them by some t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -71,8 +72,7 @@ def lay_steps(
                                   offset=scheduler.steps_offset, between=True)
         levels = _interpolate(scheduler, t, train)
         if named:
-            ends = getattr(scheduler, "sigma_min", None), getattr(scheduler, "sigma_max", None)
-            levels = spacing.lay_out(named, levels, len(t), *ends)
+            levels = spacing.lay_out(named, levels, len(t), *ends(scheduler))
             t = spacing.interpolate_timesteps(levels, train)
         levels = np.append(levels, final_sigma(scheduler, train[0]))[: len(t) + 1]
     return cut(Steps(t, levels[:-1], levels[1:]), strength)
@@ -86,6 +86,12 @@ def _interpolate(scheduler: Any, t: np.ndarray, train: np.ndarray) -> np.ndarray
     if kind != "linear":
         raise ValueError(f"interpolation_type is {kind!r}; it can be linear or log_linear")
     return np.interp(t, np.arange(len(train)), train)
+
+
+def ends(scheduler: Any) -> tuple[float | None, float | None]:
+    """(sigma_min, sigma_max) to lay sigmas between, also those that another scheduler's config left here."""
+    options = {**dict(scheduler.others), **dataclasses.asdict(scheduler)}
+    return options.get("sigma_min"), options.get("sigma_max")
 
 
 def final_sigma(scheduler: Any, sigma_min: float) -> float:
