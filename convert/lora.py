@@ -1,0 +1,272 @@
+"""LoRA files in the dialects that people have, read into one form, and written in that of peft.
+
+diffusers     unet.down_blocks.0...attn1.processor.to_q_lora.down.weight, or ...attn1.to_q.lora.down.weight,
+              text_encoder...q_proj.lora_linear_layer.down.weight
+peft          unet.down_blocks.0...attn1.to_q.lora_A.weight, the alphas in the file's metadata or beside it
+kohya         lora_unet_down_blocks_0_..._attn1_to_q.lora_down.weight with .alpha, .lora_mid.weight (LyCORIS)
+              and .dora_scale; lora_unet_input_blocks_4_1_... for SDXL; lora_te_..., lora_te1_..., lora_te2_...
+cloneofsimo   unet:0:down, where the number counts the linear layers of attention
+
+Which layer a name means is looked up among those of the model, so that nothing is guessed.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convert import original, weights
+
+Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]  # component -> layer -> the shape of its weight in torch
+
+
+class Factors(NamedTuple):
+    """What is added to a layer's weight: alpha / rank * up @ down (Hu et al. 2022), in torch's layout.
+
+    With a dora_scale the sum is then normalized, for each output or for each input, and multiplied by it
+    (Liu et al. 2024).
+    """
+
+    down: np.ndarray  # (rank, in) or (rank, in, h, w)
+    up: np.ndarray  # (out, rank) or (out, rank, 1, 1)
+    alpha: float
+    dora_scale: np.ndarray | None = None  # (out, 1) or (1, in), and (..., 1, 1) for convolutions
+
+    @property
+    def rank(self) -> int:
+        """The number between down and up."""
+        return self.down.shape[0]
+
+
+Adapter = dict[str, dict[str, Factors]]  # component ("unet", "text_encoder", "text_encoder_2") -> layer -> factors
+
+METADATA = "lora_adapter_metadata"  # where diffusers keeps peft's config in a file
+CURE = "this adapter is for another base model"
+
+# The end of a tensor's name, behind that of its layer.
+ENDING = re.compile(
+    r"([._]lora[._](?P<which>down|up|mid)\.weight"
+    r"|\.lora_linear_layer\.(?P<linear>down|up)\.weight"
+    r"|\.lora_(?P<peft>[AB])(\.\w+)?\.weight"
+    r"|([._]lora)?\.(?P<alpha>alpha)"
+    r"|\.(?P<dora>dora_scale|lora_magnitude_vector)(\.\w+)*)$"  # the second always for each output
+)
+PREFIXES = {
+    "lora_unet_": "unet",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+}
+OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+
+
+def read(file: Path, shapes: Shapes) -> Adapter:
+    """The adapter in a .safetensors or .bin file, for a model with layers of those shapes.
+
+    Raises ValueError for a tensor that no layer takes, and for one of another shape.
+    """
+    found, metadata = weights.tensors(file), read_metadata(file)
+    embeddings = {name for name, value in metadata.items() if value == "<embed>"}  # of textual inversion
+    counted = _counted(shapes, metadata, file) if any(re.fullmatch(r"\w+:\d+:\w+", name) for name in found) else {}
+    flat = {
+        component: {layer.replace(".", "_"): layer for layer in layers} for component, layers in shapes.items()
+    }
+    parts: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    for name, tensor in found.items():
+        if name in embeddings:
+            continue
+        place = counted.get(name) or _place(name, flat)
+        if place is None:
+            raise ValueError(f"{file} holds {name}, which fits no layer of the model; {CURE}, or of another kind.")
+        component, layer, part = place
+        parts.setdefault((component, layer), {})[part] = tensor.read()
+    config = _config(metadata)
+    adapter: Adapter = {}
+    for (component, layer), arrays in parts.items():
+        missing = [part for part in ("down", "up") if part not in arrays]
+        if missing:
+            raise ValueError(f"{file} lacks the {missing[0]} part of {component}.{layer}; download or copy it again.")
+        shape = shapes[component][layer]
+        try:
+            factors = _factors(arrays, shape, _alpha(config, component, layer, arrays))
+        except ValueError as error:
+            raise ValueError(f"{component}.{layer} in {file} {error} and the model's {shape}; {CURE}.") from error
+        adapter.setdefault(component, {})[layer] = factors
+    return adapter
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file, and peft's adapter_config.json beside it."""
+    found: dict[str, str] = {}
+    if file.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(file, framework="np") as opened:
+            found |= opened.metadata() or {}
+    beside = file.with_name("adapter_config.json")
+    if file.name.startswith("adapter_model.") and beside.is_file():
+        config = json.loads(beside.read_text(encoding="utf-8"))
+        found[METADATA] = json.dumps(config)
+    return found
+
+
+def _place(name: str, flat: Mapping[str, Mapping[str, str]]) -> tuple[str, str, str] | None:
+    """(component, layer, part) of a tensor, or None."""
+    ending = ENDING.search(name)
+    if ending is None:
+        return None
+    part = ending["which"] or ending["linear"] or ending["alpha"] or ending["dora"]
+    part = part or {"A": "down", "B": "up"}[ending["peft"]]
+    rest = name[: ending.start()].removeprefix("base_model.model.")
+    prefixes = {f"{component}.": component for component in flat} | PREFIXES
+    prefix = next((prefix for prefix in prefixes if rest.startswith(prefix)), "")
+    for component in [prefixes[prefix]] if prefix else flat:  # a file of one model alone may not name it
+        layers = flat.get(component, {})
+        for spelling in _spellings(rest.removeprefix(prefix)):
+            if spelling in layers:
+                return component, layers[spelling], part
+    return None
+
+
+def _spellings(layer: str) -> Iterable[str]:
+    """Every name of today, with "_" for ".", that a file may mean by a layer's name."""
+    plain = layer.replace(".processor", "").replace(".", "_")
+    yield plain
+    yield f"{plain}_0"  # to_out is to_out.0
+    yield original.unet(plain).replace(".", "_")
+    for text in (plain, f"text_model_{plain}"):
+        yield text
+        for old, new in OLD_TEXT.items():
+            if text.endswith(f"_self_attn_{old}"):
+                yield text.removesuffix(old) + new
+
+
+def _counted(shapes: Shapes, metadata: Mapping[str, str], file: Path) -> dict[str, tuple[str, str, str]]:
+    """Where each tensor of a file of cloneofsimo's belongs: it counts layers in the order of diffusers 0.10."""
+    known = {"CrossAttention", "Attention", "GEGLU", "CLIPAttention"}
+    for component in ("unet", "text_encoder"):
+        others = set(json.loads(metadata.get(component, "[]"))) - known
+        if others:
+            raise ValueError(f"{file} changes layers of {sorted(others)[0]}, which is not supported; merge it there.")
+    unet, text = shapes.get("unet", {}), shapes.get("text_encoder", {})
+    blocks = {match[0] for layer in unet if (match := re.match(r".*transformer_blocks\.\d+", layer))}
+    inside = [f"attn{i}.{leaf}" for i in (1, 2) for leaf in ("to_q", "to_k", "to_v", "to_out.0")]
+    inside.insert(4, "ff.net.0.proj")
+    layers = {
+        "unet": [f"{block}.{leaf}" for block in sorted(blocks, key=_order) for leaf in inside],
+        "text_encoder": [
+            f"{block}.{which}_proj"
+            for block in sorted({layer.rpartition(".")[0] for layer in text if ".self_attn." in layer}, key=_order)
+            for which in ("k", "v", "q", "out")
+        ],
+    }
+    return {
+        f"{component}:{i}:{part}": (component, layer, part)
+        for component, names in layers.items()
+        for i, layer in enumerate(names)
+        for part in ("down", "up")
+    }
+
+
+def _order(path: str) -> tuple[int, ...]:
+    """Down, up, middle, and by number in each."""
+    numbers = (int(number) for number in re.findall(r"\.(\d+)", path))
+    first = next((i for i, word in enumerate(("down_blocks", "up_blocks", "mid_block")) if path.startswith(word)), 0)
+    return (first, *numbers)
+
+
+def _factors(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], alpha: float | None) -> Factors:
+    """Factors with the axes of the layer's weight. ValueError, the middle of a sentence, where shapes differ."""
+    down, up = arrays["down"], arrays["up"]
+    if "mid" in arrays:  # a convolution between two of size 1: down and mid are one
+        mid = arrays["mid"]
+        down = np.einsum("rshw,si->rihw", mid, down.reshape(down.shape[0], -1)).astype(down.dtype)
+    rank = down.shape[0]
+    ones = (1,) * (len(shape) - 2)
+    if down.ndim == 2 or down.shape[2:] == (1, 1):
+        down = down.reshape(*down.shape[:2], *ones)
+    if up.ndim == 2 or up.shape[2:] == (1, 1):
+        up = up.reshape(*up.shape[:2], *ones)
+    if down.shape != (rank, *shape[1:]) or up.shape != (shape[0], rank, *ones):
+        raise ValueError(f"has shapes {down.shape} and {up.shape}")
+    return Factors(down, up, float(rank if alpha is None else alpha), _dora_scale(arrays, shape))
+
+
+def _dora_scale(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray | None:
+    """The numbers by outputs or by inputs, which the shape tells in all dialects but peft's."""
+    scale = arrays.get("lora_magnitude_vector", arrays.get("dora_scale"))
+    if scale is None:
+        return None
+    by_input = "dora_scale" in arrays and scale.ndim > 1 and scale.shape[:2] == (1, shape[1])
+    if scale.size != shape[1 if by_input else 0]:
+        raise ValueError(f"has a dora_scale of shape {scale.shape}")
+    ones = (1,) * (len(shape) - 2)
+    return scale.reshape(*((1, -1) if by_input else (-1, 1)), *ones)
+
+
+def _config(metadata: Mapping[str, str]) -> dict[str, Any]:
+    found = json.loads(metadata.get(METADATA, "{}"))
+    return found if isinstance(found, dict) else {}
+
+
+def _alpha(
+    config: Mapping[str, Any], component: str, layer: str, arrays: Mapping[str, np.ndarray]
+) -> float | None:
+    """The alpha of a layer: that in the file, or that of peft's config."""
+    if "alpha" in arrays:
+        return float(arrays["alpha"].item())
+
+    def option(key: str) -> Any:
+        return config.get(f"{component}.{key}", config.get(key))
+
+    patterns = option("alpha_pattern") or {}
+    given = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer)), None)
+    alpha = option("lora_alpha") if given is None else given
+    if alpha is not None and option("use_rslora") and "down" in arrays:
+        return alpha * math.sqrt(arrays["down"].shape[0])
+    return alpha
+
+
+def write(file: Path, adapter: Adapter) -> None:
+    """Write a .safetensors file in the dialect of peft, as diffusers saves it, the alphas in its metadata.
+
+    Raises ValueError for a dora_scale that peft does not have.
+    """
+    from safetensors.numpy import save_file
+
+    arrays: dict[str, np.ndarray] = {}
+    config: dict[str, Any] = {}
+    for component, layers in adapter.items():
+        for layer, factors in layers.items():
+            name = f"{component}.{layer}"
+            arrays |= {f"{name}.lora_A.weight": factors.down, f"{name}.lora_B.weight": factors.up}
+            if (dora := factors.dora_scale) is not None:
+                if dora.shape[0] == 1:
+                    raise ValueError(f"{name} has a dora_scale for each input, which peft does not know; merge it.")
+                arrays[f"{name}.lora_magnitude_vector"] = dora.reshape((-1,) if dora.ndim == 2 else (1, -1, 1, 1))
+        config |= {f"{component}.{key}": value for key, value in _peft_config(layers).items()}
+    for name, array in arrays.items():
+        wide = array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)  # for bfloat16
+        arrays[name] = np.ascontiguousarray(wide)
+    save_file(arrays, file, {"format": "pt", METADATA: json.dumps(config, sort_keys=True)})
+
+
+def _peft_config(layers: Mapping[str, Factors]) -> dict[str, Any]:
+    """What peft must know beside the tensors."""
+    # transformers 5 has no text_model: without it, the ends of the names fit both.
+    short = {layer.removeprefix("text_model."): factors for layer, factors in layers.items()}
+    rank = Counter(factors.rank for factors in short.values()).most_common(1)[0][0]
+    alpha = Counter(factors.alpha for factors in short.values()).most_common(1)[0][0]
+    return {
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {layer: factors.rank for layer, factors in short.items() if factors.rank != rank},
+        "alpha_pattern": {layer: factors.alpha for layer, factors in short.items() if factors.alpha != alpha},
+        "target_modules": sorted(short),
+        "use_dora": any(factors.dora_scale is not None for factors in short.values()),
+    }

@@ -1,0 +1,197 @@
+"""LoRA (Hu et al. 2022): low-rank changes of a model's weights, from the files that people share.
+
+    style = lora.load("pixel-art-xl.safetensors", params)
+    merged, originals = lora.merge(params, (style, 0.8))            # several: (one, 0.8), (another, 0.5)
+    params = lora.unmerge(merged, originals)                        # to the last bit
+
+    edits = lora.collection(params, (style, 0.8))                   # or while the network runs, nothing merged
+    eps = unet.apply({"params": params["unet"], "lora": edits["unet"]}, latents, t, tokens)
+
+`params` holds the trees of a pipeline's models under their names: {"unet": ..., "text_encoder": ...}. A scale
+is a number, or a number for each part of the model: {"unet": 0.8, "unet.mid_block": 0.5, "text_encoder": 0};
+of the names that a layer's path begins with, the longest counts, and a layer without any has scale 1.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convert import layout
+from convert import lora as files
+from convert.lora import Adapter, Factors
+from fdiff import hub
+
+Params = Mapping[str, Any]
+Scale = float | Mapping[str, float]
+Scaled = tuple[Adapter, Scale]
+Originals = dict[str, dict[str, jax.Array]]  # component -> layer -> the kernel before
+
+NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "pytorch_lora_weights.bin")
+
+
+def load(
+    source: str | Path,
+    params: Params,
+    *,
+    weight_name: str | None = None,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Adapter:
+    """Read a LoRA of any of the dialects in `convert.lora` for a model with these parameters, or their shapes.
+
+    `source` is a file, a folder or a Hub id, `weight_name` the file in it where it has a name of its own; for
+    the other arguments see `fdiff.hub`. Raises ValueError for a tensor that fits no layer, which is how one
+    for another base model is told.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file():
+        place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only)
+        path = hub.fetch(place, *((weight_name,) if weight_name else NAMES))
+    shapes = {
+        component: {layer: layout.torch_shape(where, leaf.shape) for layer, (where, leaf) in layers(tree).items()}
+        for component, tree in params.items()
+    }
+    return files.read(path, shapes)
+
+
+def save(folder: str | os.PathLike[str], adapter: Adapter) -> None:
+    """Write pytorch_lora_weights.safetensors in the dialect of peft, which `load` and diffusers read.
+
+    Raises ValueError for a DoRA that normalizes inputs, and OSError.
+    """
+    with hub.replacing(Path(folder) / NAMES[0]) as part:
+        files.write(part, adapter)
+
+
+def merge(params: Params, *adapters: Scaled) -> tuple[dict[str, Any], Originals]:
+    """(params with the adapters in their weights, the kernels that these replaced).
+
+    W + sum of scale * alpha / rank * up @ down, computed in float32; what is not changed is shared. `params`
+    stays as it is. Raises ValueError for a scale whose name no layer has, and for an adapter that does not fit.
+    """
+    merged, originals = dict(params), Originals()
+    for component, changes in _by_layer(adapters).items():
+        known = layers(params.get(component, {}))
+        for layer, factors in changes.items():
+            where, kernel = _find(known, component, layer, factors)
+            originals.setdefault(component, {})[layer] = kernel
+            merged[component] = _replaced(merged[component], where, _add(kernel, factors))
+    return merged, originals
+
+
+def unmerge(params: Params, originals: Originals) -> dict[str, Any]:
+    """The parameters with the kernels that `merge` replaced, equal to the last bit to those before it."""
+    restored = dict(params)
+    for component, kernels in originals.items():
+        known = layers(params.get(component, {}))
+        for layer, kernel in kernels.items():
+            where, _ = known[layer]
+            restored[component] = _replaced(restored[component], where, kernel)
+    return restored
+
+
+def collection(params: Params, *adapters: Scaled) -> dict[str, Any]:
+    """For each model, the collection "lora" that makes its layers add the adapters while it runs.
+
+    A pytree: pass it to the compiled program as an argument, and another scale compiles nothing. Several
+    adapters become one of the sum of their ranks. Raises ValueError as `merge` does, and for DoRA.
+    """
+    edits: dict[str, Any] = {}
+    for component, changes in _by_layer(adapters).items():
+        known = layers(params.get(component, {}))
+        for layer, factors in changes.items():
+            where, _ = _find(known, component, layer, factors)
+            if any(one.dora_scale is not None for one, _ in factors):
+                raise ValueError(f"{component}.{layer} has a DoRA, which cannot run unmerged; merge it.")
+            down = np.concatenate([np.asarray(one.down, np.float32) for one, _ in factors])
+            ups = [one.up * jnp.float32(scale * one.alpha / one.rank) for one, scale in factors]
+            parts: dict[str, Any] = {"down": layout.from_torch(where, down)}
+            parts["up"] = jnp.moveaxis(jnp.concatenate(ups, axis=1), (0, 1), (-1, -2))
+            edits[component] = _replaced(edits.get(component, {}), where[:-1], parts)
+    return edits
+
+
+def layers(tree: Params) -> dict[str, tuple[layout.Path, Any]]:
+    """Every layer of a model that has a kernel, under its torch name: where the kernel is, and the kernel."""
+    found = {}
+    for entries, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        path = tuple(str(entry.key) for entry in entries)
+        if path[-1] == "kernel":
+            found[".".join(path[:-1])] = (path, leaf)
+    return found
+
+
+def _by_layer(adapters: tuple[Scaled, ...]) -> dict[str, dict[str, list[tuple[Factors, float]]]]:
+    """component -> layer -> what each adapter that changes it adds, and how strongly."""
+    found: dict[str, dict[str, list[tuple[Factors, float]]]] = {}
+    for adapter, scale in adapters:
+        names = [f"{component}.{layer}" for component, changes in adapter.items() for layer in changes]
+        strengths = dict(zip(names, _strengths(names, scale), strict=True))
+        for component, changes in adapter.items():
+            for layer, factors in changes.items():
+                entry = found.setdefault(component, {}).setdefault(layer, [])
+                entry.append((factors, strengths[f"{component}.{layer}"]))
+    return found
+
+
+def _strengths(names: list[str], scale: Scale) -> Iterator[float]:
+    """The scale of each layer."""
+    table = scale if isinstance(scale, Mapping) else {"": scale}
+
+    def within(name: str, part: str) -> bool:
+        return not part or name == part or name.startswith(f"{part}.")
+
+    for part in table:
+        if not any(within(name, part) for name in names):
+            raise ValueError(f"a scale is given for {part!r}, and the adapter changes no layer there; leave it out.")
+    for name in names:
+        parts = [part for part in table if within(name, part)]
+        yield float(table[max(parts, key=len)]) if parts else 1.0
+
+
+def _find(
+    known: Mapping[str, tuple[layout.Path, Any]], component: str, layer: str, factors: list[tuple[Factors, float]]
+) -> tuple[layout.Path, Any]:
+    """Where a layer's kernel is, and the kernel. ValueError where there is none, or one of another shape."""
+    cure = "load the adapter for this model"
+    if layer not in known:
+        raise ValueError(f"the model has no {component}.{layer}, which the adapter changes; {cure}.")
+    where, kernel = known[layer]
+    shape = layout.torch_shape(where, kernel.shape)
+    for one, _ in factors:
+        wanted = (one.up.shape[0], *one.down.shape[1:])
+        if wanted != shape:
+            raise ValueError(f"{component}.{layer} has shape {shape}, and the adapter needs {wanted}; {cure}.")
+    return where, kernel
+
+
+@jax.jit
+def _add(kernel: jax.Array, factors: list[tuple[Factors, Any]]) -> jax.Array:
+    """The kernel and all changes of it, in float32 and cast back."""
+    weight = jnp.moveaxis(kernel, (-1, -2), (0, 1)).astype(jnp.float32)
+    result = weight
+    for one, scale in factors:
+        down, up = (jnp.asarray(x, jnp.float32).reshape(x.shape[0], -1) for x in (one.down, one.up))
+        product = jnp.dot(up, down, precision=jax.lax.Precision.HIGHEST).reshape(weight.shape)
+        change = scale * one.alpha / one.rank * product
+        if one.dora_scale is not None:
+            axes = tuple(axis for axis, size in enumerate(one.dora_scale.shape) if size == 1)
+            total = weight + change
+            norm = jnp.sqrt(jnp.sum(jnp.square(total), axes, keepdims=True))
+            change = one.dora_scale.astype(jnp.float32) / norm * total - weight
+        result += change
+    return jnp.moveaxis(result, (0, 1), (-1, -2)).astype(kernel.dtype)
+
+
+def _replaced(tree: Params, path: layout.Path, leaf: Any) -> dict[str, Any]:
+    """The tree with another leaf at that path; all else is shared."""
+    name, *rest = path
+    return {**tree, name: _replaced(tree.get(name, {}), tuple(rest), leaf) if rest else leaf}

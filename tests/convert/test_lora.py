@@ -1,0 +1,156 @@
+"""Every dialect of LoRA files, read into the one form."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from convert import lora
+from tests.adapters import dialects, tiny
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")
+
+
+def restrict(adapter, *endings):
+    return {
+        component: {layer: factors for layer, factors in layers.items() if layer.endswith(endings)}
+        for component, layers in adapter.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def sd():
+    return {name: model.shapes() for name, model in tiny.models().items()}
+
+
+@pytest.fixture(scope="module")
+def sdxl():
+    return {name: model.shapes() for name, model in tiny.models(sdxl=True).items()}
+
+
+def same(a, b):
+    assert {name: layers.keys() for name, layers in a.items()} == {name: layers.keys() for name, layers in b.items()}
+    for component, layers in a.items():
+        for layer, factors in layers.items():
+            for one, other in zip(factors, b[component][layer], strict=True):
+                np.testing.assert_array_equal(one, other, err_msg=layer)
+
+
+@pytest.mark.parametrize(
+    ("write", "endings", "alpha"),
+    [
+        (dialects.diffusers_old, ATTENTION, None),
+        (dialects.diffusers_new, "", None),
+        (dialects.peft, "", 5.0),
+        (dialects.kohya, "", 5.0),
+        (dialects.cloneofsimo, (*ATTENTION, "ff.net.0.proj"), None),
+    ],
+)
+def test_dialects(sd, tmp_path, write, endings, alpha):
+    wanted = restrict(tiny.adapter(sd, alpha=alpha), *([endings] if isinstance(endings, str) else endings))
+    file = dialects.write(tmp_path / "x.safetensors", write(wanted))
+    same(lora.read(file, tiny.shapes(sd)), wanted)
+
+
+@pytest.mark.parametrize("original", [False, True])
+def test_kohya_of_sdxl(sdxl, tmp_path, original):
+    wanted = tiny.adapter(sdxl, alpha=1, dora=True)
+    file = dialects.write(tmp_path / "x.safetensors", dialects.kohya(wanted, original=original, te1=True))
+    names = dialects.kohya(wanted, original=original)[0]
+    assert ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.alpha" in names) == original
+    same(lora.read(file, tiny.shapes(sdxl)), wanted)
+
+
+def test_the_real_file_of_cloneofsimo(shared_data):
+    def layers(name, prefix=""):
+        with gzip.open(shared_data / "manifests" / f"{name}.json.gz") as stream:
+            tensors = json.load(stream)["tensors"]
+        return {prefix + key.removesuffix(".weight"): tuple(shape) for key, shape in tensors.items() if len(shape) > 1}
+
+    shapes = {"unet": layers("sd15-unet"), "text_encoder": layers("sd15-text-encoder", "text_model.")}
+    file = shared_data / "weights" / "lora" / "cloneofsimo_lora_disney.safetensors"
+    adapter = lora.read(file, shapes)
+    assert {name: len(found) for name, found in adapter.items()} == {"unet": 144, "text_encoder": 48}
+    assert all(factors.alpha == factors.rank == 1 for found in adapter.values() for factors in found.values())
+    # A file of SD 1.5 has layers that look alike: the shapes say that none is taken for one of another kind.
+    last = adapter["unet"]["mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"]
+    np.testing.assert_array_equal(last.down, lora.weights.tensors(file)["unet:143:down"].read())
+
+
+def test_files_without_the_name_of_the_model(sd, tmp_path):
+    wanted = {"unet": tiny.adapter(sd, only="attn")["unet"]}
+    arrays, _ = dialects.peft(wanted)
+    bare = {"base_model.model." + name.removeprefix("unet."): array for name, array in arrays.items()}
+    file = dialects.write(tmp_path / "adapter_model.safetensors", (bare, {}))
+    config = {"lora_alpha": 3, "alpha_pattern": {"attn1.to_k": 7}, "use_rslora": True, "r": 2}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    found = lora.read(file, tiny.shapes(sd))["unet"]
+    assert found.keys() == wanted["unet"].keys()
+    for layer, factors in found.items():
+        assert factors.alpha == pytest.approx((7 if layer.endswith("attn1.to_k") else 3) * 2**0.5)
+
+
+def test_convolutions_between_two_others(sd, tmp_path):
+    layer = "down_blocks.0.resnets.0.conv1"
+    rng = np.random.default_rng(0)
+    down, mid, up = (rng.standard_normal(shape) for shape in ((3, 8, 1, 1), (3, 3, 3, 3), (8, 3, 1, 1)))
+    name = "lora_unet_" + layer.replace(".", "_")
+    arrays = {f"{name}.lora_down.weight": down, f"{name}.lora_mid.weight": mid, f"{name}.lora_up.weight": up}
+    found = lora.read(dialects.write(tmp_path / "x.safetensors", (arrays, {})), tiny.shapes(sd))["unet"][layer]
+    want = np.einsum("nmkl,in,mj->ijkl", mid, up[:, :, 0, 0], down[:, :, 0, 0])
+    np.testing.assert_allclose(np.einsum("or,rihw->oihw", found.up[:, :, 0, 0], found.down), want, rtol=1e-12)
+
+
+def test_matrices_for_convolutions_and_the_reverse(sd, tmp_path):
+    wanted = tiny.adapter(sd, only="proj_in")
+    arrays, _ = dialects.kohya(wanted)
+    flat = {name: array.reshape(array.shape[:2]) if array.ndim else array for name, array in arrays.items()}
+    same(lora.read(dialects.write(tmp_path / "x.safetensors", (flat, {})), tiny.shapes(sd)), wanted)
+    wanted = tiny.adapter(sd, only="to_q")
+    arrays, _ = dialects.kohya(wanted)
+    wide = {name: array[..., None, None] if array.ndim else array for name, array in arrays.items()}
+    same(lora.read(dialects.write(tmp_path / "x.safetensors", (wide, {})), tiny.shapes(sd)), wanted)
+
+
+def test_dora_by_inputs(sd, tmp_path):
+    wanted = tiny.adapter(sd, only="ff.net.2")
+    arrays, _ = dialects.kohya(wanted)
+    for name in [name for name in arrays if name.endswith("lora_down.weight")]:
+        arrays[name.replace("lora_down.weight", "dora_scale")] = np.ones((1, arrays[name].shape[1]), np.float32)
+    found = lora.read(dialects.write(tmp_path / "x.safetensors", (arrays, {})), tiny.shapes(sd))["unet"]
+    assert all(factors.dora_scale.shape == (1, factors.down.shape[1]) for factors in found.values())
+
+
+def test_writing(sd, tmp_path):
+    wanted = tiny.adapter(sd, dora=True, alpha=3)
+    lora.write(tmp_path / "x.safetensors", wanted)
+    same(lora.read(tmp_path / "x.safetensors", tiny.shapes(sd)), wanted)
+    mixed = tiny.adapter(sd, rank=4, alpha=1, only="attn")
+    mixed["unet"] |= tiny.adapter(sd, rank=3, only="conv")["unet"]
+    lora.write(tmp_path / "y.safetensors", mixed)
+    same(lora.read(tmp_path / "y.safetensors", tiny.shapes(sd)), mixed)
+
+
+def test_what_is_refused(sd, sdxl, tmp_path):
+    def read(arrays, metadata=None):
+        return lora.read(dialects.write(tmp_path / "x.safetensors", (arrays, metadata or {})), tiny.shapes(sd))
+
+    good, _ = dialects.kohya(tiny.adapter(sd, only="attn2.to_k"))
+    name = next(name for name in good if name.endswith("lora_up.weight"))
+    with pytest.raises(ValueError, match=r"x.safetensors holds lora_unet_nothing.alpha, which fits no layer"):
+        read(good | {"lora_unet_nothing.alpha": np.zeros(())})
+    with pytest.raises(ValueError, match=r"holds .*hada_w1_a, which fits no layer"):
+        read(good | {name.replace("lora_up.weight", "hada_w1_a"): np.zeros((2, 2))})
+    with pytest.raises(ValueError, match=r"lacks the up part of unet\..*attn2.to_k"):
+        read({key: array for key, array in good.items() if key != name})
+    with pytest.raises(ValueError, match=r"attn2.to_k in .* has shapes .* and the model's \(8, 12\); this adapter"):
+        read(good | {key: np.zeros((2, 13), np.float32) for key in good if key.endswith("lora_down.weight")})
+    with pytest.raises(ValueError, match="fits no layer of the model; this adapter is for another base model"):
+        read(dialects.kohya(tiny.adapter(sdxl), original=True)[0])
+    with pytest.raises(ValueError, match="changes layers of ResnetBlock2D"):
+        read({"unet:0:up": np.zeros((8, 1))}, {"unet": '["ResnetBlock2D"]'})
+    by_input = tiny.adapter(sd, only="ff.net.2", dora=True)
+    factors = next(iter(by_input["unet"].values()))
+    with pytest.raises(ValueError, match="which peft does not know"):
+        lora.write(tmp_path / "y", {"unet": {"x": factors._replace(dora_scale=factors.dora_scale.T)}})
