@@ -22,11 +22,11 @@ class DPMSolverMultistepScheduler(Scheduler):
     """DPM-Solver(++) multistep (Lu et al. 2022a, 2022b algorithm 2), order 1 to 3, one network call a step.
 
     The fields are the Hub's. algorithm_type: dpmsolver++ solves for x0, dpmsolver for eps, and their sde- kinds
-    the reverse SDE (stochastic). Third-order steps weigh the second difference of the predictions by half of what
-    Taylor's theorem asks, as published, so that on a fine grid their order is 2; and sde-dpmsolver++ of order 3
-    adds a further -alpha_to times it, as diffusers does (`solvers.dpm_multistep` without diffusers_d2 does not).
-    sde-dpmsolver has no third order. Two steps at one level, NaN in diffusers, have order 1. variance_type says
-    that the network also predicts a variance, which these solvers leave aside.
+    the reverse SDE (stochastic). Measured, solver_order 3 has order 2, since published code halves the second
+    difference of the predictions, and with sde-dpmsolver++ it has weak order 1, since diffusers weighs that by
+    alpha_to too little; `solvers.dpm_multistep` by itself has order 3. sde-dpmsolver has no solver_order 3. Two
+    steps at one level, NaN in diffusers, have order 1. variance_type says that the network also predicts a
+    variance, which these solvers leave aside.
     """
 
     num_train_timesteps: int = 1000
@@ -98,5 +98,5 @@ def multistep_solver(scheduler: Any, orders: Sequence[int]) -> Solver:
                          "set final_sigmas_type to sigma_min")
     return solvers.dpm_multistep(
         orders, noise_prediction=noise_prediction, stochastic=algorithm.startswith("sde"), heun=kind == "heun",
-        clipped=scheduler.thresholding, diffusers_d2=True,
+        clipped=scheduler.thresholding, as_diffusers=True,
     )

@@ -20,9 +20,8 @@ class DPMSolverSinglestepScheduler(Scheduler):
     """DPM-Solver(++) singlestep (Lu et al. 2022a, algorithms 1 and 2; 2022b, algorithm 1), order 1 to 3.
 
     One network call a row, solver_order rows a step of that order, counted as one step each on the Hub;
-    stochastic with sde-dpmsolver++. The fields are the Hub's. The end of a run has lower orders where
-    lower_order_final is set, the steps are no multiple of solver_order, or final_sigmas_type is zero.
-    Stochastic third-order steps with solver_type heun weigh D2 as diffusers does, which costs them an order.
+    stochastic, and of weak order 1, with sde-dpmsolver++. The fields are the Hub's. The end of a run has lower
+    orders where lower_order_final is set, the steps are no multiple of solver_order, or final_sigmas_type is zero.
     variance_type says that the network also predicts a variance, which these solvers leave aside.
     """
 
@@ -80,7 +79,7 @@ class DPMSolverSinglestepScheduler(Scheduler):
         start = first_step(len(steps.t), strength)
         solver = solvers.dpm_singlestep(
             stages[start:], noise_prediction=algorithm == "dpmsolver", stochastic=algorithm.startswith("sde"),
-            heun=kind == "heun", clipped=self.thresholding, diffusers_d2=True,
+            heun=kind == "heun", clipped=self.thresholding, as_diffusers=True,
         )
         return tabulate_preserving(self, solver, grid_of(self, steps).rows(start))
 

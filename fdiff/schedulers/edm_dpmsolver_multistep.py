@@ -19,9 +19,10 @@ from fdiff.schedulers.scheduler import Scheduler, broadcast, clipping
 class EDMDPMSolverMultistepScheduler(Scheduler):
     """DPM-Solver++ multistep (Lu et al. 2022b, algorithm 2) for EDM's preconditioned networks.
 
-    Order 1 to 3 (solver_order), one network call a step; stochastic with algorithm_type sde-dpmsolver++. The fields
-    are the Hub's. The network is told log(sigma) / 4. With solver_type heun and final_sigmas_type sigma_min the last
-    step of diffusers is not a number; here it changes nothing, as it starts where it ends.
+    Order solver_order, 1 to 3 (but see DPMSolverMultistepScheduler about 3), one network call a step; stochastic with
+    algorithm_type sde-dpmsolver++. The fields are the Hub's. The network is told log(sigma) / 4. With solver_type
+    heun and final_sigmas_type sigma_min the last step of diffusers is not a number; here it changes nothing, as it
+    starts where it ends.
     """
 
     sigma_min: float = 0.002
@@ -65,6 +66,7 @@ class EDMDPMSolverMultistepScheduler(Scheduler):
         orders = lowered(self.solver_order, whole, self.lower_order_final, self.euler_at_final or stays)
         solver = solvers.dpm_multistep(
             orders[-len(steps.t):], stochastic=algorithm == "sde-dpmsolver++", heun=kind == "heun",
+            as_diffusers=algorithm == "dpmsolver++",
         )
         return tabulate_edm(self, solver, steps, clipping(self))
 

@@ -19,15 +19,15 @@ def dpm_multistep(
     stochastic: bool = False,
     heun: bool = False,
     clipped: bool = False,
-    diffusers_d2: bool = False,
+    as_diffusers: bool = False,
 ) -> Solver:
     """DPM-Solver++ (Lu et al. 2022b, algorithm 2) and DPM-Solver (Lu et al. 2022a), multistep, order 1 to 3.
 
         x_to = c x + w0 D0 + w1 D1 + w2 D2 + std noise,   w_k as in `Weights`
-        D0 = m_i,  D1 ~ h m',  D2 ~ h^2 m'' / 2           differences of the last m over lambda
+        D0 = m_i,  D1 ~ h m',  D2 ~ h^2 m''               differences of the last m over lambda
 
     m is x0, or eps with `noise_prediction`; one network call a step. The first steps have the order that their
-    history allows, and a step to a clean x has order 1.
+    history allows, and a step to a clean x has order 1. The weak order of the stochastic solvers is 2 at most.
 
     Args:
         order: of all steps, or of each.
@@ -35,8 +35,8 @@ def dpm_multistep(
         stochastic: solve the reverse SDE in place of the ODE (SDE-DPM-Solver; Lu et al. 2022b, section 5).
         heun: weigh D1 in second-order steps by its integral; otherwise by w0 / 2 (midpoint).
         clipped: take eps anew from the clipped x0.
-        diffusers_d2: in stochastic third-order steps weigh D2 by alpha_to less than the integral says, as
-            diffusers does; that costs an order.
+        as_diffusers: take third-order steps as diffusers does. It halves D2, as published code does, which makes
+            their order 2; and if stochastic weighs it by alpha_to less than its integral, which makes it 1.
     """
     most = order if isinstance(order, int) else max(order)
     memory = slots("x", *(f"m{j}" for j in range(1, most)))
@@ -54,9 +54,8 @@ def dpm_multistep(
             r0, r1 = (known[0] - known[1]) / now.h, (known[1] - known[2]) / now.h
             d1, older = (m - state.m1) / r0, (state.m1 - state.m2) / r1
             d2 = (d1 - older) / (r0 + r1)
-            d1 = d1 + r0 * d2
-            extra = grid.alpha_to[i] if diffusers_d2 and stochastic else 0.0
-            x = x + now.weight(1) * d1 + (now.weight(2) - extra) * d2
+            extra = grid.alpha_to[i] if as_diffusers and stochastic else 0.0
+            x = x + now.weight(1) * (d1 + r0 * d2) + (now.weight(2) - extra) * d2 * (1 if as_diffusers else 2)
         return memory(x, *(m, *state[1:])[: most - 1])
 
     return Solver(step, memory, keeps_level=not (stochastic and noise_prediction))

@@ -26,7 +26,7 @@ def dpm_singlestep(
     stochastic: bool = False,
     heun: bool = False,
     clipped: bool = False,
-    diffusers_d2: bool = False,
+    as_diffusers: bool = False,
 ) -> Solver:
     """DPM-Solver-2 and -3 (Lu et al. 2022a, algorithms 1 and 2), DPM-Solver++2S (2022b, algorithm 1).
 
@@ -34,7 +34,8 @@ def dpm_singlestep(
         D0 = m at the origin,  D1 ~ h m',  D2 ~ h^2 m''           differences of the m since then
 
     One network call a row. The k-th row since the origin steps from there to its own end with order k, so k rows
-    make a step of order k; row order 1 makes x the new origin.
+    make a step of order k; row order 1 makes x the new origin. As each row draws noise of its own, the weak order of
+    stochastic steps is 1.
 
     Args:
         stages: the order of each row, as 1, 2, 3, 1, 2, 3; lowered where there are fewer rows before it.
@@ -42,7 +43,7 @@ def dpm_singlestep(
         stochastic: solve the reverse SDE in place of the ODE.
         heun: weigh D1 and D2 by their integrals; otherwise by midpoint rules.
         clipped: take eps anew from the clipped x0.
-        diffusers_d2: as in `fdiff.solvers.dpm_multistep`, here with `heun` only.
+        as_diffusers: weigh D2 in stochastic third-order steps by alpha_to less than its integral, with `heun`.
     """
     def step(i: int, grid: Grid, state: Stages, x0: Any, eps: Any, noise: Any) -> Stages:
         m = model(i, grid, state.x, x0, eps, noise_prediction, clipped)
@@ -60,7 +61,7 @@ def dpm_singlestep(
             near, far = (known[1] - known[0]) / r[0], (known[2] - known[0]) / r[1]
             if heun:
                 d2 = 2 * (far - near) / (r[1] - r[0])
-                extra = grid.alpha_to[i] if diffusers_d2 and stochastic else 0.0
+                extra = grid.alpha_to[i] if as_diffusers and stochastic else 0.0
                 x = x + now.weight(1) * (r[1] * near - r[0] * far) / (r[1] - r[0]) + (now.weight(2) - extra) * d2
             else:
                 x = x + now.weight(1) * far

@@ -60,6 +60,18 @@ def sde(n: int) -> Grid:
     return Grid(t[:-1], alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
 
 
+def even_log_snr(n: int) -> Grid:
+    """Variance-preserving x, in equal steps of log(alpha / sigma)."""
+    levels = np.linspace(-2.5, 2.5, n + 1)
+    alpha, sigma = 1 / np.sqrt(1 + np.exp(-2 * levels)), 1 / np.sqrt(1 + np.exp(2 * levels))
+    return Grid(levels[:-1], alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
+
+
+def whole(k: int) -> Callable[[int], Grid]:
+    """As many of those steps as make whole groups of k rows."""
+    return lambda n: even_log_snr(n // k * k)
+
+
 def halved(grid: Callable[[int], Grid], middle: Callable[[float, float], float]) -> Callable[[int], Grid]:
     """Two rows a step: to middle(sigma, sigma_to), and from there to sigma_to. For grids linear in sigma."""
     def rows(n: int) -> Grid:
@@ -107,6 +119,45 @@ ORDERS = [
     Order("ipndm", lambda n: solvers.ipndm(), preserving, 2, history=3),
     Order("euler_maruyama", lambda n: solvers.euler_maruyama(lambda t: 1 + 4 * t, 0.9 / n), sde, 1),
     Order("reverse_diffusion", lambda n: solvers.reverse_diffusion(), exploding, 1),
+    Order("ddpm", lambda n: solvers.ddpm(), preserving, 1),
+    *(Order(f"pndm, prk {prk}", lambda n, prk=prk: solvers.pndm(prk=prk), preserving, 2) for prk in (False, True)),
+    *(Order(f"pndm of velocities, prk {prk}", lambda n, prk=prk: solvers.pndm(prk=prk, velocity=True), preserving, 1)
+      for prk in (False, True)),
+    *(Order(f"dpm_multistep {k}, eps {eps}, heun {heun}",
+            lambda n, k=k, eps=eps, heun=heun: solvers.dpm_multistep(k, noise_prediction=eps, heun=heun),
+            even_log_snr, k, history=k - 1)
+      for k, eps, heun in [(1, False, False), (1, True, False), (2, False, False), (2, False, True), (2, True, False),
+                           (2, True, True), (3, False, False)]),
+    Order("dpm_multistep 3, as diffusers", lambda n: solvers.dpm_multistep(3, as_diffusers=True), even_log_snr, 2, 2),
+    Order("dpm_multistep 3, stochastic, as diffusers",
+          lambda n: solvers.dpm_multistep(3, stochastic=True, as_diffusers=True), even_log_snr, 1, 2),
+    *(Order(f"dpm_multistep {k}, stochastic, eps {eps}",
+            lambda n, k=k, eps=eps: solvers.dpm_multistep(k, stochastic=True, noise_prediction=eps),
+            even_log_snr, min(k, 2), history=k - 1)
+      for k, eps in [(1, False), (1, True), (2, False), (2, True), (3, False)]),
+    *(Order(f"dpm_singlestep {k}, eps {eps}, heun {heun}",
+            lambda n, k=k, eps=eps, heun=heun: solvers.dpm_singlestep(
+                [1 + i % k for i in range(n)], noise_prediction=eps, heun=heun), whole(k), k)
+      for k in (1, 2, 3) for eps in (False, True) for heun in (False, True)),
+    *(Order(f"dpm_singlestep {k}, stochastic",
+            lambda n, k=k: solvers.dpm_singlestep([1 + i % k for i in range(n)], stochastic=True), whole(k), 1)
+      for k in (1, 2, 3)),
+    *(Order(f"unipc {k}, eps {eps}, bh1 {bh1}",
+            lambda n, k=k, eps=eps, bh1=bh1: solvers.unipc(k, noise_prediction=eps, bh1=bh1),
+            even_log_snr, k + 1, history=k)
+      for k in (1, 2, 3, 4) for eps in (False, True) for bh1 in (False, True)),
+    *(Order(f"unipc {k}, uncorrected", lambda n, k=k: solvers.unipc(k, uncorrected=range(n)), even_log_snr, k, k)
+      for k in (1, 2, 3, 4)),
+    *(Order(f"deis {k}", lambda n, k=k: solvers.deis(k), even_log_snr, k, history=k - 1) for k in (1, 2, 4)),
+    Order("deis 3", lambda n: solvers.deis(3), exploding, 3, history=2),
+    *(Order(f"sa {k}, corrected by {k + 1}", lambda n, k=k: solvers.sa([k] * n, [k + 1] * n, [0] * n),
+            even_log_snr, k + 1, history=k) for k in (1, 2, 3)),
+    *(Order(f"sa {k}, corrected by {k}, tau {tau}", lambda n, k=k, tau=tau: solvers.sa([k] * n, [k] * n, [tau] * n),
+            even_log_snr, k, history=k) for k in (1, 2) for tau in (0, 1)),
+    *(Order(f"sa 2 of eps, tau {tau}",
+            lambda n, tau=tau: solvers.sa([2] * n, [2] * n, [tau] * n, noise_prediction=True),
+            even_log_snr, 2, history=2) for tau in (0, 1)),
+    Order("repaint, down", lambda n: solvers.repaint(), preserving, 1),
 ]
 
 
