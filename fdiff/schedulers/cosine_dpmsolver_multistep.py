@@ -12,8 +12,8 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Plan
-from fdiff.schedulers.edm import edm_target, lay_edm, tabulate_edm
-from fdiff.schedulers.preserving import choose, lowered
+from fdiff.schedulers.edm import edm_orders, edm_target, lay_edm, tabulate_edm
+from fdiff.schedulers.preserving import choose
 from fdiff.schedulers.scheduler import Scheduler, broadcast
 
 
@@ -57,10 +57,8 @@ class CosineDPMSolverMultistepScheduler(Scheduler):
         if self.solver_order not in (1, 2):
             raise ValueError(f"solver_order is {self.solver_order}; it can be 1 or 2")
         steps = lay_edm(self, num_inference_steps, sigmas, strength, lambda sigma: np.arctan(sigma) * 2 / np.pi)
-        whole = num_inference_steps or len(sigmas or ()) - 1
-        stays = steps.sigma_to[-1] in (0, steps.sigma[-1])
-        orders = lowered(self.solver_order, whole, self.lower_order_final, self.euler_at_final or stays)
-        solver = solvers.dpm_multistep(orders[-len(steps.t):], stochastic=True, heun=kind == "heun")
+        orders = edm_orders(self, num_inference_steps or len(sigmas or ()) - 1, steps)
+        solver = solvers.dpm_multistep(orders, stochastic=True, heun=kind == "heun")
         return tabulate_edm(self, solver, steps)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:

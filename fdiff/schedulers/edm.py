@@ -12,6 +12,7 @@ import numpy as np
 from fdiff import spacing
 from fdiff.plan import Grid, Plan, Solver, edm, tabulate
 from fdiff.schedulers.exploding import Steps, cut, final_sigma, given_sigmas
+from fdiff.schedulers.preserving import lowered
 from fdiff.schedulers.scheduler import one_of
 
 
@@ -24,7 +25,9 @@ def lay_edm(
 ) -> Steps:
     """The steps of a run: sigma_schedule from sigma_max to sigma_min and then the final level, or the user's own.
 
-    c_noise is what the network is told of sigma. Given sigmas fall and end with the level to reach.
+    c_noise is what the network is told of sigma. Given sigmas fall and end with the level to reach. A single step
+    goes down from sigma_max; in diffusers that of the exponential schedule begins at sigma_min, and EDMEuler's with
+    final_sigmas_type sigma_min stays where it is.
     Raises ValueError for another sigma_schedule, or sigmas that do not fall.
     """
     if one_of(num_inference_steps=num_inference_steps, sigmas=sigmas) == "sigmas":
@@ -37,8 +40,15 @@ def lay_edm(
             raise ValueError(f"sigma_schedule is {scheduler.sigma_schedule!r}; it can be karras or exponential")
         karras = scheduler.sigma_schedule == "karras"
         levels = spacing.karras(low, high, n, scheduler.rho) if karras else spacing.exponential(low, high, n)
-        levels = np.append(levels, final_sigma(scheduler, levels[-1]))
+        levels = np.append(levels, final_sigma(scheduler, low))
     return cut(Steps(c_noise(levels[:-1]), levels[:-1], levels[1:]), strength)
+
+
+def edm_orders(scheduler: Any, whole: int, steps: Steps) -> list[int]:
+    """The order of each of these steps, the last of a run of `whole`: 1 where a step ends at 0 or where it began."""
+    stays = not steps.sigma_to[-1] or bool(np.isclose(steps.sigma_to[-1], steps.sigma[-1], rtol=1e-9))
+    orders = lowered(scheduler.solver_order, whole, scheduler.lower_order_final, scheduler.euler_at_final or stays)
+    return orders[-len(steps.t):]
 
 
 def tabulate_edm(scheduler: Any, solver: Solver, steps: Steps, clip: tuple[float, float] = (np.inf, 0.0)) -> Plan:

@@ -10,8 +10,8 @@ import jax
 
 from fdiff import solvers
 from fdiff.plan import Plan
-from fdiff.schedulers.edm import edm_target, lay_edm, log_sigma, log_sigma_levels, tabulate_edm
-from fdiff.schedulers.preserving import choose, lowered
+from fdiff.schedulers.edm import edm_orders, edm_target, lay_edm, log_sigma, log_sigma_levels, tabulate_edm
+from fdiff.schedulers.preserving import choose
 from fdiff.schedulers.scheduler import Scheduler, broadcast, clipping
 
 
@@ -61,11 +61,9 @@ class EDMDPMSolverMultistepScheduler(Scheduler):
         if self.solver_order not in (1, 2, 3):
             raise ValueError(f"solver_order is {self.solver_order}; it can be 1, 2 or 3")
         steps = lay_edm(self, num_inference_steps, sigmas, strength, log_sigma)
-        whole = num_inference_steps or len(sigmas or ()) - 1
-        stays = steps.sigma_to[-1] in (0, steps.sigma[-1])
-        orders = lowered(self.solver_order, whole, self.lower_order_final, self.euler_at_final or stays)
+        orders = edm_orders(self, num_inference_steps or len(sigmas or ()) - 1, steps)
         solver = solvers.dpm_multistep(
-            orders[-len(steps.t):], stochastic=algorithm == "sde-dpmsolver++", heun=kind == "heun",
+            orders, stochastic=algorithm == "sde-dpmsolver++", heun=kind == "heun",
             as_diffusers=algorithm == "dpmsolver++",
         )
         return tabulate_edm(self, solver, steps, clipping(self))
