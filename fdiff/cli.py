@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import inspect as introspection
 import sys
 from collections.abc import Sequence
@@ -167,7 +166,7 @@ def _sibling(pipe: Any, task: str) -> Any:
     cls = getattr(pipelines, f"{type(pipe).__name__.removesuffix('Pipeline')}{task}Pipeline", None)
     if cls is None:
         raise ValueError(f"a {type(pipe).__name__} draws from nothing; leave --image out")
-    return cls(**{field.name: getattr(pipe, field.name) for field in dataclasses.fields(pipe)})
+    return cls.from_pipe(pipe)
 
 
 def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
