@@ -120,3 +120,42 @@ def interpolate_timesteps(sigmas: np.ndarray, train_sigmas: np.ndarray) -> np.nd
     """The fractional training timestep of each sigma, linear in log sigma; train_sigmas (T,) rise with t."""
     logs = np.log(np.maximum(sigmas, 1e-10))
     return np.interp(logs, np.log(train_sigmas), np.arange(len(train_sigmas)))
+
+
+ALIGN_YOUR_STEPS = {
+    "stable_diffusion": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
+    "stable_diffusion_xl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
+    "stable_video_diffusion": (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002),
+}
+
+
+def align_your_steps(model: str, n: int = 10, *, end: float = 0.0) -> np.ndarray:
+    """n + 1 sigmas that suit a model (Sabour et al. 2024), for `plan(sigmas=...)`; the last is `end`.
+
+    The paper's are of ten steps; for other n they are interpolated in log, as the paper does.
+
+    Raises ValueError for a model without them, or a bad n.
+    """
+    if model not in ALIGN_YOUR_STEPS:
+        raise ValueError(f"align_your_steps knows no {model!r}; it knows {', '.join(ALIGN_YOUR_STEPS)}")
+    check_steps(n)
+    logs = np.log(ALIGN_YOUR_STEPS[model])
+    sigmas = np.exp(np.interp(np.linspace(0, 1, n + 1), np.linspace(0, 1, len(logs)), logs))
+    return np.append(sigmas[:-1], end)
+
+
+def poisson_disc(num_train_timesteps: int, distance: int, seed: int = 0) -> np.ndarray:
+    """Timesteps (n,) drawn at random, falling, for `plan(timesteps=...)`; the last one of the training is first.
+
+    Each is `distance` or more from every other, and no other timestep would fit between them (Poisson-disc
+    sampling), so that n lies between about T / (2 distance) and T / distance.
+
+    Raises ValueError for a distance outside 1 to num_train_timesteps.
+    """
+    if not 1 <= distance <= num_train_timesteps:
+        raise ValueError(f"distance is {distance}; it must lie within 1 and {num_train_timesteps}")
+    kept = [num_train_timesteps - 1]
+    for t in np.random.default_rng(seed).permutation(num_train_timesteps):
+        if all(abs(t - other) >= distance for other in kept):
+            kept.append(int(t))
+    return np.sort(np.array(kept, np.float64))[::-1]

@@ -93,3 +93,34 @@ def test_layouts_against_diffusers(layout):
     np.testing.assert_allclose(got, wanted, rtol=1e-9)
     np.testing.assert_allclose(spacing.interpolate_timesteps(got, TRAIN),
                                [scheduler._sigma_to_t(s, np.log(TRAIN)) for s in wanted], atol=1e-6)
+
+
+@fast
+@given(st.integers(1, 1000), st.integers(0, 5), st.data())
+def test_poisson_disc_is_spread_and_full(most, seed, data):
+    distance = data.draw(st.integers(1, most))
+    t = spacing.poisson_disc(most, distance, seed)
+    assert t[0] == most - 1 and t[-1] >= 0
+    assert np.all(-np.diff(t) >= distance) and np.all(-np.diff(t) < 2 * distance) and t[-1] < distance
+    np.testing.assert_array_equal(t, spacing.poisson_disc(most, distance, seed))
+
+
+def test_align_your_steps_are_the_papers_and_those_between():
+    ten = spacing.align_your_steps("stable_diffusion")
+    np.testing.assert_allclose(ten[:3], [14.615, 6.475, 3.861])
+    assert len(ten) == 11 and ten[-1] == 0
+    twenty = spacing.align_your_steps("stable_diffusion", 20, end=0.029)
+    np.testing.assert_allclose(twenty[::2][:10], ten[:10])
+    assert np.all(np.diff(twenty) < 0) and twenty[-1] == 0.029
+    with pytest.raises(ValueError, match="it knows stable_diffusion, "):
+        spacing.align_your_steps("kandinsky")
+
+
+@pytest.mark.parity
+def test_align_your_steps_against_diffusers():
+    diffusers = pytest.importorskip("diffusers")
+    names = {"stable_diffusion": "StableDiffusionSigmas", "stable_diffusion_xl": "StableDiffusionXLSigmas",
+             "stable_video_diffusion": "StableDiffusionVideoSigmas"}
+    for model, name in names.items():
+        np.testing.assert_allclose(spacing.ALIGN_YOUR_STEPS[model][:-1],
+                                   diffusers.schedulers.AysSchedules[name][:-1], rtol=1e-6)
