@@ -1,5 +1,6 @@
 """Image to image, options that contradict each other, and levels, of the samplers in sigma and of flows."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -106,6 +107,16 @@ def test_stochastic_inverted_flow_reaches_a_perfect_x0():
         eps = (state.x - plan.alpha[i] * x0) / plan.sigma[i]
         state = sampling.step(plan[i], state, x0 - eps, fresh[i])
     np.testing.assert_allclose(state.x, x0, atol=1e-5)
+
+
+def test_the_corrector_loop_draws_from_a_key():
+    scheduler = fdiff.schedulers.ScoreSdeVeScheduler(sigma_max=5.0)
+    x = 5.0 * draws(0)[0]
+    first, again, other = (scheduler.sample(lambda x, sigma: -x / (1 + sigma**2), x, jax.random.key(k),
+                                            num_inference_steps=6, strength=0.5) for k in (0, 0, 1))
+    assert np.isfinite(first).all() and np.array_equal(first, again) and not np.array_equal(first, other)
+    with pytest.raises(ValueError, match="pass a key"):
+        scheduler.sample(lambda x, sigma: -x, x)
 
 
 @pytest.mark.parity
