@@ -156,13 +156,16 @@ class UNet2DConditionModel(Model):
             x += mid_block_additional_residual
 
         for level in reversed(range(len(self.up_block_types))):
-            skips = [outputs.pop() for _ in range(at(self.layers_per_block, level) + 1)]
-            size = (outputs[-1].shape[1], outputs[-1].shape[2]) if outputs else None
             kind = self.up_block_types[-1 - level]
+            skips = at(self.layers_per_block, level) + (0 if kind.startswith("K") else 1)
+            skips = [outputs.pop() for _ in range(skips)]
+            size = (outputs[-1].shape[1], outputs[-1].shape[2]) if outputs else None
             x = up_block(self, level)(x, skips, temb, *conditions(kind, context, *masks), size=size)
 
-        x = GroupNorm(self.norm_num_groups or 1, self.norm_eps, name="conv_norm_out")(x)
-        x, kernel = activation(self.act_fn)(x), self.conv_out_kernel
+        if self.norm_num_groups is not None:
+            x = GroupNorm(self.norm_num_groups, self.norm_eps, name="conv_norm_out")(x)
+            x = activation(self.act_fn)(x)
+        kernel = self.conv_out_kernel
         return Conv(self.out_channels, kernel, padding=(kernel - 1) // 2, name="conv_out")(x)
 
     def descend(

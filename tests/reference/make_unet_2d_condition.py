@@ -112,6 +112,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "freq_shift": 1,
     },
     "dual": {"dual_cross_attention": True, "mid_block_type": None, "act_fn": "mish"},
+    "latent_upscaler": {  # norms of 32 channels a group, and four levels: each kind of up block
+        "block_out_channels": (32, 32, 64, 64),
+        "layers_per_block": 2,
+        "down_block_types": ("KDownBlock2D", *("KCrossAttnDownBlock2D",) * 3),
+        "mid_block_type": None,
+        "up_block_types": (*("KCrossAttnUpBlock2D",) * 3, "KUpBlock2D"),
+        "norm_num_groups": None,
+        "attention_head_dim": 16,
+        "act_fn": "gelu",
+        "time_embedding_type": "fourier",
+        "time_cond_proj_dim": 6,
+        "timestep_post_act": "gelu",
+        "conv_in_kernel": 1,
+        "conv_out_kernel": 1,
+    },
     "small": {
         "block_out_channels": (8,),
         "down_block_types": ("CrossAttnDownBlock2D",),
@@ -158,6 +173,9 @@ def inputs(name: str) -> dict[str, Any]:
         arrays["down_block_additional_residuals"] = tuple(normal(*shape) for shape in shapes)
         arrays["mid_block_additional_residual"] = normal(3, 4, 16)
         arrays["down_intrablock_additional_residuals"] = (normal(5, 7, 8), normal(3, 4, 16))
+    if name == "latent_upscaler":
+        arrays["sample"], arrays["timestep_cond"] = normal(16, 24, 4), normal(6)
+        arrays["encoder_attention_mask"] = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 1, 1]], np.float32)
     if name == "sdxl":
         arrays["timestep_cond"] = normal(6)
         arrays["added_cond_kwargs"] = {"text_embeds": normal(6), "time_ids": 100 * normal(3)}

@@ -259,7 +259,7 @@ def needed(value: jax.Array | None, name: str, option: str) -> jax.Array:
 
 def example_conditions(model: nn.Module) -> tuple[Any, ...]:
     """The smallest legal sample, time, tokens, class labels and added_cond_kwargs of a model."""
-    size, features = 2 ** (len(model.block_out_channels) - 1), time_features(model)
+    size, features = 2 ** len(model.block_out_channels), time_features(model)
     width, added = model.cross_attention_dim, {}
     if isinstance(width, tuple):
         width = width[0] if len(set(width)) == 1 else 0

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from fdiff.models.layers.attention import Attention
+from fdiff.models.layers.conditions import time_features
+from fdiff.models.layers.k_blocks import KDownBlock2D, KUpBlock2D
 from fdiff.models.layers.resnet import ResnetBlock2D
 from fdiff.models.layers.transformer_2d import DualTransformer2DModel, Transformer2DModel
 from fdiff.models.layers.unet_2d_blocks import (
@@ -21,9 +23,23 @@ from fdiff.models.layers.unet_2d_blocks import (
     UpBlock2D,
 )
 
-DOWN_BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D", "ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D")
+DOWN_BLOCKS = (
+    "CrossAttnDownBlock2D",
+    "DownBlock2D",
+    "ResnetDownsampleBlock2D",
+    "SimpleCrossAttnDownBlock2D",
+    "KDownBlock2D",
+    "KCrossAttnDownBlock2D",
+)
 MID_BLOCKS = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2DSimpleCrossAttn", "UNetMidBlock2D")
-UP_BLOCKS = ("CrossAttnUpBlock2D", "UpBlock2D", "ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D")
+UP_BLOCKS = (
+    "CrossAttnUpBlock2D",
+    "UpBlock2D",
+    "ResnetUpsampleBlock2D",
+    "SimpleCrossAttnUpBlock2D",
+    "KUpBlock2D",
+    "KCrossAttnUpBlock2D",
+)
 # Options that are one value for all levels, or a tuple with one for each.
 PER_LEVEL = (
     "only_cross_attention",
@@ -51,10 +67,16 @@ def conditions(
     return context, context_mask, mask
 
 
-def down_block(model: nn.Module, level: int) -> DownBlock2D:
+def down_block(model: nn.Module, level: int) -> DownBlock2D | KDownBlock2D:
     """The block of one level, counted from the top, on the way down."""
     kind, layers = model.down_block_types[level], at(model.layers_per_block, level)
     check("down_block_types", kind, DOWN_BLOCKS)
+    more = level < len(model.block_out_channels) - 1
+    if kind.startswith("K"):
+        width = at(model.attention_head_dim, level) if "CrossAttn" in kind else None
+        resnet = make_resnet(model, kind, 1.0)
+        channels = model.block_out_channels[level]
+        return KDownBlock2D(channels, layers, resnet, width, more, name=f"down_blocks.{level}")
     attention = make_attention(
         model,
         kind,
@@ -68,7 +90,7 @@ def down_block(model: nn.Module, level: int) -> DownBlock2D:
         layers,
         make_resnet(model, kind, model.resnet_out_scale_factor if resize(kind) == "resnet" else 1.0),
         attention,
-        resize(kind) if level < len(model.block_out_channels) - 1 else None,
+        resize(kind) if more else None,
         model.downsample_padding,
         name=f"down_blocks.{level}",
     )
@@ -95,11 +117,13 @@ def mid_block(model: nn.Module) -> UNetMidBlock2D:
     return UNetMidBlock2D(channels, resnet, attention, layers, name="mid_block")
 
 
-def up_block(model: nn.Module, level: int) -> UpBlock2D:
+def up_block(model: nn.Module, level: int) -> UpBlock2D | KUpBlock2D:
     """The block of one level, counted from the top, on the way up."""
     up_level = len(model.block_out_channels) - 1 - level
     kind = model.up_block_types[up_level]
     check("up_block_types", kind, UP_BLOCKS)
+    if kind.startswith("K"):
+        return k_up_block(model, level, kind, f"up_blocks.{up_level}")
     depths = at(model.transformer_layers_per_block, level)
     if model.reverse_transformer_layers_per_block is not None:
         depths = model.reverse_transformer_layers_per_block[up_level]
@@ -117,6 +141,21 @@ def up_block(model: nn.Module, level: int) -> UpBlock2D:
         attention,
         resize(kind) if level else None,
         name=f"up_blocks.{up_level}",
+    )
+
+
+def k_up_block(model: nn.Module, level: int, kind: str, name: str) -> KUpBlock2D:
+    """An up block of the latent upscaler; by its channels, the Hub's code knows the one at the bottom."""
+    channels, above = model.block_out_channels[level], model.block_out_channels[max(level - 1, 0)]
+    return KUpBlock2D(
+        channels,
+        above,
+        at(model.layers_per_block, level),
+        make_resnet(model, kind, 1.0),
+        at(model.attention_head_dim, level) if "CrossAttn" in kind else None,
+        bottom="CrossAttn" in kind and channels == above == time_features(model),
+        upsample=level > 0,
+        name=name,
     )
 
 
@@ -208,5 +247,5 @@ def check_levels(model: nn.Module) -> None:
         value = getattr(model, option, None)
         if isinstance(value, tuple) and len(value) != levels:
             raise ValueError(f"{option} {value} must be as long as block_out_channels, which is {levels}.")
-    if model.norm_num_groups is None:
-        raise ValueError("norm_num_groups must be a number; null is for block types that are unknown here.")
+    if model.norm_num_groups is None and not all(kind.startswith("K") for kind in model.down_block_types):
+        raise ValueError("norm_num_groups must be a number; null is for K blocks only.")
