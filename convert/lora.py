@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convert import original, weights
+from convert import original, unet_order, weights
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]  # component -> layer -> the shape of its weight in torch
 
@@ -154,14 +154,13 @@ def _counted(shapes: Shapes, metadata: Mapping[str, str], file: Path) -> dict[st
         if others:
             raise ValueError(f"{file} changes layers of {sorted(others)[0]}, which is not supported; merge it there.")
     unet, text = shapes.get("unet", {}), shapes.get("text_encoder", {})
-    blocks = {match[0] for layer in unet if (match := re.match(r".*transformer_blocks\.\d+", layer))}
     inside = [f"attn{i}.{leaf}" for i in (1, 2) for leaf in ("to_q", "to_k", "to_v", "to_out.0")]
     inside.insert(4, "ff.net.0.proj")
     layers = {
-        "unet": [f"{block}.{leaf}" for block in sorted(blocks, key=_order) for leaf in inside],
+        "unet": [f"{block}.{leaf}" for block in unet_order.transformer_blocks(unet) for leaf in inside],
         "text_encoder": [
             f"{block}.{which}_proj"
-            for block in sorted({layer.rpartition(".")[0] for layer in text if ".self_attn." in layer}, key=_order)
+            for block in unet_order.sort({layer.rpartition(".")[0] for layer in text if ".self_attn." in layer})
             for which in ("k", "v", "q", "out")
         ],
     }
@@ -171,13 +170,6 @@ def _counted(shapes: Shapes, metadata: Mapping[str, str], file: Path) -> dict[st
         for i, layer in enumerate(names)
         for part in ("down", "up")
     }
-
-
-def _order(path: str) -> tuple[int, ...]:
-    """Down, up, middle, and by number in each."""
-    numbers = (int(number) for number in re.findall(r"\.(\d+)", path))
-    first = next((i for i, word in enumerate(("down_blocks", "up_blocks", "mid_block")) if path.startswith(word)), 0)
-    return (first, *numbers)
 
 
 def _factors(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], alpha: float | None) -> Factors:

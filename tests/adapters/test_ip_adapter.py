@@ -1,0 +1,78 @@
+"""IP-Adapter, base and plus: from the files to what a U-Net sees."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import fdiff
+from fdiff.adapters import ip_adapter
+from tests.adapters import tiny
+from tests.reference import make_ip_adapter as reference_adapter
+
+
+@pytest.fixture(scope="module")
+def unet():
+    model = tiny.models()["unet"]
+    return model, tiny.random(model.shapes())
+
+
+def flat(kind):
+    parts = reference_adapter.arrays(kind)
+    return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("kind", ["base", "plus"])
+def test_what_diffusers_sees(unet, reference, tmp_path, kind):
+    model, params = unet
+    file = reference / "ip_adapter" / "base.bin"
+    if kind == "plus":
+        file = tmp_path / "plus.safetensors"
+        save_file(flat(kind), file)
+    adapter = ip_adapter.load(file, params)
+    latents, text, features = reference_adapter.inputs(kind)
+    edits = ip_adapter.collection(adapter, jnp.asarray(features), 0.6)
+    out = jax.jit(model.apply)({"params": params, "attention": edits}, latents, 7, text)
+    with np.load(reference / "ip_adapter" / "outputs.npz") as outputs:
+        want = outputs[kind]
+    np.testing.assert_allclose(out, want, atol=1e-4 * np.abs(want).max())
+
+
+def test_features(unet, reference, tmp_path):
+    encoder, params = fdiff.CLIPVisionModelWithProjection.from_pretrained(reference / "clip" / "image_encoder")
+    pixels = np.random.default_rng(0).standard_normal((2, 28, 28, 3), np.float32)
+    output = encoder.apply({"params": params}, pixels)
+    for kind in ("base", "plus"):
+        save_file(flat(kind), tmp_path / "x.safetensors")
+        adapter = ip_adapter.load(tmp_path, unet[1], weight_name="x.safetensors", subfolder=None, dtype="float16")
+        assert adapter.params["image_proj"]["proj" if kind == "base" else "proj_in"]["kernel"].dtype == jnp.float16
+        seen, unseen = ip_adapter.features(adapter, encoder, params, jnp.asarray(pixels))
+        if kind == "base":
+            np.testing.assert_array_equal(seen, output.image_embeds)
+            assert not unseen.any()
+        else:
+            np.testing.assert_allclose(seen, output.hidden_states[-2], atol=1e-4)
+            blank = encoder.apply({"params": params}, jnp.zeros_like(pixels)).hidden_states[-2]
+            np.testing.assert_allclose(unseen, blank, atol=1e-4)
+
+
+def test_what_is_refused(unet, tmp_path):
+    good = flat("base")
+
+    def load(tensors, params=unet[1]):
+        save_file({name: np.asarray(array) for name, array in tensors.items()}, tmp_path / "x.safetensors")
+        return ip_adapter.load(tmp_path / "x.safetensors", params)
+
+    with pytest.raises(ValueError, match="is no IP-Adapter"):
+        load({"conv.weight": np.zeros(3)})
+    with pytest.raises(ValueError, match="is no IP-Adapter"):
+        load(good | {"more": np.zeros(3)})
+    with pytest.raises(ValueError, match=r"holds ip_adapter.13.to_k_ip.weight, which the U-Net has no layer for"):
+        load(good | {"ip_adapter.13.to_k_ip.weight": np.zeros((8, 12), np.float32)})
+    with pytest.raises(ValueError, match=r"has no ip_adapter.5 for up_blocks.1.attentions.0"):
+        load({name: x for name, x in good.items() if name != "ip_adapter.5.to_v_ip.weight"})
+    with pytest.raises(ValueError, match=r"has shape \(8, 16\), not \(8, 12\); choose the adapter for this base"):
+        load(good | {"ip_adapter.1.to_k_ip.weight": np.zeros((8, 16), np.float32)})
+    with pytest.raises(ValueError, match="is of a kind of IP-Adapter that fdiff does not have"):
+        load({name.replace("image_proj.proj", "image_proj.proj.0"): x for name, x in good.items()})
