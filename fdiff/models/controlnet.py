@@ -12,6 +12,7 @@ from fdiff.models.layers.conditions import Added, embed, example_conditions, pro
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.unet_2d_condition_blocks import (
     check_levels,
+    check_tokens,
     conditions,
     down_block,
     mid_block,
@@ -123,6 +124,7 @@ class ControlNetModel(Model):
         t = jnp.broadcast_to(jnp.asarray(timestep), sample.shape[:1])
         temb, _ = embed(self, t, context, class_labels, timestep_cond, added)
         context = project_context(self, context, added)
+        check_tokens(self, context)
         mask = score_mask(attention_mask)
 
         x = Conv(self.block_out_channels[0], name="conv_in")(sample)

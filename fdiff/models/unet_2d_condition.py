@@ -14,6 +14,7 @@ from fdiff.models.layers.norm import GroupNorm
 from fdiff.models.layers.unet_2d_condition_blocks import (
     at,
     check_levels,
+    check_tokens,
     conditions,
     down_block,
     mid_block,
@@ -134,6 +135,7 @@ class UNet2DConditionModel(Model):
         t = jnp.broadcast_to(jnp.asarray(timestep), sample.shape[:1])
         temb, hint = embed(self, t, context, class_labels, timestep_cond, added)
         context = project_context(self, context, added)
+        check_tokens(self, context)
         masks = score_mask(encoder_attention_mask), score_mask(attention_mask)
 
         x = 2 * sample - 1 if self.center_input_sample else sample
@@ -151,6 +153,11 @@ class UNet2DConditionModel(Model):
             x += features[0]
 
         if down_block_additional_residuals is not None:
+            if len(down_block_additional_residuals) != len(outputs):
+                raise ValueError(
+                    f"down_block_additional_residuals must be {len(outputs)}, not "
+                    f"{len(down_block_additional_residuals)}; give those of a ControlNet for this U-Net."
+                )
             outputs = [a + b for a, b in zip(outputs, down_block_additional_residuals, strict=True)]
         if mid_block_additional_residual is not None:
             x += mid_block_additional_residual

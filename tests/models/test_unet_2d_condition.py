@@ -137,6 +137,8 @@ def test_wrong_options_and_inputs_are_told():
     )
     sample, tokens = np.zeros((1, 8, 8, 4)), np.zeros((1, 1, 12))
     told(r"sample must be \(batch, height, width, 4\)", (sample[..., :3], 1, tokens))
+    told(r"Tokens must be \(batch, number, 12\)", (sample, 1, tokens[..., :5]))
+    told("down_block_additional_residuals must be 4, not 1", (sample, 1, tokens, *(None,) * 4, [sample]))
     told("takes no class_labels", (sample, 1, tokens, np.zeros(1)))
     told("needs class_labels", (sample, 1, tokens), num_class_embeds=4)
     told("needs added_cond_kwargs", (sample, 1, tokens), addition_embed_type="image")

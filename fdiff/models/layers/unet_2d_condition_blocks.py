@@ -249,3 +249,14 @@ def check_levels(model: nn.Module) -> None:
             raise ValueError(f"{option} {value} must be as long as block_out_channels, which is {levels}.")
     if model.norm_num_groups is None and not all(kind.startswith("K") for kind in model.down_block_types):
         raise ValueError("norm_num_groups must be a number; null is for K blocks only.")
+
+
+def check_tokens(model: nn.Module, context: jax.Array | None) -> None:
+    """Refuse tokens of another length than those that the model was made for."""
+    width = model.cross_attention_dim
+    if context is None or not isinstance(width, int):
+        return
+    if context.ndim != 3 or context.shape[-1] != width:
+        raise ValueError(
+            f"Tokens must be (batch, number, {width}) for this {type(model).__name__}; they are {context.shape}."
+        )
