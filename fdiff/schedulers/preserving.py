@@ -150,7 +150,8 @@ def choose(name: str, value: str, choices: Sequence[str], others: Sequence[str] 
         return value
     if value in others:
         return choices[0]
-    raise ValueError(f"{name} is {value!r}; it can be {', '.join(choices[:-1])} or {choices[-1]}")
+    named = " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
+    raise ValueError(f"{name} is {value!r}; it can be {named}")
 
 
 def lowered(order: int, n: int, lower_order_final: bool, euler_last: bool) -> list[int]:
