@@ -164,8 +164,8 @@ class UNet2DConditionModel(Model):
 
         for level in reversed(range(len(self.up_block_types))):
             kind = self.up_block_types[-1 - level]
-            skips = at(self.layers_per_block, level) + (0 if kind.startswith("K") else 1)
-            skips = [outputs.pop() for _ in range(skips)]
+            layers = at(self.layers_per_block, level) + (0 if kind.startswith("K") else 1)
+            skips = [outputs.pop() for _ in range(layers)]
             size = (outputs[-1].shape[1], outputs[-1].shape[2]) if outputs else None
             x = up_block(self, level)(x, skips, temb, *conditions(kind, context, *masks), size=size)
 
