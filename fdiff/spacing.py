@@ -144,6 +144,24 @@ def align_your_steps(model: str, n: int = 10, *, end: float = 0.0) -> np.ndarray
     return np.append(sigmas[:-1], end)
 
 
+ALIGN_YOUR_TIMESTEPS = {
+    "stable_diffusion": (999, 850, 736, 645, 545, 455, 343, 233, 124, 24),
+    "stable_diffusion_xl": (999, 845, 730, 587, 443, 310, 193, 116, 53, 13),
+}
+
+
+def align_your_timesteps(model: str, n: int = 10) -> np.ndarray:
+    """n timesteps that suit a model (Sabour et al. 2024), for `plan(timesteps=...)` of schedulers without sigmas.
+
+    The paper's are ten; other n are read from them linearly. Raises ValueError for a model without them, or a bad n.
+    """
+    if model not in ALIGN_YOUR_TIMESTEPS:
+        raise ValueError(f"align_your_timesteps knows no {model!r}; it knows {', '.join(ALIGN_YOUR_TIMESTEPS)}")
+    check_steps(n)
+    table = ALIGN_YOUR_TIMESTEPS[model]
+    return np.round(np.interp(np.linspace(0, len(table) - 1, n), np.arange(len(table)), table))
+
+
 def poisson_disc(num_train_timesteps: int, distance: int, seed: int = 0) -> np.ndarray:
     """Timesteps (n,) drawn at random, falling, for `plan(timesteps=...)`; the last one of the training is first.
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fdiff import noise, spacing
+from fdiff import noise, schedulers, spacing
 
 kinds = st.sampled_from(["linspace", "leading", "trailing"])
 fast = settings(max_examples=40, deadline=None)
@@ -116,6 +116,18 @@ def test_align_your_steps_are_the_papers_and_those_between():
         spacing.align_your_steps("kandinsky")
 
 
+def test_align_your_timesteps_are_the_papers_and_those_between():
+    ten = spacing.align_your_timesteps("stable_diffusion_xl")
+    np.testing.assert_array_equal(ten, [999, 845, 730, 587, 443, 310, 193, 116, 53, 13])
+    many = spacing.align_your_timesteps("stable_diffusion_xl", 28)
+    np.testing.assert_array_equal(many[::3], ten)
+    assert np.all(np.diff(many) < 0) and np.all(many == np.round(many))
+    for t in (many, spacing.poisson_disc(1000, 20)):
+        np.testing.assert_array_equal(schedulers.DPMSolverMultistepScheduler().plan(timesteps=t).t, t)
+    with pytest.raises(ValueError, match="it knows stable_diffusion, "):
+        spacing.align_your_timesteps("stable_video_diffusion")
+
+
 @pytest.mark.parity
 def test_align_your_steps_against_diffusers():
     diffusers = pytest.importorskip("diffusers")
@@ -124,3 +136,6 @@ def test_align_your_steps_against_diffusers():
     for model, name in names.items():
         np.testing.assert_allclose(spacing.ALIGN_YOUR_STEPS[model][:-1],
                                    diffusers.schedulers.AysSchedules[name][:-1], rtol=1e-6)
+    for model in spacing.ALIGN_YOUR_TIMESTEPS:
+        wanted = diffusers.schedulers.AysSchedules[names[model].replace("Sigmas", "Timesteps")]
+        np.testing.assert_array_equal(spacing.align_your_timesteps(model), wanted)
