@@ -45,7 +45,7 @@ def convert_file(
             if (path / INDEX).is_file():
                 _copy_rest(path, temporary, found)
         return
-    file = single_file.find(source, hub.Source(""))
+    file = single_file.find(source, single_file.ANYWHERE)
     opened = single_file.inspect(
         file, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema
     )

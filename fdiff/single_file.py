@@ -21,6 +21,7 @@ from fdiff.schedulers.scheduler import Scheduler
 from fdiff.tokenizers import CLIPTokenizer
 
 CLIP = "openai/clip-vit-large-patch14"  # whose vocabulary all of Stable Diffusion shares
+ANYWHERE = hub.Source("")  # its name is put in later
 # A file of a repository: its address, or owner/name/path.
 ON_HUB = re.compile(
     r"(?:https://(?:huggingface\.co|hf\.co)/)?(?P<repository>[\w.-]+/[\w.-]+)/"
@@ -68,7 +69,7 @@ def load(
     Raises ValueError for a file of another kind and for tensors that do not fit, FileNotFoundError without a
     vocabulary, and what `fdiff.hub.fetch` raises.
     """
-    place = hub.Source("", None, None, cache_dir, token, local_files_only)
+    place = ANYWHERE._replace(cache_dir=cache_dir, token=token, local_files_only=local_files_only)
     file = find(source, place)
     opened = inspect(
         file, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema, place=place
@@ -98,7 +99,7 @@ def inspect(
     tokenizer: str | Path | None = None,
     prediction_type: str | None = None,
     ema: bool = False,
-    place: hub.Source = hub.Source(""),  # noqa: B008, a NamedTuple
+    place: hub.Source = ANYWHERE,
 ) -> Loaded:
     """What `load` loads, but params holds tensors that lie in the file; `place` says how to reach the Hub."""
     found = weights.tensors(file)

@@ -14,7 +14,7 @@ import fdiff
 from convert import safetensors, single_file, weights
 from convert.tensors import Tensor
 from fdiff import rewriting
-from fdiff.single_file import load
+from fdiff.single_file import ANYWHERE, find, load
 from tests.convert import original_names as original
 
 V1, V2, XL = "cond_stage_model.transformer.", "cond_stage_model.model.", "conditioner.embedders."
@@ -307,6 +307,43 @@ def test_a_ckpt_of_torch_becomes_what_diffusers_makes_of_it(reference):
     loaded = load(folder / "tiny.ckpt", config=folder / "configs", tokenizer=reference / "clip" / "tokenizer")
     assert loaded.tokenizers["tokenizer"].pad_token == "<|endoftext|>"
     assert loaded.params["unet"]["conv_in"]["kernel"].dtype == jnp.float16
+
+
+@pytest.mark.parametrize(
+    ("source", "want"),
+    [
+        ("a/b/c.safetensors", ("a/b", None, "c.safetensors")),
+        ("https://huggingface.co/a/b/blob/main/d/c.ckpt", ("a/b", "main", "d/c.ckpt")),
+        ("https://hf.co/a/b/resolve/v2/c.ckpt", ("a/b", "v2", "c.ckpt")),
+    ],
+)
+def test_files_on_the_hub(monkeypatch, source, want):
+    asked = []
+    monkeypatch.setattr("fdiff.hub.fetch", lambda place, file: asked.append((place.name, place.revision, file)))
+    find(source, ANYWHERE)
+    assert asked == [want]
+
+
+def test_a_file_that_is_not_there():
+    for source in ("nothing.safetensors", "owner/name"):
+        with pytest.raises(FileNotFoundError, match="is not there; check its name"):
+            load(source)
+
+
+@pytest.mark.parity
+def test_diffusers_reads_what_is_written(reference, tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    folder = reference / "single_file"
+    options = {"config": folder / "configs", "tokenizer": reference / "clip" / "tokenizer", "dtype": "float32"}
+    rewriting.convert_file(folder / "tiny.ckpt", tmp_path / "out", **options)
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "out")
+    params = load(folder / "tiny.ckpt", **options).params
+    ours = {name: {key: x.make() for key, x in weights.arrays(tree).items()} for name, tree in params.items()}
+    for name, tensors in ours.items():
+        theirs = getattr(pipe, name).state_dict()
+        assert len(theirs) == len(tensors)
+        for key, tensor in tensors.items():
+            np.testing.assert_array_equal(theirs[key.removeprefix("text_model.")], tensor)
 
 
 @pytest.mark.parity

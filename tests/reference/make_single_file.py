@@ -64,5 +64,5 @@ def make(folder: Path) -> None:
         (folder / "configs" / name).mkdir(parents=True)
         save = model.config.save_pretrained if name == "text_encoder" else model.save_config
         save(folder / "configs" / name)
-    DDIMScheduler().save_pretrained(folder / "configs" / "scheduler")
+    DDIMScheduler(steps_offset=1, clip_sample=False).save_pretrained(folder / "configs" / "scheduler")
     (folder / "configs" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}\n')
