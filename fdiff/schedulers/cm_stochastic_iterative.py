@@ -52,7 +52,7 @@ class CMStochasticIterativeScheduler(Scheduler):
         """
         most = self.num_train_timesteps
         if one_of(num_inference_steps=num_inference_steps, timesteps=timesteps) == "timesteps":
-            visited = given_timesteps(timesteps or (), most)
+            visited = given_timesteps(timesteps, most)
         else:
             visited = spacing.timesteps("leading", most, num_inference_steps or 0)
         sigma = spacing.karras(self.sigma_min, self.sigma_max, most, self.rho)[visited[::-1].astype(int)]

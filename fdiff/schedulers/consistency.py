@@ -25,7 +25,7 @@ def distilled_timesteps(
     """
     given = one_of(num_inference_steps=num_inference_steps, timesteps=timesteps)
     if given == "timesteps":
-        t = given_timesteps(timesteps or (), scheduler.num_train_timesteps)
+        t = given_timesteps(timesteps, scheduler.num_train_timesteps)
         return t[first_step(len(t), strength):]
     n = num_inference_steps or 0
     spacing.check_steps(n, scheduler.num_train_timesteps)

@@ -14,7 +14,7 @@ from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.edm import edm_orders, edm_target, lay_edm, tabulate_edm
 from fdiff.schedulers.preserving import choose
-from fdiff.schedulers.scheduler import Scheduler, broadcast
+from fdiff.schedulers.scheduler import Scheduler, broadcast, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class CosineDPMSolverMultistepScheduler(Scheduler):
         if self.solver_order not in (1, 2):
             raise ValueError(f"solver_order is {self.solver_order}; it can be 1 or 2")
         steps = lay_edm(self, num_inference_steps, sigmas, strength, lambda sigma: np.arctan(sigma) * 2 / np.pi)
-        orders = edm_orders(self, num_inference_steps or len(sigmas or ()) - 1, steps)
+        orders = edm_orders(self, num_inference_steps or length(sigmas) - 1, steps)
         solver = solvers.dpm_multistep(orders, stochastic=True, heun=kind == "heun")
         return tabulate_edm(self, solver, steps)
 

@@ -66,7 +66,7 @@ class DDIMScheduler(Scheduler):
         """
         given = one_of(num_inference_steps=num_inference_steps, timesteps=timesteps)
         if given == "timesteps":
-            t = given_timesteps(timesteps or (), self.num_train_timesteps)
+            t = given_timesteps(timesteps, self.num_train_timesteps)
             t_to = np.append(t[1:], -1.0)
         else:
             t, t_to = strided(self, num_inference_steps or 0)

@@ -69,7 +69,7 @@ class DDPMScheduler(Scheduler):
             strength: below 1, only that last part of the run (image to image).
         """
         if one_of(num_inference_steps=num_inference_steps, timesteps=timesteps) == "timesteps":
-            t = given_timesteps(timesteps or (), self.num_train_timesteps)
+            t = given_timesteps(timesteps, self.num_train_timesteps)
         else:
             n, most = num_inference_steps or 0, self.num_train_timesteps
             t = np.round(spacing.timesteps(self.timestep_spacing, most, n, offset=self.steps_offset))

@@ -31,7 +31,7 @@ def lay_edm(
     Raises ValueError for another sigma_schedule, or sigmas that do not fall.
     """
     if one_of(num_inference_steps=num_inference_steps, sigmas=sigmas) == "sigmas":
-        levels = given_sigmas(sigmas or ())
+        levels = given_sigmas(sigmas)
     else:
         n = num_inference_steps or 0
         spacing.check_steps(n)

@@ -12,7 +12,7 @@ from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.edm import edm_orders, edm_target, lay_edm, log_sigma, log_sigma_levels, tabulate_edm
 from fdiff.schedulers.preserving import choose
-from fdiff.schedulers.scheduler import Scheduler, broadcast, clipping
+from fdiff.schedulers.scheduler import Scheduler, broadcast, clipping, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class EDMDPMSolverMultistepScheduler(Scheduler):
         if self.solver_order not in (1, 2, 3):
             raise ValueError(f"solver_order is {self.solver_order}; it can be 1, 2 or 3")
         steps = lay_edm(self, num_inference_steps, sigmas, strength, log_sigma)
-        orders = edm_orders(self, num_inference_steps or len(sigmas or ()) - 1, steps)
+        orders = edm_orders(self, num_inference_steps or length(sigmas) - 1, steps)
         solver = solvers.dpm_multistep(
             orders, stochastic=algorithm == "sde-dpmsolver++", heun=kind == "heun",
             as_diffusers=algorithm == "dpmsolver++",

@@ -12,7 +12,7 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import Plan, edm
 from fdiff.schedulers.edm import edm_target, lay_edm, log_sigma, log_sigma_levels, tabulate_edm
-from fdiff.schedulers.scheduler import Scheduler, broadcast
+from fdiff.schedulers.scheduler import Scheduler, broadcast, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class EDMEulerScheduler(Scheduler):
         """
         steps = lay_edm(self, num_inference_steps, sigmas, strength, log_sigma)
         predict = edm(self.sigma_data, self.prediction_type)
-        gamma = min(s_churn / (num_inference_steps or len(sigmas or ()) - 1), np.sqrt(2) - 1)
+        gamma = min(s_churn / (num_inference_steps or length(sigmas) - 1), np.sqrt(2) - 1)
         solver = solvers.euler(gamma, s_tmin, s_tmax, s_noise, x0_of=lambda sigma, hat: predict(1.0, hat)[0])
         return tabulate_edm(self, solver, steps)
 

@@ -13,7 +13,7 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import PREDICTIONS, Pair, Plan, v_prediction
 from fdiff.schedulers.exploding import exploding_levels, lay_steps, tabulate_exploding
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.scheduler import Scheduler, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class EulerDiscreteScheduler(Scheduler):
         steps = lay_steps(self, num_inference_steps, timesteps, sigmas, strength)
         if self._continuous():
             steps = steps._replace(t=np.log(steps.sigma) / 4)
-        whole = num_inference_steps or len(timesteps or sigmas or ()) - (sigmas is not None)
+        whole = num_inference_steps or length(timesteps, sigmas) - (sigmas is not None)
         gamma = min(s_churn / whole, np.sqrt(2) - 1)
         solver = solvers.euler(gamma, s_tmin, s_tmax, s_noise, x0_of=self._x0_of())
         return tabulate_exploding(self, solver, steps)

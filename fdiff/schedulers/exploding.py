@@ -59,14 +59,14 @@ def lay_steps(
     given = one_of(num_inference_steps=num_inference_steps, timesteps=timesteps, sigmas=sigmas)
     named, train = layout(scheduler), train_sigmas(scheduler)
     if given == "sigmas":
-        levels = given_sigmas(sigmas or ())
+        levels = given_sigmas(sigmas)
         t = spacing.interpolate_timesteps(levels[:-1], train)
     else:
         if given == "timesteps":
             if named:
                 raise ValueError(f"timesteps contradict {named} sigmas, which choose their own; "
                                  f"switch use_{named}_sigmas off or pass num_inference_steps")
-            t = given_timesteps(timesteps or (), len(train))
+            t = given_timesteps(timesteps, len(train))
         else:
             t = spacing.timesteps(scheduler.timestep_spacing, len(train), num_inference_steps or 0,
                                   offset=scheduler.steps_offset, between=True)
@@ -108,7 +108,7 @@ def cut(steps: Steps, strength: float) -> Steps:
     return Steps(*(column[start:] for column in steps))
 
 
-def given_sigmas(sigmas: Sequence[float]) -> np.ndarray:
+def given_sigmas(sigmas: Sequence[float] | np.ndarray | None) -> np.ndarray:
     """A user's own sigmas (n + 1,), as float64. Raises ValueError unless they fall to 0 or above."""
     levels = np.asarray(sigmas, np.float64)
     if levels.ndim != 1 or len(levels) < 2:

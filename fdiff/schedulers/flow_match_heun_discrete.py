@@ -13,7 +13,7 @@ from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import halve
 from fdiff.schedulers.flow import flow_levels, flow_velocity, lay_flow, tabulate_flow
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.scheduler import Scheduler, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class FlowMatchHeunDiscreteScheduler(Scheduler):
             s_tmin, s_tmax: the noise levels between which it is added.
             s_noise: its deviation.
         """
-        whole = num_inference_steps or len(sigmas or timesteps or ())
+        whole = num_inference_steps or length(sigmas, timesteps)
         steps = lay_flow(self, num_inference_steps, timesteps, sigmas, None, strength)
         gamma = min(s_churn / (2 * whole - 1), np.sqrt(2) - 1)
         rows = halve(steps, steps.sigma_to, np.append(steps.t[1:], 0.0))

@@ -49,7 +49,7 @@ class KarrasVeScheduler(Scheduler):
             strength: below 1, only that last part of the run (image to image).
         """
         if one_of(num_inference_steps=num_inference_steps, sigmas=sigmas) == "sigmas":
-            levels = given_sigmas(sigmas or ())
+            levels = given_sigmas(sigmas)
         else:
             spacing.check_steps(num_inference_steps or 0)
             levels = np.append(spacing.exponential(self.sigma_min, self.sigma_max, num_inference_steps or 0), 0.0)

@@ -55,7 +55,7 @@ def lay_levels(
         levels, t = look_up(scheduler, named, n)
         t = np.round(t) if whole and named in ("karras", "lu") else t
     else:
-        t = spaced(scheduler, n) if given != "timesteps" else given_timesteps(timesteps or (), len(train))
+        t = spaced(scheduler, n) if given != "timesteps" else given_timesteps(timesteps, len(train))
         levels = np.interp(t, np.arange(len(train)), train)
     end = levels[-1] if named and repeat_last else train[0]
     last = final_sigma(scheduler, end) if hasattr(scheduler, "final_sigmas_type") else end

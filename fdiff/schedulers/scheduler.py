@@ -258,7 +258,7 @@ def first_step(n: int, strength: float) -> int:
     return n - kept
 
 
-def given_timesteps(timesteps: Sequence[float], num_train_timesteps: int) -> np.ndarray:
+def given_timesteps(timesteps: Sequence[float] | np.ndarray | None, num_train_timesteps: int) -> np.ndarray:
     """A user's own timesteps, as float64. Raises ValueError unless they fall and lie in the trained range."""
     t = np.asarray(timesteps, np.float64)
     if t.ndim != 1 or not len(t):
@@ -277,6 +277,11 @@ def one_of(**options: Any) -> str:
         found = f", not {' and '.join(names)}" if names else ""
         raise ValueError(f"pass exactly one of {', '.join(options)}{found}")
     return names[0]
+
+
+def length(*lists: Sequence[float] | None) -> int:
+    """How many numbers the first list has that is given, 0 if none is."""
+    return next((len(numbers) for numbers in lists if numbers is not None), 0)
 
 
 def strided(scheduler: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
