@@ -81,9 +81,7 @@ class AutoencoderKL(Model):
     def moments(self, sample: jax.Array) -> jax.Array:
         """Mean and log variance of the latents in one array (b, h / f, w / f, 2 latent_channels)."""
         if sample.ndim != 4 or sample.shape[-1] != self.in_channels:
-            raise ValueError(
-                f"Pictures must be (batch, height, width, {self.in_channels}); they are {sample.shape}."
-            )
+            raise ValueError(f"Pictures must be (batch, height, width, {self.in_channels}); they are {sample.shape}.")
         moments = self.encoder(sample)
         return self.quant_conv(moments) if self.use_quant_conv else moments
 

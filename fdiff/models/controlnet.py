@@ -139,8 +139,7 @@ class ControlNetModel(Model):
             x = mid_block(self)(x, temb, *conditions(self.mid_block_type, context, None, mask))
 
         outputs = [
-            Conv(y.shape[-1], 1, padding=0, name=f"controlnet_down_blocks.{i}")(y)
-            for i, y in enumerate(outputs)
+            Conv(y.shape[-1], 1, padding=0, name=f"controlnet_down_blocks.{i}")(y) for i, y in enumerate(outputs)
         ]
         outputs.append(Conv(x.shape[-1], 1, padding=0, name="controlnet_mid_block")(x))
         scales = jnp.full(len(outputs), conditioning_scale, x.dtype)

@@ -22,9 +22,7 @@ def sliced(function: Callable[[jax.Array], Any], x: jax.Array) -> Any:
     return jax.lax.map(lambda one: jax.tree.map(lambda y: y[0], function(one[None])), x)
 
 
-def tiled_decode(
-    model: AutoencoderKL, params: Any, latents: jax.Array, tile_size: int | None = None
-) -> jax.Array:
+def tiled_decode(model: AutoencoderKL, params: Any, latents: jax.Array, tile_size: int | None = None) -> jax.Array:
     """The pictures of latents, decoded in square tiles of `tile_size` pixels that overlap by a quarter.
 
     tile_size is the sample_size of the model if not given. Where pictures are no larger than that, this is

@@ -143,9 +143,7 @@ class UNet2DConditionModel(Model):
             x = jnp.concatenate([x, hint.astype(x.dtype)], axis=-1)
         kernel = self.conv_in_kernel
         x = Conv(self.block_out_channels[0], kernel, padding=(kernel - 1) // 2, name="conv_in")(x)
-        x, outputs, features = self.descend(
-            x, temb, context, masks, list(down_intrablock_additional_residuals or ())
-        )
+        x, outputs, features = self.descend(x, temb, context, masks, list(down_intrablock_additional_residuals or ()))
 
         if self.mid_block_type is not None:
             x = mid_block(self)(x, temb, *conditions(self.mid_block_type, context, *masks))

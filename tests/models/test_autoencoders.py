@@ -77,9 +77,7 @@ def test_samples_of_the_distribution():
     posterior = DiagonalGaussian(jnp.full((2, 3, 4, 5), 2.0), jnp.full((2, 3, 4, 5), np.log(0.25)))
     keys = jax.random.split(jax.random.key(0), 2)
     samples = posterior.sample(keys)
-    np.testing.assert_array_equal(
-        samples[1], DiagonalGaussian(*(x[1:] for x in posterior)).sample(keys[1:])[0]
-    )
+    np.testing.assert_array_equal(samples[1], DiagonalGaussian(*(x[1:] for x in posterior)).sample(keys[1:])[0])
     many = DiagonalGaussian(jnp.full((1, 100, 100, 5), 2.0), jnp.full((1, 100, 100, 5), np.log(0.25)))
     drawn = many.sample(jax.random.key(1))
     assert abs(drawn.mean() - 2) < 0.01

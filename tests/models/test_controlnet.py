@@ -81,9 +81,7 @@ def test_wrong_options_and_inputs_are_told():
         T2IAdapter().apply({"params": {}}, np.zeros((1, 12, 8, 3)))
     with pytest.raises(ValueError, match="controlnet_conditioning_channel_order 'gbr' is unknown"):
         ControlNetModel(controlnet_conditioning_channel_order="gbr").shapes()
-    assert [
-        T2IAdapter(adapter_type=kind).total_downscale_factor for kind in ("full_adapter", "full_adapter_xl")
-    ] == [
+    assert [T2IAdapter(adapter_type=kind).total_downscale_factor for kind in ("full_adapter", "full_adapter_xl")] == [
         64,
         16,
     ]

@@ -201,9 +201,7 @@ def adapter() -> dict[str, np.ndarray]:
     """An IP-Adapter of the small model: kernels (d, c) by layer, and the image tokens (b, 3, d)."""
     random = np.random.default_rng(1)
     layers = ("down_blocks.0.attentions.0", "up_blocks.0.attentions.0", "up_blocks.0.attentions.1")
-    names = [
-        f"{layer}.transformer_blocks.0.attn2.{part}" for layer in layers for part in ("to_k_ip", "to_v_ip")
-    ]
+    names = [f"{layer}.transformer_blocks.0.attn2.{part}" for layer in layers for part in ("to_k_ip", "to_v_ip")]
     arrays = {name: random.standard_normal((12, 8)).astype(np.float32) for name in names}
     return {**arrays, "tokens": random.standard_normal((2, 3, 12)).astype(np.float32)}
 
@@ -223,9 +221,7 @@ def run_edited(model: Any, arrays: dict[str, Any]) -> np.ndarray:
         if re.search(PERTURBED, layer):
             processors[name] = attention_processor.PAGIdentitySelfAttnProcessor2_0()
         elif layer.endswith("attn2"):
-            processors[name] = attention_processor.IPAdapterAttnProcessor2_0(
-                8, 12, num_tokens=(3,), scale=0.7
-            )
+            processors[name] = attention_processor.IPAdapterAttnProcessor2_0(8, 12, num_tokens=(3,), scale=0.7)
             for part in ("to_k_ip", "to_v_ip"):
                 weight = getattr(processors[name], part)[0].weight
                 weight.data = torch.from_numpy(kernels[f"{layer}.{part}"].T.copy())

@@ -150,9 +150,7 @@ def time_features(model: nn.Module) -> int:
     """The length of the time embedding."""
     times = {"positional": 4, "fourier": 2}
     if model.time_embedding_type not in times:
-        raise ValueError(
-            f"time_embedding_type {model.time_embedding_type!r} is unknown; choose positional or fourier."
-        )
+        raise ValueError(f"time_embedding_type {model.time_embedding_type!r} is unknown; choose positional or fourier.")
     return model.time_embedding_dim or times[model.time_embedding_type] * model.block_out_channels[0]
 
 
@@ -180,9 +178,7 @@ def embed_class(model: nn.Module, project: Any, labels: jax.Array | None, featur
     kind = model.class_embed_type
     if (kind is None and model.num_class_embeds is None) != (labels is None):
         verb = "takes no" if labels is not None else "needs"
-        raise ValueError(
-            f"This {type(model).__name__} {verb} class_labels; see class_embed_type and num_class_embeds."
-        )
+        raise ValueError(f"This {type(model).__name__} {verb} class_labels; see class_embed_type and num_class_embeds.")
     if labels is None:
         return None
     if kind is None:
@@ -196,8 +192,7 @@ def embed_class(model: nn.Module, project: Any, labels: jax.Array | None, featur
     if kind == "simple_projection":
         return Linear(features, name="class_embedding")(labels)
     raise ValueError(
-        f"class_embed_type {kind!r} is unknown; "
-        "choose timestep, identity, projection, simple_projection or null."
+        f"class_embed_type {kind!r} is unknown; choose timestep, identity, projection, simple_projection or null."
     )
 
 

@@ -121,9 +121,7 @@ class SkipDownBlock2D(nn.Module):
     downsample: bool = True
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, temb: jax.Array, skip: jax.Array
-    ) -> tuple[jax.Array, list[jax.Array], jax.Array]:
+    def __call__(self, x: jax.Array, temb: jax.Array, skip: jax.Array) -> tuple[jax.Array, list[jax.Array], jax.Array]:
         outputs = []
         resnet = functools.partial(self.resnet, self.channels, groups_out=groups_for(self.channels))
         for i in range(self.num_layers):

@@ -182,9 +182,7 @@ class VectorQuantizer(nn.Module):
 
 def make_resnet(groups: int, act_fn: str, norm: str = "default") -> MakeResnet:
     """ResnetBlock2D as autoencoders have it."""
-    return functools.partial(
-        ResnetBlock2D, groups=groups, eps=EPS, non_linearity=act_fn, time_embedding_norm=norm
-    )
+    return functools.partial(ResnetBlock2D, groups=groups, eps=EPS, non_linearity=act_fn, time_embedding_norm=norm)
 
 
 def make_attention(channels: int, groups: int | None) -> MakeAttention:
