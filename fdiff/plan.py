@@ -271,32 +271,31 @@ def _row(solver: Solver, grid: Grid, i: int, k: int) -> np.ndarray:
 def _check(table: np.ndarray, grid: Grid, calls: np.ndarray, solver: Solver) -> None:
     """Follow a run whose denoiser knows x0: x must stay alpha x0 + (noise of deviation sigma).
 
-    A quantity is a vector over x0, the first noise, and the fresh noise of each row.
+    What is followed is how much of x0 each slot holds, and the covariance of their noise.
     """
     n, k = table.shape[:2]
-    the_x0 = np.zeros(n + 2)
-    the_x0[0] = 1
-    state = np.zeros((k, n + 2))
-    state[0, 1] = grid.sigma[0]
+    signal, noise = np.zeros(k), np.zeros((k, k))
+    noise[0, 0] = grid.sigma[0] ** 2
     for i in range(n):
-        level = grid.alpha[i], grid.sigma[i]
-        if i and not np.allclose(level, (grid.alpha_to[i - 1], grid.sigma_to[i - 1])):
-            spread = np.linalg.norm(state[0, 1:])
-            state[0, 1:] *= grid.sigma[i] / spread if spread else 0.0
-        state[0, 0] = grid.alpha[i]
-        if grid.sigma[i]:
-            eps = (state[0] - grid.alpha[i] * the_x0) / grid.sigma[i]
-        else:  # from a clean x (inversion): whatever noise the network says there is
-            eps = np.zeros(n + 2)
-            eps[1] = 1
-        noise = np.zeros(n + 2)
-        noise[i + 2] = 1
-        state = table[i] @ np.vstack([state, the_x0 * calls[i], eps * calls[i], noise])
+        alpha, sigma = grid.alpha[i], grid.sigma[i]
+        if i and not np.allclose((alpha, sigma), (grid.alpha_to[i - 1], grid.sigma_to[i - 1])):
+            change = sigma / np.sqrt(noise[0, 0]) if noise[0, 0] else 0.0
+            noise[0] *= change
+            noise[:, 0] *= change
+        signal[0] = alpha
+        carry, (from_x0, from_eps, from_noise) = table[i, :, :k].copy(), table[i, :, k:].T
+        if calls[i] and sigma:  # eps = (x - alpha x0) / sigma
+            carry[:, 0] += from_eps / sigma
+            from_x0 = from_x0 - alpha / sigma * from_eps
+        signal = carry @ signal + from_x0 * calls[i]
+        noise = carry @ noise @ carry.T + np.outer(from_noise, from_noise)
+        if calls[i] and not sigma:  # from a clean x (inversion): whatever noise the network says there is
+            noise += np.outer(from_eps, from_eps)
         size = max(abs(grid.alpha_to[i]), abs(grid.sigma_to[i]), 1e-3)
-        if solver.lands and abs(state[0, 0] - grid.alpha_to[i]) > 1e-6 * max(size, np.abs(table[i]).max()):
+        if solver.lands and abs(signal[0] - grid.alpha_to[i]) > 1e-6 * max(size, np.abs(table[i]).max()):
             raise ValueError(f"the solver is wrong at row {i}: a perfect denoiser lands on alpha "
-                             f"{state[0, 0]:g} instead of {grid.alpha_to[i]:g}")
-        spread = np.linalg.norm(state[0, 1:])
+                             f"{signal[0]:g} instead of {grid.alpha_to[i]:g}")
+        spread = np.sqrt(max(noise[0, 0], 0.0))
         if solver.keeps_level and abs(spread - grid.sigma_to[i]) > 1e-6 * max(size, np.abs(table[i]).max()):
             raise ValueError(f"the solver is wrong at row {i}: its noise adds up to {spread:g} "
                              f"instead of sigma {grid.sigma_to[i]:g}")

@@ -95,6 +95,8 @@ def spaced(scheduler: Any, n: int, rising: bool = False) -> np.ndarray:
     below = int(np.sum(-np.log(train) >= getattr(scheduler, "lambda_min_clipped", -np.inf)))
     kind, offset = getattr(scheduler, "timestep_spacing", "linspace"), getattr(scheduler, "steps_offset", 0)
     if rising and kind != "trailing":
+        if n >= below:
+            raise ValueError(f"num_inference_steps is {n}; an inversion has {below - 1} steps at most")
         return np.round(spacing.timesteps(kind, len(train), n + 1, offset=offset, below=below))[:0:-1]
     t = np.round(spacing.timesteps(kind, len(train), n, offset=offset, fence=True, below=below))
     return t[::-1] if rising else t
