@@ -50,6 +50,6 @@ def lazy(
     leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
     paths = [tuple(str(entry.key) for entry in path) for path, _ in leaves]
     wanted = {path: leaf.shape for path, (_, leaf) in zip(paths, leaves, strict=True)}
-    sources = weights._match(found, wanted, file)
+    sources = weights.match(found, wanted, file)
     made = [Leaf(path, source, wanted[path], dtype, report) for path, source in zip(paths, sources, strict=True)]
     return jax.tree.unflatten(treedef, made)

@@ -59,7 +59,7 @@ def fill(
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
     paths = [tuple(str(entry.key) for entry in path) for path, _ in leaves]
-    sources = _match(found, {path: leaf.shape for path, (_, leaf) in zip(paths, leaves, strict=True)}, file)
+    sources = match(found, {path: leaf.shape for path, (_, leaf) in zip(paths, leaves, strict=True)}, file)
     places = _places(sharding, shapes, paths)
     target = None if dtype is None else jnp.dtype(dtype)
 
@@ -82,7 +82,7 @@ def fill(
     return jax.tree.unflatten(treedef, [made[i] for i in range(len(paths))])
 
 
-def _match(
+def match(
     found: Mapping[str, Tensor], wanted: Mapping[layout.Path, tuple[int, ...]], file: str | os.PathLike[str]
 ) -> list[Tensor]:
     """The tensor of each path. ValueError unless paths and tensors pair off, with equal shapes."""

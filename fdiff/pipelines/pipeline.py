@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import hub
+from fdiff import hub, single_file
 from fdiff.pipelines.components import load_component, save_component, setting, several
 from fdiff.plan import Plan
 from fdiff.sampling import Steps
@@ -61,13 +61,15 @@ class DiffusionPipeline:
 
         Raises ValueError where the repository needs a class that fdiff does not have, or lacks a component.
         """
+        place = hub.Source(source, None, revision, cache_dir, token, local_files_only)
+        file = hub.fetch(place, INDEX)
+        index = hub.read_json(file)
         where: dict[str, Any] = {
-            "revision": revision,
+            "revision": hub.pinned(place, file).revision,  # all components from one commit
             "cache_dir": cache_dir,
             "token": token,
             "local_files_only": local_files_only,
         }
-        index = hub.load_config(source, INDEX, **where)
         if cls is DiffusionPipeline:
             found: Any = find_pipeline(index.get("_class_name"), source).from_pretrained(
                 source, variant=variant, dtype=dtype, sharding=sharding, **where, **components
@@ -80,7 +82,7 @@ class DiffusionPipeline:
         built: dict[str, Any] = {}
         params: Params = {}
         for name, field in fields.items():
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            required = _required(field)
             entry, tree = index.get(name), None
             if components.get(name, True) is not True:
                 given = components[name]
@@ -102,6 +104,40 @@ class DiffusionPipeline:
         return cls(**built), params
 
     @classmethod
+    def from_single_file(
+        cls,
+        source: str | Path,
+        *,
+        config: str | Path | None = None,
+        tokenizer: str | Path | None = None,
+        prediction_type: str | None = None,
+        ema: bool = False,
+        dtype: Any = jnp.float32,
+        sharding: Any = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> tuple[Self, Params]:
+        """(pipeline, params) from one .safetensors or .ckpt file; its class, on DiffusionPipeline, by the tensors.
+
+        For the arguments and errors see `fdiff.single_file.load`.
+        """
+        loaded = single_file.load(
+            source, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema, dtype=dtype,
+            sharding=sharding, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
+        )  # fmt: skip
+        kind: Any = find_pipeline(loaded.pipeline, source) if cls is DiffusionPipeline else cls
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        parts = {**loaded.options, **loaded.models, **loaded.tokenizers, "scheduler": loaded.scheduler}
+        given = {name: value for name, value in parts.items() if name in fields}
+        for name, field in fields.items():
+            if _required(field) and given.get(name) is None:
+                raise ValueError(
+                    f"{source} has no {name}, which {kind.__name__} needs; load its parts with fdiff.single_file.load"
+                )
+        return kind(**given), {name: tree for name, tree in loaded.params.items() if name in fields}
+
+    @classmethod
     def from_pipe(cls, pipe: DiffusionPipeline, **components: Any) -> Self:
         """This pipeline of the components of another one, whose params serve it too; `components` go before them.
 
@@ -110,8 +146,7 @@ class DiffusionPipeline:
         fields = dataclasses.fields(cls)
         given = {field.name: getattr(pipe, field.name) for field in fields if hasattr(pipe, field.name)} | components
         for field in fields:
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            if required and given.get(field.name) is None:
+            if _required(field) and given.get(field.name) is None:
                 raise ValueError(f"{type(pipe).__name__} has no {field.name}, which {cls.__name__} needs; pass it")
         return cls(**given)
 
@@ -131,6 +166,10 @@ class DiffusionPipeline:
     def push_to_hub(self, repo_id: str, params: Params, *, token: str | None = None, private: bool = False) -> str:
         """Upload the pipeline with a model card to a Hub repository, made if need be; returns its address."""
         return hub.push(lambda folder: self.save_pretrained(folder, params), repo_id, token=token, private=private)
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 # Components that are loaded only when asked for by name.

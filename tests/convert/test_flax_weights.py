@@ -11,7 +11,7 @@ from flax import serialization
 
 import fdiff
 from convert import flax_weights
-from fdiff.rewriting import convert_file
+from fdiff.conversion import convert
 from tests.convert.test_single_file import TINY_TEXT, TINY_UNET, TINY_VAE, equal
 
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -88,7 +88,7 @@ def test_names_and_layouts(pipeline):
 
 def test_a_pipeline(pipeline, tmp_path):
     folder, built, params = pipeline
-    convert_file(folder, tmp_path / "out")
+    convert(folder, tmp_path / "out")
     for name, model in built.items():
         found, tree = type(model).from_pretrained(tmp_path / "out", subfolder=name)
         assert found == model
@@ -103,12 +103,12 @@ def test_a_pipeline(pipeline, tmp_path):
 
 def test_one_model(pipeline, tmp_path):
     folder, built, params = pipeline
-    convert_file(folder / "text_encoder" / "flax_model.msgpack", tmp_path / "text", dtype="float32")
+    convert(folder / "text_encoder" / "flax_model.msgpack", tmp_path / "text", dtype="float32")
     model, tree = fdiff.CLIPTextModel.from_pretrained(tmp_path / "text")
     assert model == built["text_encoder"]
     assert equal(tree, jax.tree.map(lambda x: x.astype(jnp.float32), params["text_encoder"]))
-    with pytest.raises(FileNotFoundError, match="has no diffusion_flax_model"):
-        convert_file(folder / "tokenizer", tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="has no model_index.json"):
+        convert(folder / "tokenizer", tmp_path / "none")
 
 
 def test_damaged_files(pipeline, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import fdiff
 from convert import safetensors, single_file, weights
 from convert.tensors import Tensor
-from fdiff import rewriting
+from fdiff import conversion
 from fdiff.single_file import ANYWHERE, find, load
 from tests.convert import original_names as original
 
@@ -250,11 +250,21 @@ def test_without_a_vocabulary(tiny, tmp_path, monkeypatch):
     assert str(error.value).count(". ") == 0
 
 
+def test_a_pipeline_from_a_single_file(tiny):
+    file, configs, built, params = tiny
+    pipe, found = fdiff.DiffusionPipeline.from_single_file(file, config=configs)
+    assert type(pipe) is fdiff.StableDiffusionPipeline
+    assert pipe.scheduler == fdiff.DDIMScheduler(prediction_type="v_prediction")
+    assert equal(found, params)
+    with pytest.raises(ValueError, match="has no controlnet"):
+        fdiff.StableDiffusionControlNetPipeline.from_single_file(file, config=configs)
+
+
 def test_converting(tiny, tmp_path):
     file, configs, built, params = tiny
     seen = []
     progress = lambda done, total: seen.append((done, total))  # noqa: E731
-    rewriting.convert_file(file, tmp_path / "out", config=configs, dtype="bfloat16", progress=progress)
+    conversion.convert(file, tmp_path / "out", config=configs, dtype="bfloat16", progress=progress)
     for name, model in built.items():
         found, tree = type(model).from_pretrained(tmp_path / "out", subfolder=name)
         assert found == model
@@ -278,7 +288,7 @@ def test_nothing_is_written_where_a_tensor_is_missing(tiny, tmp_path):
         short, {name: safetensors.Array(x.shape, x.dtype, x.read) for name, x in tensors.items()}
     )
     with pytest.raises(ValueError, match=r"short.safetensors lacks conv_out.bias"):
-        rewriting.convert_file(short, tmp_path / "out", config=configs)
+        conversion.convert(short, tmp_path / "out", config=configs)
     assert not (tmp_path / "out").exists()
 
 
@@ -288,7 +298,7 @@ def test_one_model_alone(tiny, tmp_path):
     tensors = {name: x for name, x in tensors.items() if name.startswith(("encoder", "decoder", "quant", "post"))}
     vae = tmp_path / "vae.safetensors"
     safetensors.write(vae, {name: safetensors.Array(x.shape, x.dtype, x.read) for name, x in tensors.items()})
-    rewriting.convert_file(vae, tmp_path / "vae", config=configs)
+    conversion.convert(vae, tmp_path / "vae", config=configs)
     model, tree = fdiff.AutoencoderKL.from_pretrained(tmp_path / "vae")
     assert model == built["vae"]
     assert equal(tree, params["vae"])
@@ -335,7 +345,7 @@ def test_diffusers_reads_what_is_written(reference, tmp_path):
     diffusers = pytest.importorskip("diffusers")
     folder = reference / "single_file"
     options = {"config": folder / "configs", "tokenizer": reference / "clip" / "tokenizer", "dtype": "float32"}
-    rewriting.convert_file(folder / "tiny.ckpt", tmp_path / "out", **options)
+    conversion.convert(folder / "tiny.ckpt", tmp_path / "out", **options)
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "out")
     params = load(folder / "tiny.ckpt", **options).params
     ours = {name: {key: x.make() for key, x in weights.arrays(tree).items()} for name, tree in params.items()}
