@@ -6,7 +6,7 @@ or prompt compiles nothing, and all of it can be vmapped and differentiated.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 from fdiff.sampling import Network
 
 Conditional = Callable[[jax.Array, jax.Array, Any], jax.Array]
+Guider = Callable[..., Network]  # (network, condition, negative, scale, *, rescale) -> network
 
 
 def classifier_free(
@@ -32,19 +33,116 @@ def classifier_free(
 
     Args:
         network: (x, t, condition) -> out, for example `Partial(f, params)`.
-        condition, negative: trees of arrays (b, ...).
+        condition, negative: trees of arrays (b, ...); without a negative one there is no guidance.
         scale: a number, or (b,) one for each sample; 1 is no guidance.
         rescale: 0 to 1, how far the deviation of `out` is brought back to that of the positive prediction (Lin et
             al. 2023, eq. 15-16), against overexposure.
 
     Where the network also predicts a variance (twice the channels of x), that half is the positive one's.
     """
+    if negative is None:
+        return given(network, condition)
     return Partial(_classifier_free, network, condition, negative, jnp.float32(scale), jnp.float32(rescale))
+
+
+def adaptive_projected(
+    network: Conditional,
+    condition: Any,
+    negative: Any,
+    scale: jax.Array | float,
+    *,
+    eta: jax.Array | float = 0.0,
+    limit: jax.Array | float = jnp.inf,
+    rescale: jax.Array | float = 0.0,
+) -> Network:
+    """Adaptive projected guidance, against oversaturation at high scales (Sadat et al. 2024, algorithm 1):
+
+        d = min(1, limit / |positive - negative|) (positive - negative) = parallel + orthogonal to positive
+        out = positive + (scale - 1) (orthogonal + eta parallel)
+
+    Norms and projections are over a whole sample. With eta = 1 and no limit this is `classifier_free`. The paper's
+    momentum needs memory from step to step, which a network has not.
+
+    Args:
+        eta: how much of the parallel part, which oversaturates, is kept.
+        limit: of the norm of the difference.
+        network, condition, negative, scale, rescale: see `classifier_free`.
+    """
+    if negative is None:
+        return given(network, condition)
+    numbers = (jnp.float32(scale), jnp.float32(eta), jnp.float32(limit), jnp.float32(rescale))
+    return Partial(_adaptive_projected, network, condition, negative, *numbers)
+
+
+def zero_star(
+    network: Conditional,
+    condition: Any,
+    negative: Any,
+    scale: jax.Array | float,
+    *,
+    zero_from: jax.Array | float = jnp.inf,
+    rescale: jax.Array | float = 0.0,
+) -> Network:
+    """CFG-Zero*, for networks that predict a velocity (Fan et al. 2025, eq. 6-8):
+
+        s = <positive, negative> / |negative|^2
+        out = s negative + scale (positive - s negative);  0 while t >= zero_from
+
+    zero_from: t of the first step, or of the last one that is to be left out. The others as for `classifier_free`.
+    """
+    if negative is None:
+        return given(network, condition)
+    numbers = (jnp.float32(scale), jnp.float32(zero_from), jnp.float32(rescale))
+    return Partial(_zero_star, network, condition, negative, *numbers)
+
+
+def perturbed(
+    network: Conditional,
+    condition: Any,
+    negative: Any,
+    scale: jax.Array | float,
+    *,
+    perturb: Callable[[Any, bool], Any],
+    perturbed_scale: jax.Array | float = 3.0,
+    rescale: jax.Array | float = 0.0,
+) -> Network:
+    """Guidance away from what the network says while a part of it is disturbed, in one call of three times the batch:
+
+        out = negative + scale (positive - negative) + perturbed_scale (positive - perturbed)
+
+    Perturbed-attention guidance (Ahn et al. 2024, eq. 16) where self-attention looks at itself alone, skip-layer
+    guidance (Stability AI 2024) where blocks are left out: `perturb(condition, on)` is the condition under which the
+    network does so, or does not. `fdiff.pipelines.latent` has both for U-Nets. Without `negative`, the last term is
+    added to `positive`.
+    """
+    scales = (jnp.float32(scale), jnp.float32(perturbed_scale), jnp.float32(rescale))
+    negatives = () if negative is None else (perturb(negative, False),)
+    return Partial(_perturbed, network, (perturb(condition, False), perturb(condition, True), *negatives), *scales)
+
+
+def auto(network: Conditional, weak: Conditional, condition: Any, scale: jax.Array | float) -> Network:
+    """Autoguidance: away from a weaker version of the network itself (Karras et al. 2024, eq. 3).
+
+        out = weak + scale (network - weak), both under the same condition
+
+    weak: a smaller, or less trained network, or this one with dropout.
+    """
+    return Partial(_auto, network, weak, condition, jnp.float32(scale))
 
 
 def interval(guided: Network, plain: Network, low: jax.Array | float, high: jax.Array | float) -> Network:
     """Guide only while low <= t <= high (Kynkaanniemi et al. 2024); elsewhere `plain` is called alone."""
     return Partial(_interval, guided, plain, jnp.float32(low), jnp.float32(high))
+
+
+def composed(network: Conditional, conditions: Sequence[Any], weights: Sequence[jax.Array | float]) -> Network:
+    """A weighted sum of predictions under several conditions, in one call (Liu et al. 2022, eq. 11):
+
+        out = sum_k weights[k] network(x, t, conditions[k])
+
+    Weights are numbers, or (b,) one for each sample; they add up to 1.
+    """
+    return Partial(_composed, network, tuple(conditions), tuple(jnp.float32(weight) for weight in weights))
 
 
 def given(network: Conditional, condition: Any) -> Network:
@@ -65,12 +163,97 @@ def _classifier_free(
     x: jax.Array,
     t: jax.Array,
 ) -> jax.Array:
-    both = jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a), jnp.asarray(b)]), negative, condition)
-    out = network(jnp.concatenate([x, x]), t, both).astype(jnp.float32)
-    without, positive = jnp.split(out, 2)
-    without, (positive, variance) = without[..., : x.shape[-1]], jnp.split(positive, [x.shape[-1]], axis=-1)
+    without, positive, variance = _both(network, condition, negative, x, t)
     guided = without + _column(scale, x) * (positive - without)
     return jnp.concatenate([_rescale(guided, positive, rescale), variance], axis=-1)
+
+
+def _adaptive_projected(
+    network: Conditional,
+    condition: Any,
+    negative: Any,
+    scale: jax.Array,
+    eta: jax.Array,
+    limit: jax.Array,
+    rescale: jax.Array,
+    x: jax.Array,
+    t: jax.Array,
+) -> jax.Array:
+    without, positive, variance = _both(network, condition, negative, x, t)
+    axes = tuple(range(1, x.ndim))
+    difference = positive - without
+    norm = jnp.sqrt(jnp.sum(difference**2, axes, keepdims=True))
+    difference *= jnp.minimum(1.0, _column(limit, x) / jnp.maximum(norm, 1e-12))
+    share = jnp.sum(difference * positive, axes, keepdims=True) / jnp.maximum(
+        jnp.sum(positive**2, axes, keepdims=True), 1e-12
+    )
+    update = difference - (1 - _column(eta, x)) * share * positive
+    guided = positive + (_column(scale, x) - 1) * update
+    return jnp.concatenate([_rescale(guided, positive, rescale), variance], axis=-1)
+
+
+def _zero_star(
+    network: Conditional,
+    condition: Any,
+    negative: Any,
+    scale: jax.Array,
+    zero_from: jax.Array,
+    rescale: jax.Array,
+    x: jax.Array,
+    t: jax.Array,
+) -> jax.Array:
+    without, positive, variance = _both(network, condition, negative, x, t)
+    axes = tuple(range(1, x.ndim))
+    dot, square = (jnp.sum(other * without, axes, keepdims=True) for other in (positive, without))
+    without = dot / (square + 1e-8) * without
+    guided = _rescale(without + _column(scale, x) * (positive - without), positive, rescale)
+    return jnp.concatenate([jnp.where(t >= zero_from, 0.0, guided), variance], axis=-1)
+
+
+def _perturbed(
+    network: Conditional,
+    conditions: tuple[Any, ...],
+    scale: jax.Array,
+    perturbed_scale: jax.Array,
+    rescale: jax.Array,
+    x: jax.Array,
+    t: jax.Array,
+) -> jax.Array:
+    positive, disturbed, *without = _predictions(network, conditions, x, t)
+    guided = positive + _column(perturbed_scale, x) * (positive - disturbed)
+    if without:
+        guided += (_column(scale, x) - 1) * (positive - without[0])
+    return _rescale(guided, positive, rescale)
+
+
+def _auto(
+    network: Conditional, weak: Conditional, condition: Any, scale: jax.Array, x: jax.Array, t: jax.Array
+) -> jax.Array:
+    strong, weaker = (one(x, t, condition).astype(jnp.float32) for one in (network, weak))
+    return weaker + _column(scale, x) * (strong - weaker)
+
+
+def _both(
+    network: Conditional, condition: Any, negative: Any, x: jax.Array, t: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(negative, positive, variance): the two predictions, and what the positive one says of the variance."""
+    without, positive = _predictions(network, (negative, condition), x, t)
+    positive, variance = jnp.split(positive, [x.shape[-1]], axis=-1)
+    return without[..., : x.shape[-1]], positive, variance
+
+
+def _composed(
+    network: Conditional, conditions: tuple[Any, ...], weights: tuple[jax.Array, ...], x: jax.Array, t: jax.Array
+) -> jax.Array:
+    outs = _predictions(network, conditions, x, t)
+    return sum((_column(weight, x) * out for weight, out in zip(weights, outs, strict=True)), start=jnp.zeros(()))
+
+
+def _predictions(network: Conditional, conditions: Sequence[Any], x: jax.Array, t: jax.Array) -> list[jax.Array]:
+    """What the network says under each condition, float32, in one call."""
+    every = jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(leaf) for leaf in leaves]), *conditions)
+    out = network(jnp.concatenate([x] * len(conditions)), t, every).astype(jnp.float32)
+    return jnp.split(out, len(conditions))
 
 
 def _interval(

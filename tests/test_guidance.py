@@ -67,3 +67,88 @@ def test_scale_and_condition_compile_nothing():
         for condition in (CONDITION, 2 * CONDITION):
             call(guidance.classifier_free(base, condition, NEGATIVE, scale), X, 0.5)
     assert traces == 1
+
+
+def test_composed_is_the_weighted_sum():
+    conditions, weights = [CONDITION, NEGATIVE, 2 * CONDITION], [2.0, -1.5, np.array([0.5, 0.1, 0.2])]
+    guided = guidance.composed(Partial(network, 2.0), conditions, weights)(X, 0.5)
+    parts = zip(conditions, weights, strict=True)
+    wanted = sum(np.reshape(w, (-1, 1, 1, 1)) * network(2.0, X, 0.5, c) for c, w in parts)
+    np.testing.assert_allclose(guided, wanted, rtol=1e-5)
+
+
+def shifted(weight, x, t, condition):
+    """A network whose predictions under two conditions are not parallel."""
+    return weight * x + jnp.sin(3 * x + condition[:, None, None, None]) + t
+
+
+POSITIVE, WITHOUT = (np.asarray(shifted(2.0, X, 0.5, c)) for c in (CONDITION, NEGATIVE))
+
+
+def test_adaptive_projected_takes_the_parallel_part_away():
+    guide = guidance.adaptive_projected
+    guided = np.asarray(guide(Partial(shifted, 2.0), CONDITION, NEGATIVE, 4.0, eta=0.3, limit=0.5)(X, 0.5))
+    for i in range(len(X)):
+        difference = POSITIVE[i] - WITHOUT[i]
+        difference = difference * min(1, 0.5 / np.linalg.norm(difference))
+        parallel = np.vdot(difference, POSITIVE[i]) / np.vdot(POSITIVE[i], POSITIVE[i]) * POSITIVE[i]
+        wanted = POSITIVE[i] + 3 * (difference - parallel + 0.3 * parallel)
+        np.testing.assert_allclose(guided[i], wanted, rtol=1e-5, atol=1e-6)
+    whole = guide(Partial(shifted, 2.0), CONDITION, NEGATIVE, 4.0, eta=1.0)(X, 0.5)
+    np.testing.assert_allclose(whole, WITHOUT + 4 * (POSITIVE - WITHOUT), rtol=1e-4, atol=1e-5)
+
+
+def test_zero_star_scales_the_negative_and_leaves_out_the_start():
+    guided = guidance.zero_star(Partial(shifted, 2.0), CONDITION, NEGATIVE, 4.0, zero_from=0.8)
+    share = np.sum(POSITIVE * WITHOUT, (1, 2, 3)) / np.sum(WITHOUT**2, (1, 2, 3))
+    without = share[:, None, None, None] * WITHOUT
+    np.testing.assert_allclose(guided(X, 0.5), without + 4 * (POSITIVE - without), rtol=1e-4, atol=1e-5)
+    assert not np.any(guided(X, jnp.float32(0.9)))
+
+
+@pytest.mark.parametrize("negative", [None, NEGATIVE])
+def test_perturbed_adds_a_term(negative):
+    guided = guidance.perturbed(
+        Partial(shifted, 2.0), CONDITION, negative, 4.0, perturb=lambda c, on: c + 5.0 * on, perturbed_scale=2.0
+    )
+    disturbed = shifted(2.0, X, 0.5, CONDITION + 5.0)
+    wanted = POSITIVE + 2 * (POSITIVE - disturbed) + (0 if negative is None else 3 * (POSITIVE - WITHOUT))
+    np.testing.assert_allclose(guided(X, 0.5), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_auto_guidance_leaves_the_weak_network():
+    guided = guidance.auto(Partial(network, 2.0), Partial(network, 1.5), CONDITION, 2.5)(X, 0.5)
+    weak, strong = (network(w, X, 0.5, CONDITION) for w in (1.5, 2.0))
+    np.testing.assert_allclose(guided, weak + 2.5 * (strong - weak), rtol=1e-5)
+
+
+@pytest.mark.parity
+def test_guiders_of_diffusers():
+    guiders = pytest.importorskip("diffusers.guiders")
+    import torch
+
+    positive, without = (torch.from_numpy(x.copy()) for x in (POSITIVE, WITHOUT))
+    disturbed = torch.from_numpy(np.array(shifted(2.0, X, 0.5, CONDITION + 5.0)))
+    base = Partial(shifted, 2.0)
+    ours = {
+        "projected": guidance.adaptive_projected(base, CONDITION, NEGATIVE, 4.0, eta=0.3, limit=0.5, rescale=0.4),
+        "zero": guidance.zero_star(base, CONDITION, NEGATIVE, 4.0, rescale=0.4),
+        "perturbed": guidance.perturbed(
+            base, CONDITION, NEGATIVE, 4.0, perturb=lambda c, on: c + 5.0 * on, perturbed_scale=2.0, rescale=0.4
+        ),
+    }
+    theirs = {
+        "projected": guiders.AdaptiveProjectedGuidance(
+            3.0, eta=0.3, adaptive_projected_guidance_rescale=0.5, use_original_formulation=True, guidance_rescale=0.4
+        ),
+        "zero": guiders.ClassifierFreeZeroStarGuidance(4.0, zero_init_steps=0, guidance_rescale=0.4),
+        "perturbed": guiders.SkipLayerGuidance(
+            4.0, skip_layer_guidance_scale=2.0, skip_layer_guidance_layers=[0], skip_layer_guidance_start=0.0,
+            skip_layer_guidance_stop=1.0, guidance_rescale=0.4,
+        ),
+    }  # fmt: skip
+    for name, guided in ours.items():
+        theirs[name].set_state(step=1, num_inference_steps=10, timestep=torch.tensor(0))
+        predictions = (positive, without, disturbed) if name == "perturbed" else (positive, without)
+        wanted = theirs[name].forward(*predictions).pred.numpy()
+        np.testing.assert_allclose(guided(X, 0.5), wanted, rtol=1e-4, atol=1e-4)

@@ -8,11 +8,12 @@ from typing import Any
 import jax
 
 from fdiff import sampling
-from fdiff.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from fdiff.guidance import Guider
+from fdiff.models import AutoencoderKL, CLIPTextModel, ControlNetModel, UNet2DConditionModel
 from fdiff.pipelines import inputs, latent, text
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw, draw_as_asked
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Condition, Guidance, Interval, Key, Scale
+from fdiff.pipelines.latent import Condition, Control, Guidance, Interval, Key, Scale
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.text import Asked, Prompt
 from fdiff.plan import Plan
@@ -32,6 +33,8 @@ def image_to_image(
     *,
     guidance_scale: Scale = 7.5,
     guidance_rescale: Scale = 0.0,
+    nets: tuple[ControlNetModel, ...] = (),
+    control: Control | None = None,
 ) -> jax.Array:
     """Redraw pictures (b, h, w, 3) in [-1, 1], noised to the plan's first level: a pure function (Meng et al. 2022).
 
@@ -42,8 +45,9 @@ def image_to_image(
     shape = (image.shape[1] // latent.factor_of(vae), image.shape[2] // latent.factor_of(vae), vae.latent_channels)
     (for_encoder, noise), later, _ = draw(key, image.shape[0], Wanted(shape), Wanted(shape))
     latents = latent.encoded(vae, params["vae"], image, for_encoder)
-    network = latent.guide(latent.denoiser(unet, params), condition, negative, guidance_scale, guidance_rescale)
-    latents = sampling.sample(network, plan, noised(plan, latents, noise), later)
+    network = latent.denoiser(unet, params, nets, control)
+    guided = latent.guide(network, condition, negative, guidance_scale, guidance_rescale)
+    latents = sampling.sample(guided, plan, noised(plan, latents, noise), later)
     return latent.decoded(vae, params["vae"], latents)
 
 
@@ -53,18 +57,27 @@ def noised(plan: Plan, latents: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def start(
-    pipe: Any, params: Params, plan: Plan, image: Any, shape: tuple[int, ...], key: Key, torch_seed: Seed, dtype: Any
+    pipe: Any,
+    params: Params,
+    plan: Plan,
+    image: Any,
+    shape: tuple[int, ...],
+    key: Key,
+    torch_seed: Seed,
+    dtype: Any,
+    begun: bool = False,
 ) -> tuple[jax.Array, Draws]:
     """x (b, h, w, c) of a user's picture at the plan's first level, and the draws of the steps.
 
-    Where the seed is torch's, one picture is encoded once, as diffusers does, but for seeds that are one an image.
+    begun: the picture is at that level already. Where the seed is torch's, one picture is encoded once, as diffusers
+    does, but for seeds that are one an image.
     """
-    wanted, ready = Wanted(shape[1:]), inputs.holds_latents(pipe.vae, image)
+    ready = inputs.holds_latents(pipe.vae, image)
     rows = None if isinstance(torch_seed, list | tuple) else len(image)
-    before = () if ready else (Wanted(shape[1:], rows),)
-    draws = draw_as_asked(key, torch_seed, plan, shape, dtype, *before, wanted)
-    latents = inputs.latents_of(pipe.vae, params, image, None if ready else draws.arrays[0], shape[0])
-    return noised(plan, latents, draws.arrays[-1]), draws
+    encoder = () if ready else (Wanted(shape[1:], rows),)
+    draws = draw_as_asked(key, torch_seed, plan, shape, dtype, *encoder, *(() if begun else (Wanted(shape[1:]),)))
+    latents = inputs.latents_of(pipe.vae, params, image, draws.arrays[0] if encoder else None, shape[0])
+    return latents if begun else noised(plan, latents, draws.arrays[-1]), draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,28 +94,30 @@ class StableDiffusionImg2ImgPipeline(DiffusionPipeline):
     decode = latent.decode
 
     def __call__(
-        self, params: Params, prompt: Prompt = None, image: Picture = None, *, strength: float = 0.8,
-        key: Key = None, torch_seed: Seed = None, negative_prompt: Prompt = None, guidance_scale: Scale = 7.5,
+        self, params: Params, prompt: Prompt = None, image: Picture = None, *, strength: float = 0.8, key: Key = None,
+        torch_seed: Seed = None, negative_prompt: Prompt = None, guidance_scale: Scale = 7.5,
         guidance_rescale: Scale = 0.0, guidance_interval: Interval = None, num_inference_steps: int = 50,
         num_images_per_prompt: int = 1, prompt_embeds: Any = None, negative_prompt_embeds: Any = None,
-        plan: Plan | None = None, clip_skip: int = 0, output_type: str = "pil", progress: bool = True,
+        guider: Guider | None = None, attention: Any = None, plan: Plan | None = None, clip_skip: int = 0,
+        output_type: str = "pil", progress: bool = True,
     ) -> ImageOutput:  # fmt: skip
-        """Draw pictures; the arguments are those of `steps`, and `output_type` and `progress` as ever."""
+        """Draw pictures: the arguments are those of `steps`, and those of `latent.output`."""
         latent.check_output_type(output_type)
         run = self.steps(
             params, prompt, image, strength=strength, key=key, torch_seed=torch_seed, negative_prompt=negative_prompt,
             guidance_scale=guidance_scale, guidance_rescale=guidance_rescale, guidance_interval=guidance_interval,
             num_inference_steps=num_inference_steps, num_images_per_prompt=num_images_per_prompt,
-            prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds, plan=plan, clip_skip=clip_skip,
+            prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds, guider=guider,
+            attention=attention, plan=plan, clip_skip=clip_skip,
         )  # fmt: skip
         return latent.output(self, params, run, output_type, progress)
 
     def steps(
-        self, params: Params, prompt: Prompt = None, image: Picture = None, *, strength: float = 0.8,
-        key: Key = None, torch_seed: Seed = None, negative_prompt: Prompt = None, guidance_scale: Scale = 7.5,
+        self, params: Params, prompt: Prompt = None, image: Picture = None, *, strength: float = 0.8, key: Key = None,
+        torch_seed: Seed = None, negative_prompt: Prompt = None, guidance_scale: Scale = 7.5,
         guidance_rescale: Scale = 0.0, guidance_interval: Interval = None, num_inference_steps: int = 50,
         num_images_per_prompt: int = 1, prompt_embeds: Any = None, negative_prompt_embeds: Any = None,
-        plan: Plan | None = None, clip_skip: int = 0,
+        guider: Guider | None = None, attention: Any = None, plan: Plan | None = None, clip_skip: int = 0,
     ) -> sampling.Steps:  # fmt: skip
         """The run to iterate over; the arguments are those of `StableDiffusionPipeline.steps`, and:
 
@@ -111,10 +126,12 @@ class StableDiffusionImg2ImgPipeline(DiffusionPipeline):
         strength: 0 to 1, how much of it to redraw; so much of num_inference_steps is run.
         plan: of that strength already.
         """
-        asked = Asked(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip)
-        how = Guidance(guidance_scale, guidance_rescale, guidance_interval)
+        asked = Asked(
+            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip, attention
+        )
+        how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
         array = inputs.pictures("image", image)
-        size = inputs.check_picture(self, "image", array)
+        size, _ = inputs.check_picture(self, "image", array)
         table = make_plan(self.scheduler, num_inference_steps, plan, strength)
         texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from fdiff import sampling
-from fdiff.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from fdiff.guidance import Guider
+from fdiff.models import AutoencoderKL, CLIPTextModel, ControlNetModel, UNet2DConditionModel
 from fdiff.pipelines import inputs, latent, text
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw, draw_as_asked
 from fdiff.pipelines.image_to_image import noised
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Condition, Guidance, Interval, Key, Scale
+from fdiff.pipelines.latent import Condition, Control, Guidance, Interval, Key, Scale
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.text import Asked, Prompt
 from fdiff.plan import Plan
@@ -37,6 +38,8 @@ def inpaint(
     strength: float = 1.0,
     guidance_scale: Scale = 7.5,
     guidance_rescale: Scale = 0.0,
+    nets: tuple[ControlNetModel, ...] = (),
+    control: Control | None = None,
 ) -> jax.Array:
     """Paint pictures (b, h, w, 3) in [-1, 1] anew where mask (b, h, w, 1) is 1: a pure function.
 
@@ -49,10 +52,12 @@ def inpaint(
     shape = (image.shape[1] // latent.factor_of(vae), image.shape[2] // latent.factor_of(vae), vae.latent_channels)
     (for_image, noise, for_rest), later, _ = draw(key, image.shape[0], *[Wanted(shape)] * 3)
     known = _Known(image, mask, for_image, noise, for_rest)
-    x, appended, after = _prepare(vae, params, plan, known, strength, plain=unet.in_channels == vae.latent_channels)
+    begin = "noise" if strength == 1 else "noised"
+    x, appended, after = _prepare(vae, params, plan, known, begin, plain=unet.in_channels == vae.latent_channels)
     condition, negative = _append(appended, condition), None if negative is None else _append(appended, negative)
-    network = latent.guide(latent.denoiser(unet, params), condition, negative, guidance_scale, guidance_rescale)
-    return latent.decoded(vae, params["vae"], sampling.sample(network, plan, x, later, after=after))
+    network = latent.denoiser(unet, params, nets, control)
+    guided = latent.guide(network, condition, negative, guidance_scale, guidance_rescale)
+    return latent.decoded(vae, params["vae"], sampling.sample(guided, plan, x, later, after=after))
 
 
 class _Known(NamedTuple):
@@ -66,21 +71,25 @@ class _Known(NamedTuple):
 
 
 def _prepare(
-    vae: Any, params: Params, plan: Plan, known: _Known, strength: float, plain: bool
+    vae: Any, params: Params, plan: Plan, known: _Known, begin: str, plain: bool
 ) -> tuple[jax.Array, jax.Array | None, Any]:
-    """x at the start; what a U-Net of 9 channels is told; what is done after each step with a plain one."""
+    """x at the start; what a U-Net of 9 channels is told; what is done after each step with a plain one.
+
+    begin: with noise, with the picture noised, or with the picture, which is at the plan's first level already.
+    """
     batch_size, mask = len(known.noise), _small(known)
     latents = appended = after = None
-    if plain or strength < 1:
+    if plain or begin != "noise":
         latents = inputs.latents_of(vae, params, known.image, known.for_image, batch_size)
     if not plain:
-        rest = known.image if inputs.holds_latents(vae, known.image) else known.image * (1 - known.mask)
+        rest = known.image * (1 - known.mask)
         of_rest = inputs.latents_of(vae, params, rest, known.for_rest, batch_size)
         appended = jnp.concatenate([mask, of_rest], axis=-1)
     elif latents is not None:
         after = Partial(_put_back, mask, latents, known.noise, *_levels_after(plan))
-    x = noised(plan, latents, known.noise) if latents is not None and strength < 1 else plan.start * known.noise
-    return x, appended, after
+    if begin == "noise" or latents is None:
+        return plan.start * known.noise, appended, after
+    return latents if begin == "picture" else noised(plan, latents, known.noise), appended, after
 
 
 def _small(known: _Known) -> jax.Array:
@@ -118,22 +127,27 @@ def start(
     key: Key,
     torch_seed: Seed,
     dtype: Any,
+    begun: bool = False,
 ) -> tuple[jax.Array, Draws, jax.Array | None, Any]:
     """x, the draws of the steps, what to append and what to do after each step, for a user's picture and mask.
 
-    torch's numbers come in the order of diffusers, which encodes the rest even where the U-Net does not see it.
+    begun: the picture is at the plan's first level already. torch's numbers come in the order of diffusers, which
+    encodes the rest even where the U-Net does not see it. Raises ValueError for latents where it does.
     """
+    begin = "picture" if begun else "noise" if strength == 1 else "noised"
     plain, ready = pipe.unet.in_channels == pipe.vae.latent_channels, inputs.holds_latents(pipe.vae, image)
+    if ready and not plain:
+        raise ValueError("image holds latents, and the unet needs to see the picture; pass the picture itself")
     wanted = Wanted(shape[1:])
     encoder = () if ready else (Wanted(shape[1:], len(image)),)
-    before = encoder if plain or strength < 1 else ()
+    before = encoder if plain or begin != "noise" else ()
     own = (wanted,) if latents is None else ()
     draws = draw_as_asked(key, torch_seed, plan, shape, dtype, *before, *own, *encoder)
     for_image = draws.arrays[0] if before else None
     for_rest = draws.arrays[-1] if encoder else None
     noise = draws.arrays[len(before)] if own else latent.checked_latents(latents, shape)
     known = _Known(jnp.asarray(image), jnp.asarray(mask), for_image, noise, for_rest)
-    x, appended, after = _prepare(pipe.vae, params, plan, known, strength, plain)
+    x, appended, after = _prepare(pipe.vae, params, plan, known, begin, plain)
     return x, draws, appended, after
 
 
@@ -155,17 +169,18 @@ class StableDiffusionInpaintPipeline(DiffusionPipeline):
         strength: float = 1.0, key: Key = None, torch_seed: Seed = None, negative_prompt: Prompt = None,
         guidance_scale: Scale = 7.5, guidance_rescale: Scale = 0.0, guidance_interval: Interval = None,
         num_inference_steps: int = 50, num_images_per_prompt: int = 1, prompt_embeds: Any = None,
-        negative_prompt_embeds: Any = None, latents: Any = None, plan: Plan | None = None, clip_skip: int = 0,
-        output_type: str = "pil", progress: bool = True,
+        negative_prompt_embeds: Any = None, latents: Any = None, guider: Guider | None = None, attention: Any = None,
+        plan: Plan | None = None, clip_skip: int = 0, output_type: str = "pil", progress: bool = True,
     ) -> ImageOutput:  # fmt: skip
-        """Draw pictures; the arguments are those of `steps`, and `output_type` and `progress` as ever."""
+        """Draw pictures: the arguments are those of `steps`, and those of `latent.output`."""
         latent.check_output_type(output_type)
         run = self.steps(
             params, prompt, image, mask_image, strength=strength, key=key, torch_seed=torch_seed,
             negative_prompt=negative_prompt, guidance_scale=guidance_scale, guidance_rescale=guidance_rescale,
             guidance_interval=guidance_interval, num_inference_steps=num_inference_steps,
             num_images_per_prompt=num_images_per_prompt, prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds, latents=latents, plan=plan, clip_skip=clip_skip,
+            negative_prompt_embeds=negative_prompt_embeds, latents=latents, guider=guider, attention=attention,
+            plan=plan, clip_skip=clip_skip,
         )  # fmt: skip
         return latent.output(self, params, run, output_type, progress)
 
@@ -174,7 +189,8 @@ class StableDiffusionInpaintPipeline(DiffusionPipeline):
         strength: float = 1.0, key: Key = None, torch_seed: Seed = None, negative_prompt: Prompt = None,
         guidance_scale: Scale = 7.5, guidance_rescale: Scale = 0.0, guidance_interval: Interval = None,
         num_inference_steps: int = 50, num_images_per_prompt: int = 1, prompt_embeds: Any = None,
-        negative_prompt_embeds: Any = None, latents: Any = None, plan: Plan | None = None, clip_skip: int = 0,
+        negative_prompt_embeds: Any = None, latents: Any = None, guider: Guider | None = None, attention: Any = None,
+        plan: Plan | None = None, clip_skip: int = 0,
     ) -> sampling.Steps:  # fmt: skip
         """The run to iterate over; the arguments are those of `StableDiffusionImg2ImgPipeline.steps`, and:
 
@@ -183,12 +199,13 @@ class StableDiffusionInpaintPipeline(DiffusionPipeline):
         strength: at 1 nothing of the painted part is kept, and the run begins with noise alone.
         latents: the noise of the run.
         """
-        asked = Asked(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip)
-        how = Guidance(guidance_scale, guidance_rescale, guidance_interval)
+        asked = Asked(
+            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip, attention
+        )
+        how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
         array = inputs.pictures("image", image)
-        size = inputs.check_picture(self, "image", array)
-        factor = latent.factor_of(self.vae)
-        mask = inputs.mask_pictures(mask_image, (size[0] * factor, size[1] * factor))
+        size, pixels = inputs.check_picture(self, "image", array)
+        mask = inputs.mask_pictures(mask_image, pixels)
         table = make_plan(self.scheduler, num_inference_steps, plan, strength)
         texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)

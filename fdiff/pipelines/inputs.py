@@ -59,19 +59,19 @@ def spread(name: str, array: Any, batch_size: int) -> jax.Array:
     return jnp.repeat(jnp.asarray(array), batch_size // len(array), axis=0)
 
 
-def check_picture(pipe: Any, name: str, array: np.ndarray) -> tuple[int, int]:
-    """Height and width in latents of pictures or, where they have as many channels, latents.
+def check_picture(pipe: Any, name: str, array: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) in latents, and in pixels, of pictures or, where they have as many channels, latents.
 
     Raises ValueError unless they have the channels of the autoencoder, and sides that it can halve.
     """
     height, width, channels = array.shape[1:]
+    factor = factor_of(pipe.vae)
     if holds_latents(pipe.vae, array):
-        return height, width
+        return (height, width), (height * factor, width * factor)
     if channels != pipe.vae.in_channels:
         raise ValueError(f"{name} has {channels} channels; it must have {pipe.vae.in_channels}")
-    factor = factor_of(pipe.vae)
     check_pixels(height, width, factor)
-    return height // factor, width // factor
+    return (height // factor, width // factor), (height, width)
 
 
 def holds_latents(vae: Any, array: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from fdiff import guidance, images, sampling
-from fdiff.models import ControlNetModel, UNet2DConditionModel
+from fdiff.models import ControlNetModel, UNet2DConditionModel, edits
 from fdiff.models.controlnet import ControlNetOutput, add_residuals
 from fdiff.models.layers.embeddings import sinusoidal
 from fdiff.models.layers.vae import DiagonalGaussian
@@ -37,6 +38,7 @@ class Condition(NamedTuple):
     scale: jax.Array | None = None  # (b, time_cond_proj_dim), of LCM: the guidance scale that it imitates
     appended: jax.Array | None = None  # (b, h, w, c), channels that follow those of x
     pictures: tuple[jax.Array, ...] = ()  # (b, H, W, c) in [0, 1], one for each ControlNet
+    steered: jax.Array | None = None  # (b,), how much the ControlNets act on each; all of it if absent
     features: tuple[jax.Array, ...] = ()  # of a T2IAdapter, one (b, h, w, c) for each level
     attention: Any = None  # the collection that changes attention in one run
 
@@ -76,7 +78,9 @@ class Denoiser:
             given["mid_block_additional_residual"] = residuals.mid_block_res_sample
         if c.appended is not None:
             x = jnp.concatenate([x, c.appended], axis=-1)
-        variables = {"params": params["unet"]} | ({} if c.attention is None else {"attention": c.attention})
+        variables = {"params": params["unet"], **params.get("lora", {})}
+        if c.attention is not None:
+            variables["attention"] = c.attention
         out: Any = self.unet.apply(variables, x, t, c.text, **shared, **given)
         return out
 
@@ -90,12 +94,29 @@ class Denoiser:
             net.apply({"params": tree}, x, t, condition.text, picture, scale, **options)
             for net, tree, picture, scale in zip(self.nets, params["controlnet"], condition.pictures, on, strict=True)
         ]
-        return add_residuals(residuals)
+        total = add_residuals(residuals)
+        if condition.steered is None:
+            return total
+        share = condition.steered[:, None, None, None]
+        return jax.tree.map(lambda leaf: share.astype(leaf.dtype) * leaf, total)
 
 
-def denoiser(unet: UNet2DConditionModel, params: Params) -> guidance.Conditional:
-    """The U-Net as (x, t, condition) -> out, its parameters being data."""
-    return Partial(Denoiser(unet), {"unet": params["unet"]}, None)
+def denoiser(
+    unet: UNet2DConditionModel,
+    params: Params,
+    nets: tuple[ControlNetModel, ...] = (),
+    control: Control | None = None,
+    guess_mode: bool = False,
+) -> guidance.Conditional:
+    """The U-Net, with ControlNets if given, as (x, t, condition) -> out; their parameters are data.
+
+    params: "unet", for the nets a list of trees under "controlnet", and under "lora", if there, what
+    `fdiff.adapters.lora.collection` gives, which then is added while the U-Net runs.
+    """
+    own = {name: params[name] for name in (("unet", "controlnet") if nets else ("unet",))}
+    if "unet" in params.get("lora", {}):
+        own["lora"] = {"lora": params["lora"]["unet"]}
+    return Partial(Denoiser(unet, nets, guess_mode), own, control)
 
 
 def guide(
@@ -105,12 +126,32 @@ def guide(
     scale: Scale,
     rescale: Scale = 0.0,
     interval: tuple[Any, Any] | None = None,
+    guider: guidance.Guider | None = None,
 ) -> Network:
-    """Classifier-free guidance, within an interval of t if given; without `negative`, the condition alone."""
-    if negative is None:
-        return guidance.given(network, condition)
-    guided = guidance.classifier_free(network, condition, negative, scale, rescale=rescale)
-    return guided if interval is None else guidance.interval(guided, guidance.given(network, condition), *interval)
+    """Classifier-free guidance, or another, within an interval of t if given; else the condition alone."""
+    guided = (guider or guidance.classifier_free)(network, condition, negative, scale, rescale=rescale)
+    if interval is None or (negative is None and guider is None):
+        return guided
+    return guidance.interval(guided, guidance.given(network, condition), *interval)
+
+
+def attention_perturbed(unet_params: Any, layers: str = "mid_block.*attn1") -> Callable[[Condition, bool], Condition]:
+    """For `guidance.perturbed`: self-attention layers whose path `layers` is found in look at themselves alone.
+
+        guider = functools.partial(guidance.perturbed, perturb=attention_perturbed(params["unet"]), perturbed_scale=3.0)
+        pipe(params, prompt, guider=guider, key=key)
+    """
+    return partial(_perturb, edits.identity_attention, unet_params, layers)
+
+
+def blocks_skipped(unet_params: Any, layers: str) -> Callable[[Condition, bool], Condition]:
+    """For `guidance.perturbed`: transformer blocks whose path `layers` is found in are left out."""
+    return partial(_perturb, edits.skip_blocks, unet_params, layers)
+
+
+def _perturb(edit: Any, unet_params: Any, layers: str, condition: Condition, on: bool) -> Condition:
+    tree = edit(unet_params, layers, jnp.full(condition.text.shape[0], on))
+    return condition._replace(attention=edits.merge(condition.attention or {}, tree))
 
 
 def is_guided(unet: UNet2DConditionModel, scale: Scale) -> bool:
@@ -132,6 +173,7 @@ class Guidance(NamedTuple):
     scale: Scale
     rescale: Scale = 0.0
     interval: Interval = None
+    guider: guidance.Guider | None = None
 
 
 def start_run(
@@ -152,7 +194,7 @@ def start_run(
     """
     check_condition(pipe, both[0])
     network = denoiser(pipe.unet, params) if network is None else network
-    guided = guide(network, *both, how.scale, how.rescale, times_of(plan, how.interval))
+    guided = guide(network, *both, how.scale, how.rescale, times_of(plan, how.interval), how.guider)
     return sampling.steps(guided, plan, x, draws.key, noise=draws.noise, after=after)
 
 
@@ -264,7 +306,10 @@ def check_output_type(output_type: str) -> None:
 
 
 def output(pipe: Any, params: Params, run: Steps, output_type: str, progress: bool) -> ImageOutput:
-    """Run to the end and make pictures."""
+    """Run to the end and make pictures.
+
+    output_type: pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]; latent, undecoded. progress: show a bar.
+    """
     latents = finish(run, progress=progress)
     if output_type == "latent":
         return ImageOutput(latents)

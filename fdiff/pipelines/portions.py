@@ -10,6 +10,22 @@ from fdiff.pipelines.pipeline import make_plan
 from fdiff.plan import Plan
 
 
+def part(
+    scheduler: Any,
+    num_inference_steps: int,
+    plan: Plan | None,
+    strength: float,
+    denoising_start: float | None,
+    denoising_end: float | None,
+) -> Plan:
+    """The table of an image-to-image run: of a strength, or from the share that is done already, and to a share."""
+    if denoising_start is None:
+        table = make_plan(scheduler, num_inference_steps, plan, strength)
+    else:
+        table = since(scheduler, num_inference_steps, plan, denoising_start)
+    return until(table, scheduler, denoising_end)
+
+
 def until(plan: Plan, scheduler: Any, denoising_end: float | None) -> Plan:
     """The rows before the t that is left when this share of the training timesteps is done; all if None.
 

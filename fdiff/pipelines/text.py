@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fdiff import prompts
+from fdiff.pipelines.inputs import spread
 from fdiff.pipelines.latent import Condition, Scale, told_scale
 from fdiff.pipelines.pipeline import Params, check_count
 from fdiff.prompts import Encoded, Tokens
@@ -27,20 +28,22 @@ class Asked(NamedTuple):
     negative_prompt_embeds: Any = None
     num_images_per_prompt: int = 1
     clip_skip: int = 0
-    pooled_prompt_embeds: Any = None  # of SDXL, as all below
-    negative_pooled_prompt_embeds: Any = None
-    prompt_2: Prompt = None
-    negative_prompt_2: Prompt = None
+    attention: Any = None
 
 
-class Micro(NamedTuple):
-    """What SDXL is told of the picture: its sizes in pixels (height, width), and how beautiful it is."""
+class MicroConditions(NamedTuple):
+    """What SDXL is told of a picture (Podell et al. 2023, section 2.2): sizes are (height, width) in pixels.
+
+    original_size, target_size: that of the picture to draw if not given; crops_coords_top_left: where it was cut out
+    of a larger one. The negative prompt goes with the same ones, unless it is given its own. The refiner is told how
+    beautiful the picture is, in place of the target size.
+    """
 
     original_size: Size | None = None
     crops_coords_top_left: Size = (0, 0)
     target_size: Size | None = None
     negative_original_size: Size | None = None
-    negative_crops_coords_top_left: Size = (0, 0)
+    negative_crops_coords_top_left: Size | None = None
     negative_target_size: Size | None = None
     aesthetic_score: float = 6.0
     negative_aesthetic_score: float = 2.5
@@ -51,6 +54,7 @@ class Texts(NamedTuple):
 
     positive: Encoded
     negative: Encoded | None
+    attention: tuple[Any, Any] = (None, None)
 
     @property
     def batch_size(self) -> int:
@@ -80,7 +84,7 @@ def encode_prompt(
 ) -> tuple[Encoded, Encoded]:
     """What the text encoders make of prompts and of negative ones: (embeddings (b, n, d), pooled (b, d)) each.
 
-    `embeddings` are the prompt_embeds and negative_prompt_embeds of a call, `pooled` the pooled ones of SDXL.
+    The two are the prompt_embeds and negative_prompt_embeds of a call, of which only SDXL reads the pooled part.
 
     Args:
         params: with the text encoders'.
@@ -130,16 +134,18 @@ def encode_asked(pipe: Any, params: Params, asked: Asked, guided: bool) -> Texts
     check_count("num_images_per_prompt", asked.num_images_per_prompt)
     if (asked.prompt is None) == (asked.prompt_embeds is None):
         raise ValueError("pass either prompt or prompt_embeds" + (", not both" if asked.prompt is not None else ""))
-    negative: Encoded | None
+    negative: Encoded | None = None
     if asked.prompt is not None:
         positive, negative = encode_prompt(
-            pipe, params, asked.prompt, asked.negative_prompt, prompt_2=asked.prompt_2,
-            negative_prompt_2=asked.negative_prompt_2, clip_skip=asked.clip_skip,
-        )  # fmt: skip
+            pipe, params, asked.prompt, asked.negative_prompt, clip_skip=asked.clip_skip
+        )
     else:
-        positive, negative = _given(pipe, params, asked, guided)
+        positive = _encoded(pipe, "prompt_embeds", asked.prompt_embeds)
+        if guided and asked.negative_prompt_embeds is None:
+            blanks = [""] * positive.embeddings.shape[0]
+            _, negative = encode_prompt(pipe, params, blanks, asked.negative_prompt)
     if asked.negative_prompt_embeds is not None:
-        negative = _encoded(pipe, asked.negative_prompt_embeds, asked.negative_pooled_prompt_embeds, "negative_")
+        negative = _encoded(pipe, "negative_prompt_embeds", asked.negative_prompt_embeds)
     if guided and negative is not None and positive.embeddings.shape != negative.embeddings.shape:
         raise ValueError(
             f"prompt_embeds have shape {positive.embeddings.shape} and negative_prompt_embeds "
@@ -147,28 +153,34 @@ def encode_asked(pipe: Any, params: Params, asked: Asked, guided: bool) -> Texts
         )
     count = asked.num_images_per_prompt
     each = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), (positive, negative if guided else None))
-    return Texts(*each)
+    texts = Texts(*each)
+    return texts._replace(attention=_for_batch(asked.attention, texts.batch_size))
 
 
-def _given(pipe: Any, params: Params, asked: Asked, guided: bool) -> tuple[Encoded, Encoded | None]:
-    """The user's embeddings, and those of the negative prompt where it comes as text."""
-    positive = _encoded(pipe, asked.prompt_embeds, asked.pooled_prompt_embeds, "")
-    if not guided or asked.negative_prompt_embeds is not None:
-        return positive, None
-    names = [""] * positive.embeddings.shape[0]
-    _, negative = encode_prompt(
-        pipe, params, names, asked.negative_prompt, negative_prompt_2=asked.negative_prompt_2, clip_skip=asked.clip_skip
-    )
-    return positive, negative
+def _for_batch(attention: Any, batch_size: int) -> tuple[Any, Any]:
+    """The user's collections "attention" for both sides, every leaf (b, ...)."""
+    if attention is None:
+        return None, None
+    if not isinstance(attention, tuple) or len(attention) != 2:
+        raise ValueError("attention must be a pair: the collection for the prompts, and that for the negative ones")
+
+    def batched(leaf: Any) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        leaf = leaf.reshape(1, 1, 1, 1) if leaf.ndim == 0 else leaf
+        return spread("attention", leaf, batch_size)
+
+    return jax.tree.map(batched, attention)
 
 
-def _encoded(pipe: Any, embeddings: Any, pooled: Any, prefix: str) -> Encoded:
+def _encoded(pipe: Any, name: str, given: Any) -> Encoded:
+    """The user's embeddings, with or without their pooled part, which SDXL needs."""
+    embeddings, pooled = given if isinstance(given, tuple) else (given, None)
     embeddings = jnp.asarray(embeddings)
     if embeddings.ndim != 3:
-        raise ValueError(f"{prefix}prompt_embeds have shape {embeddings.shape}; it must be (batch, tokens, channels)")
+        raise ValueError(f"{name} has shape {embeddings.shape}; it must be (batch, tokens, channels)")
     if pooled is None:
         if hasattr(pipe, "text_encoder_2"):
-            raise ValueError(f"{prefix}prompt_embeds of SDXL come with {prefix}pooled_prompt_embeds; pass both")
+            raise ValueError(f"{name} of SDXL must be a pair (embeddings, pooled), as encode_prompt gives it")
         pooled = jnp.zeros(embeddings.shape[::2])  # which Stable Diffusion does not read
     return Encoded(embeddings, jnp.asarray(pooled))
 
@@ -179,34 +191,47 @@ def conditions(
     """The two conditions of Stable Diffusion, `appended` being in both."""
     told = told_scale(pipe.unet, scale, texts.batch_size)
 
-    def condition(text: Encoded) -> Condition:
-        return Condition(text.embeddings, scale=told, appended=appended)
+    def condition(text: Encoded, attention: Any) -> Condition:
+        return Condition(text.embeddings, scale=told, appended=appended, attention=attention)
 
-    return condition(texts.positive), None if texts.negative is None else condition(texts.negative)
+    return _both(texts, condition)
 
 
 def conditions_xl(
-    pipe: Any, texts: Texts, scale: Scale, micro: Micro, size: Size, appended: jax.Array | None = None
+    pipe: Any,
+    texts: Texts,
+    scale: Scale,
+    micro: MicroConditions | None,
+    size: Size,
+    appended: jax.Array | None = None,
 ) -> tuple[Condition, Condition | None]:
     """The two conditions of SDXL, `size` being that of the picture in pixels."""
     told = told_scale(pipe.unet, scale, texts.batch_size)
-    ids, negative_ids = time_ids(pipe, micro, size)
+    ids, negative_ids = time_ids(pipe, micro or MicroConditions(), size)
 
-    def condition(text: Encoded, numbers: tuple[float, ...]) -> Condition:
-        many = jnp.broadcast_to(jnp.asarray(numbers, jnp.float32), (texts.batch_size, len(numbers)))
+    def condition(text: Encoded, attention: Any) -> Condition:
+        numbers = jnp.asarray(ids if text is texts.positive else negative_ids, jnp.float32)
+        many = jnp.broadcast_to(numbers, (texts.batch_size, len(numbers)))
         added = {"text_embeds": text.pooled, "time_ids": many}
-        return Condition(text.embeddings, added, scale=told, appended=appended)
+        return Condition(text.embeddings, added, scale=told, appended=appended, attention=attention)
 
-    return condition(texts.positive, ids), None if texts.negative is None else condition(texts.negative, negative_ids)
+    return _both(texts, condition)
 
 
-def time_ids(pipe: Any, micro: Micro, size: Size) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _both(texts: Texts, condition: Callable[[Encoded, Any], Condition]) -> tuple[Condition, Condition | None]:
+    positive = condition(texts.positive, texts.attention[0])
+    return positive, None if texts.negative is None else condition(texts.negative, texts.attention[1])
+
+
+def time_ids(pipe: Any, micro: MicroConditions, size: Size) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The numbers that SDXL is told: original size, crop, and target size or, to the refiner, the score."""
     original, target = micro.original_size or size, micro.target_size or size
-    against = micro.negative_original_size or original
-    against_target = micro.negative_target_size or target
-    crops, against_crops = micro.crops_coords_top_left, micro.negative_crops_coords_top_left
-    if getattr(pipe, "requires_aesthetics_score", False):
+    against, against_target = micro.negative_original_size or original, micro.negative_target_size or target
+    scored = getattr(pipe, "requires_aesthetics_score", False)
+    same = not scored and micro.negative_original_size is None and micro.negative_target_size is None
+    crops = micro.crops_coords_top_left
+    against_crops = micro.negative_crops_coords_top_left or (crops if same else (0, 0))
+    if scored:
         return (*original, *crops, micro.aesthetic_score), (*against, *against_crops, micro.negative_aesthetic_score)
     return (*original, *crops, *target), (*against, *against_crops, *against_target)
 

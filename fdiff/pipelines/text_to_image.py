@@ -8,10 +8,11 @@ from typing import Any
 import jax
 
 from fdiff import sampling
-from fdiff.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from fdiff.guidance import Guider
+from fdiff.models import AutoencoderKL, CLIPTextModel, ControlNetModel, UNet2DConditionModel
 from fdiff.pipelines import latent, text
 from fdiff.pipelines.draws import Seed, Wanted, draw
-from fdiff.pipelines.latent import Condition, Guidance, Interval, Key, Pixels, Scale
+from fdiff.pipelines.latent import Condition, Control, Guidance, Interval, Key, Pixels, Scale
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.text import Asked, Prompt, Size
 from fdiff.plan import Plan
@@ -31,6 +32,8 @@ def text_to_image(
     size: Size,
     guidance_scale: Scale = 7.5,
     guidance_rescale: Scale = 0.0,
+    nets: tuple[ControlNetModel, ...] = (),
+    control: Control | None = None,
 ) -> jax.Array:
     """Draw pictures (b, h, w, 3), in [-1, 1] or nearly so: a pure function to jit, vmap and differentiate.
 
@@ -43,12 +46,15 @@ def text_to_image(
         size: height and width in pixels.
         guidance_scale: out = negative + scale (positive - negative), a number or (b,).
         guidance_rescale: see `fdiff.guidance.classifier_free`.
+        nets: ControlNets, a list of their trees being in params["controlnet"], and their pictures in the conditions;
+            control: how they act.
     """
     factor, batch_size = latent.factor_of(vae), condition.text.shape[0]
     shape = (size[0] // factor, size[1] // factor, vae.latent_channels)
     (noise,), later, _ = draw(key, batch_size, Wanted(shape))
-    network = latent.guide(latent.denoiser(unet, params), condition, negative, guidance_scale, guidance_rescale)
-    latents = sampling.sample(network, plan, plan.start * noise, later)
+    network = latent.denoiser(unet, params, nets, control)
+    guided = latent.guide(network, condition, negative, guidance_scale, guidance_rescale)
+    latents = sampling.sample(guided, plan, plan.start * noise, later)
     return latent.decoded(vae, params["vae"], latents)
 
 
@@ -70,21 +76,17 @@ class StableDiffusionPipeline(DiffusionPipeline):
         negative_prompt: Prompt = None, guidance_scale: Scale = 7.5, guidance_rescale: Scale = 0.0,
         guidance_interval: Interval = None, num_inference_steps: int = 50, num_images_per_prompt: int = 1,
         height: Pixels = None, width: Pixels = None, prompt_embeds: Any = None, negative_prompt_embeds: Any = None,
-        latents: Any = None, plan: Plan | None = None, clip_skip: int = 0,
-        output_type: str = "pil", progress: bool = True,
+        latents: Any = None, guider: Guider | None = None, attention: Any = None, plan: Plan | None = None,
+        clip_skip: int = 0, output_type: str = "pil", progress: bool = True,
     ) -> ImageOutput:  # fmt: skip
-        """Draw pictures; the arguments are those of `steps`, and:
-
-        output_type: pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]; latent, undecoded.
-        progress: show a bar.
-        """
+        """Draw pictures: the arguments are those of `steps`, and those of `latent.output`."""
         latent.check_output_type(output_type)
         run = self.steps(
             params, prompt, key=key, torch_seed=torch_seed, negative_prompt=negative_prompt,
             guidance_scale=guidance_scale, guidance_rescale=guidance_rescale, guidance_interval=guidance_interval,
             num_inference_steps=num_inference_steps, num_images_per_prompt=num_images_per_prompt, height=height,
             width=width, prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds, latents=latents,
-            plan=plan, clip_skip=clip_skip,
+            guider=guider, attention=attention, plan=plan, clip_skip=clip_skip,
         )  # fmt: skip
         return latent.output(self, params, run, output_type, progress)
 
@@ -93,12 +95,13 @@ class StableDiffusionPipeline(DiffusionPipeline):
         negative_prompt: Prompt = None, guidance_scale: Scale = 7.5, guidance_rescale: Scale = 0.0,
         guidance_interval: Interval = None, num_inference_steps: int = 50, num_images_per_prompt: int = 1,
         height: Pixels = None, width: Pixels = None, prompt_embeds: Any = None, negative_prompt_embeds: Any = None,
-        latents: Any = None, plan: Plan | None = None, clip_skip: int = 0,
+        latents: Any = None, guider: Guider | None = None, attention: Any = None, plan: Plan | None = None,
+        clip_skip: int = 0,
     ) -> sampling.Steps:  # fmt: skip
         """The run to iterate over: (state, x0) after each step, latents both; `decode` makes pictures of them.
 
         Args:
-            params: a tree for each model, by its name.
+            params: a tree for each model, by its name; and "lora", see `fdiff.adapters.lora.collection`.
             prompt: what to draw, a text or several.
             key: a JAX key, or one for each picture; picture i depends on its own key alone.
             torch_seed: in place of a key, the numbers of torch.Generator("cpu").manual_seed(torch_seed), which give
@@ -113,15 +116,20 @@ class StableDiffusionPipeline(DiffusionPipeline):
             height, width: in pixels, multiples of 8; what the model was trained on if not given.
             prompt_embeds, negative_prompt_embeds: from `encode_prompt`, in place of prompts.
             latents: (b, h, w, c) standard normal, in place of a draw.
+            guider: in place of classifier-free guidance another function of `fdiff.guidance`, its options bound.
+            attention: a pair of collections that change the U-Net's attention, for the prompts and for the negative
+                ones: what `fdiff.adapters.ip_adapter.collection` makes of a picture, and of none.
             plan: a table in place of the scheduler's own, such as scheduler.plan(20, eta=1.0).
             clip_skip: how many of the text encoder's last layers to leave out.
 
         Raises ValueError for what does not fit the model or contradicts itself.
         """
-        asked = Asked(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip)
+        asked = Asked(
+            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip, attention
+        )
         size = latent.latent_size(self, height, width)
         table = make_plan(self.scheduler, num_inference_steps, plan)
-        how = Guidance(guidance_scale, guidance_rescale, guidance_interval)
+        how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
         texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws = latent.first_latents(table, shape, latents, key, torch_seed, texts.dtype)

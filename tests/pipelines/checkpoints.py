@@ -77,3 +77,81 @@ def stable_diffusion(size="medium", cls="StableDiffusionPipeline", scheduler=Non
         scheduler=scheduler or diffusers.DDIMScheduler(**SCHEDULER), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False, **more or {},
     )  # fmt: skip
+
+
+def stable_diffusion_xl(size="medium", cls="StableDiffusionXLPipeline", scheduler=None, refiner=False, **unet_options):
+    """The same for SDXL: two text encoders, or the second one alone, as its refiner has."""
+    import diffusers
+
+    size = SIZES[size]
+    texts, numbers = size["text"] * (1 if refiner else 2), 5 if refiner else 6
+    fields = {
+        "cross_attention_dim": texts, "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": size["text"] + 8 * numbers, "use_linear_projection": True,
+        "transformer_layers_per_block": (1, 2), **unet_options,
+    }  # fmt: skip
+    first = {"text_encoder": None, "tokenizer": None}
+    if not refiner:
+        first = {"text_encoder": text_encoder(size), "tokenizer": tokenizer()}
+    asked = {"requires_aesthetics_score": True} if refiner else {}
+    return getattr(diffusers, cls)(
+        vae=vae(size), text_encoder_2=text_encoder(size, projection=True, seed=4), tokenizer_2=tokenizer("tokenizer_2"),
+        unet=unet(size, **fields), scheduler=scheduler or diffusers.EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+            timestep_spacing="leading",
+        ), add_watermarker=False, **first, **asked,
+    )  # fmt: skip
+
+
+def controlnet(size="medium", seed=11):
+    """A ControlNet whose last convolutions are not zero."""
+    import torch
+    from diffusers import ControlNetModel
+
+    size = SIZES[size]
+    net = seeded(
+        lambda: ControlNetModel(
+            block_out_channels=size["unet"], layers_per_block=1, cross_attention_dim=size["text"],
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), attention_head_dim=4,
+            norm_num_groups=size["groups"], conditioning_embedding_out_channels=(4, 8, 8, 16)[: len(size["vae"])],
+        ), seed,
+    )  # fmt: skip
+    for name, parameter in net.named_parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2 if name.endswith("weight") else 0.02)
+    return net
+
+
+def upscaler(size="medium"):
+    """The x4 upscaler: seven channels, a class for each noise level."""
+    import diffusers
+
+    size = SIZES[size]
+    return diffusers.StableDiffusionUpscalePipeline(
+        vae=vae({**size, "vae": size["vae"][:3]}), text_encoder=text_encoder(size), tokenizer=tokenizer(),
+        unet=unet(size, in_channels=7, num_class_embeds=400), low_res_scheduler=diffusers.DDPMScheduler(**LOW),
+        scheduler=diffusers.DDIMScheduler(**SCHEDULER, prediction_type="v_prediction"),
+    )  # fmt: skip
+
+
+LOW = {"beta_schedule": "squaredcos_cap_v2", "clip_sample": True}
+
+
+def latent_diffusion():
+    """An unconditional latent diffusion with a vector-quantized autoencoder."""
+    import diffusers
+
+    vqvae = seeded(
+        lambda: diffusers.VQModel(
+            block_out_channels=(16, 32), down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=3, num_vq_embeddings=64, norm_num_groups=8,
+        ), 6,
+    )  # fmt: skip
+    unet = seeded(
+        lambda: diffusers.UNet2DModel(
+            sample_size=16, in_channels=3, out_channels=3, block_out_channels=(16, 32), layers_per_block=1,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            norm_num_groups=8, attention_head_dim=8,
+        ), 7,
+    )  # fmt: skip
+    return diffusers.LDMPipeline(vqvae, unet, diffusers.DDIMScheduler(**SCHEDULER))

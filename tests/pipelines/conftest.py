@@ -34,3 +34,10 @@ def sd_pair(tmp_path_factory):
     """A medium Stable Diffusion: diffusers' pipeline, fdiff's of the same checkpoint, and params."""
     pytest.importorskip("diffusers")
     return parity.pair(tmp_path_factory.mktemp("sd"), checkpoints.stable_diffusion())
+
+
+@pytest.fixture(scope="session")
+def xl_pair(tmp_path_factory):
+    """The same for a medium SDXL."""
+    pytest.importorskip("diffusers")
+    return parity.pair(tmp_path_factory.mktemp("xl"), checkpoints.stable_diffusion_xl())

@@ -9,6 +9,10 @@ def nchw(array):
     return torch.from_numpy(np.array(np.moveaxis(np.asarray(array, np.float32), -1, 1)))
 
 
+def nhwc(tensor):
+    return np.moveaxis(tensor.detach().numpy(), 1, -1)
+
+
 def generator(seed):
     import torch
 
@@ -28,13 +32,27 @@ def pair(folder, theirs, **components):
     return theirs, *fdiff.DiffusionPipeline.from_pretrained(folder, **components)
 
 
+def other(pair, name, more=None, our_components=None, their_components=None):
+    """The pair as another pipeline of that name, of the same components."""
+    import diffusers
+
+    import fdiff
+
+    theirs, ours, params = pair
+    cls = getattr(diffusers, name)
+    known = cls.__init__.__code__.co_varnames
+    components = {key: value for key, value in theirs.components.items() if key in known} | (their_components or {})
+    components |= {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
+    mine = getattr(fdiff, name).from_pipe(ours, **our_components or {})
+    return quiet(cls(**components)), mine, params | (more or {})
+
+
 def latents_of(pipe, *inputs, **options):
     """The latents (b, h, w, c) that a pipeline of diffusers ends with."""
     import torch
 
     with torch.no_grad():
-        images = pipe(*inputs, output_type="latent", **options).images
-    return np.moveaxis(images.numpy(), 1, -1)
+        return nhwc(pipe(*inputs, output_type="latent", **options).images)
 
 
 def assert_close(ours, theirs, tolerance=1e-3):

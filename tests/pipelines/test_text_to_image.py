@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-import fdiff
-from tests.pipelines import checkpoints, parity
+from tests.pipelines import parity
 
 PROMPTS = ["a photo of a cat", "an astronaut riding a horse"]
 LATENTS = np.random.default_rng(0).normal(size=(2, 16, 16, 4)).astype(np.float32)

@@ -1,0 +1,89 @@
+"""Pictures from a picture and text: SDXL, and its refiner."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from fdiff import sampling
+from fdiff.guidance import Guider
+from fdiff.models import AutoencoderKL, CLIPTextModel, CLIPTextModelWithProjection, UNet2DConditionModel
+from fdiff.pipelines import inputs, latent, text
+from fdiff.pipelines.draws import Seed
+from fdiff.pipelines.image_to_image import start
+from fdiff.pipelines.inputs import Picture
+from fdiff.pipelines.latent import Guidance, Interval, Key, Scale
+from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params
+from fdiff.pipelines.portions import part
+from fdiff.pipelines.text import Asked, MicroConditions, Prompt
+from fdiff.plan import Plan
+from fdiff.schedulers import Scheduler
+from fdiff.tokenizers import CLIPTokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class StableDiffusionXLImg2ImgPipeline(DiffusionPipeline):
+    """Pictures from a picture and text with SDXL, and the refiner of what its base began (Podell et al. 2023)."""
+
+    vae: AutoencoderKL
+    text_encoder_2: CLIPTextModelWithProjection
+    tokenizer_2: CLIPTokenizer
+    unet: UNet2DConditionModel
+    scheduler: Scheduler
+    text_encoder: CLIPTextModel | None = None
+    tokenizer: CLIPTokenizer | None = None
+    force_zeros_for_empty_prompt: bool = True
+    requires_aesthetics_score: bool = False
+
+    encode_prompt = text.encode_prompt
+    decode = latent.decode
+
+    def __call__(
+        self, params: Params, prompt: Prompt = None, image: Picture = None, *, strength: float = 0.3,
+        denoising_start: float | None = None, denoising_end: float | None = None, key: Key = None,
+        torch_seed: Seed = None, negative_prompt: Prompt = None, guidance_scale: Scale = 5.0,
+        guidance_rescale: Scale = 0.0, guidance_interval: Interval = None, num_inference_steps: int = 50,
+        num_images_per_prompt: int = 1, prompt_embeds: Any = None, negative_prompt_embeds: Any = None,
+        micro_conditions: MicroConditions | None = None, guider: Guider | None = None, attention: Any = None,
+        plan: Plan | None = None, clip_skip: int = 0, output_type: str = "pil", progress: bool = True,
+    ) -> ImageOutput:  # fmt: skip
+        """Draw pictures: the arguments are those of `steps`, and those of `latent.output`."""
+        latent.check_output_type(output_type)
+        run = self.steps(
+            params, prompt, image, strength=strength, denoising_start=denoising_start, denoising_end=denoising_end,
+            key=key, torch_seed=torch_seed, negative_prompt=negative_prompt, guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale, guidance_interval=guidance_interval,
+            num_inference_steps=num_inference_steps, num_images_per_prompt=num_images_per_prompt,
+            prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds,
+            micro_conditions=micro_conditions, guider=guider, attention=attention, plan=plan, clip_skip=clip_skip,
+        )  # fmt: skip
+        return latent.output(self, params, run, output_type, progress)
+
+    def steps(
+        self, params: Params, prompt: Prompt = None, image: Picture = None, *, strength: float = 0.3,
+        denoising_start: float | None = None, denoising_end: float | None = None, key: Key = None,
+        torch_seed: Seed = None, negative_prompt: Prompt = None, guidance_scale: Scale = 5.0,
+        guidance_rescale: Scale = 0.0, guidance_interval: Interval = None, num_inference_steps: int = 50,
+        num_images_per_prompt: int = 1, prompt_embeds: Any = None, negative_prompt_embeds: Any = None,
+        micro_conditions: MicroConditions | None = None, guider: Guider | None = None, attention: Any = None,
+        plan: Plan | None = None, clip_skip: int = 0,
+    ) -> sampling.Steps:  # fmt: skip
+        """The run to iterate over; the arguments are those of `StableDiffusionXLPipeline.steps`, and:
+
+        image, strength, plan: see `StableDiffusionImg2ImgPipeline.steps`.
+        denoising_start: the share of the noise that is gone from the latents given as `image`, which then take no
+            noise; it replaces strength.
+        """
+        asked = Asked(
+            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip, attention
+        )
+        how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
+        array = inputs.pictures("image", image)
+        size, pixels = inputs.check_picture(self, "image", array)
+        table = part(self.scheduler, num_inference_steps, plan, strength, denoising_start, denoising_end)
+        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        shape = (texts.batch_size, *size, self.vae.latent_channels)
+        begun = denoising_start is not None
+        x, draws = start(self, params, table, array, shape, key, torch_seed, texts.dtype, begun=begun)
+        both = text.conditions_xl(self, texts, guidance_scale, micro_conditions, pixels)
+        return latent.start_run(self, params, table, x, draws, both, how)

@@ -1,0 +1,136 @@
+"""Pictures that steer a U-Net: ControlNets and T2I-Adapters, one or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdiff import guidance
+from fdiff.models.t2i_adapter import add_features
+from fdiff.pipelines.inputs import Picture, pictures, spread
+from fdiff.pipelines.latent import Condition, Control, denoiser
+from fdiff.pipelines.pipeline import Params
+from fdiff.plan import Plan
+
+Numbers = float | Sequence[float]
+Both = tuple[Condition, Condition | None]
+
+
+class Steer(NamedTuple):
+    """How a user asks ControlNets to act: see `StableDiffusionControlNetPipeline.steps`."""
+
+    image: Picture
+    scale: Numbers = 1.0
+    start: Numbers = 0.0
+    end: Numbers = 1.0
+    guess_mode: bool = False
+
+
+def steer(
+    pipe: Any, params: Params, plan: Plan, both: Both, how: Steer, shape: tuple[int, ...]
+) -> tuple[guidance.Conditional, Both]:
+    """The U-Net with its ControlNets, and the conditions with their pictures; shape: of the latents.
+
+    Raises ValueError for another number of pictures or settings than of nets, and pictures of another size.
+    """
+    nets, trees = _several(pipe.controlnet, params["controlnet"])
+    arrays = control_pictures("control_image", how.image, len(nets))
+    for net, array in zip(nets, arrays, strict=True):
+        factor = 2 ** (len(net.conditioning_embedding_out_channels) - 1)
+        check_size("control_image", array, shape, factor)
+    guess = how.guess_mode or nets[0].global_pool_conditions
+    own = {**params, "controlnet": trees}
+    network = denoiser(pipe.unet, own, nets, control(plan, len(nets), how), guess)
+    ready = tuple(spread("control_image", array, shape[0]) for array in arrays)
+    return network, with_pictures(both, ready, guess)
+
+
+def control_size(pipe: Any, image: Picture) -> tuple[int, int]:
+    """Height and width in pixels of the pictures for the ControlNets."""
+    array = control_pictures("control_image", image, len(_several(pipe.controlnet, None)[0]))[0]
+    return array.shape[1], array.shape[2]
+
+
+def adapter_size(pipe: Any, image: Picture) -> tuple[int, int]:
+    """The same for the T2I-Adapters."""
+    adapters = _several(pipe.adapter, None)[0]
+    array = control_pictures("image", image, len(adapters), adapters[0].in_channels)[0]
+    return array.shape[1], array.shape[2]
+
+
+def with_pictures(both: Both, arrays: tuple[jax.Array, ...], guess_mode: bool = False) -> Both:
+    """The conditions with the pictures; with guess_mode they steer the first one alone."""
+    condition, negative = both
+    if negative is None:
+        return condition._replace(pictures=arrays), None
+    weights = (jnp.ones(len(arrays[0])), jnp.zeros(len(arrays[0]))) if guess_mode else (None, None)
+    return (
+        condition._replace(pictures=arrays, steered=weights[0]),
+        negative._replace(pictures=arrays, steered=weights[1]),
+    )
+
+
+def control(plan: Plan, count: int, how: Steer) -> Control:
+    """The strength of `count` ControlNets, and while which t they act.
+
+    Row i of n has a net that acts from `start` to `end` where start <= i / n and (i + 1) / n <= end.
+    """
+    names = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end")
+    scale, start, end = (_each(name, value, count) for name, value in zip(names, how[1:4], strict=True))
+    if np.any(start < 0) or np.any(end > 1) or np.any(start >= end):
+        raise ValueError(f"control_guidance_start {how.start} and _end {how.end} must rise, from 0 to 1")
+    n, t = len(plan), np.asarray(plan.t)
+    rows = np.arange(n)[:, None]
+    acts = (rows / n >= start) & ((rows + 1) / n <= end)  # (n, count)
+    low = np.where(acts, t[:, None], np.inf).min(0)
+    high = np.where(acts, t[:, None], -np.inf).max(0)
+    return Control(*(jnp.asarray(value, jnp.float32) for value in (scale, low, high)))
+
+
+def features(pipe: Any, params: Params, image: Picture, scale: Numbers, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """What the T2I-Adapters add to the U-Net, (b, h, w, c) for each level, shape being that of the latents.
+
+    Raises ValueError as `steer` does.
+    """
+    adapters, trees = _several(pipe.adapter, params["adapter"])
+    arrays = control_pictures("image", image, len(adapters), adapters[0].in_channels)
+    weights = _each("adapter_conditioning_scale", scale, len(adapters))
+    for adapter, array in zip(adapters, arrays, strict=True):
+        check_size("image", array, shape, adapter.downscale_factor)
+    found: list[Any] = [
+        jax.jit(adapter.apply)({"params": tree}, jnp.asarray(array))
+        for adapter, tree, array in zip(adapters, trees, arrays, strict=True)
+    ]
+    return tuple(spread("image", level, shape[0]) for level in add_features(found, list(weights)))
+
+
+def control_pictures(name: str, image: Picture, count: int, channels: int = 3) -> list[np.ndarray]:
+    """For each of `count` networks the pictures (b, h, w, c) in [0, 1]. Raises ValueError for another number."""
+    if count > 1 and (not isinstance(image, list | tuple) or len(image) != count):
+        raise ValueError(f"{name} must be a list of {count} pictures or batches, one for each network")
+    listed = list(image) if count > 1 else [image]
+    return [pictures(name, one, low=0.0, mode="L" if channels == 1 else "RGB") for one in listed]
+
+
+def check_size(name: str, array: np.ndarray, shape: tuple[int, ...], factor: int) -> None:
+    """Raise ValueError unless pictures are `factor` times as large as latents of that shape."""
+    wanted = (shape[1] * factor, shape[2] * factor)
+    if array.shape[1:3] != wanted:
+        found = f"{array.shape[1]} x {array.shape[2]}"
+        raise ValueError(f"{name} is {found}; it must be {wanted[0]} x {wanted[1]}, as the picture to draw")
+
+
+def _several(modules: Any, trees: Any) -> tuple[tuple[Any, ...], list[Any]]:
+    return (modules, list(trees or ())) if isinstance(modules, tuple) else ((modules,), [trees])
+
+
+def _each(name: str, value: Numbers, count: int) -> np.ndarray:
+    """(count,): one number for all, or one for each."""
+    values = np.asarray(value, np.float64)
+    if values.ndim > 1 or (values.ndim == 1 and len(values) != count):
+        raise ValueError(f"{name} is {value}; it must be a number, or one for each of {count} networks")
+    return np.broadcast_to(values, (count,))
