@@ -159,14 +159,26 @@ class ControlNetModel(Model):
 
     @classmethod
     def from_unet(
-        cls, unet: UNet2DConditionModel, params: Any, key: jax.Array, conditioning_channels: int = 3
+        cls,
+        unet: UNet2DConditionModel,
+        params: Any,
+        key: jax.Array,
+        conditioning_channels: int = 3,
+        conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256),
     ) -> tuple[Self, dict[str, Any]]:
         """A ControlNet to be trained: a copy of a U-Net's way down that does not change anything yet."""
         fields = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
         given = {name: value for name, value in vars(unet).items() if name in fields}
-        model = cls(**given, conditioning_channels=conditioning_channels)
-        shapes, name = model.shapes(), "controlnet_cond_embedding"
-        fresh = {key: params.get(key) or jax.tree.map(jnp.zeros_like, part) for key, part in shapes.items()}
+        model = cls(
+            **given,
+            conditioning_channels=conditioning_channels,
+            conditioning_embedding_out_channels=conditioning_embedding_out_channels,
+        )
+        fresh = {
+            name: params[name] if name in params else jax.tree.map(jnp.zeros_like, shapes)
+            for name, shapes in model.shapes().items()
+        }
+        name = "controlnet_cond_embedding"
         embedding = ControlNetConditioningEmbedding(
             model.block_out_channels[0], model.conditioning_embedding_out_channels, parent=None
         )

@@ -17,6 +17,12 @@ def assert_close(actual, expected, tolerance=1e-4):
     assert difference <= tolerance * np.abs(expected).max()
 
 
+def read(file):
+    """The arrays of an npz file."""
+    with np.load(file) as arrays:
+        return dict(arrays)
+
+
 def from_torch(cls, torch_model):
     """The module and the parameters of a torch model."""
     model = cls.from_config(dict(torch_model.config))

@@ -10,7 +10,7 @@ import fdiff
 from fdiff.models import AutoencoderKL, AutoencoderTiny, VQModel
 from fdiff.models.layers.vae import DiagonalGaussian
 from fdiff.models.tiling import sliced, tiled, tiled_decode, tiled_encode
-from tests.models.compare import assert_close, assert_names, from_torch
+from tests.models.compare import assert_close, assert_names, from_torch, read
 from tests.reference import make_autoencoders as cases
 
 
@@ -24,7 +24,7 @@ def folder(reference):
     return reference / "autoencoders"
 
 
-def compare(name, model, params, expected):
+def compare(name, model, params, expected, width):
     """Everything that a model can do, in one compiled program, with what diffusers computed."""
 
     @jax.jit
@@ -51,7 +51,7 @@ def compare(name, model, params, expected):
             result["looked_up"] = apply(indices, "decode", True)
         return result
 
-    actual = run(params, cases.pictures(name), cases.large_picture(), cases.indices(name))
+    actual = run(params, cases.pictures(name), cases.large_picture(width), cases.indices(name))
     assert actual.keys() == set(expected)
     for key, value in expected.items():
         assert_close(actual[key], value)
@@ -60,7 +60,7 @@ def compare(name, model, params, expected):
 @pytest.mark.parametrize("name", cases.STORED)
 def test_stored_outputs(folder, name):
     model, params = loaded(folder, name)
-    compare(name, model, params, dict(np.load(folder / f"{name}.npz")))
+    compare(name, model, params, read(folder / f"{name}.npz"), 12)
     assert type(model).from_config(model.config()) == model
 
 
@@ -70,7 +70,7 @@ def test_outputs_live(name):
     pytest.importorskip("diffusers")
     torch_model = cases.build(name)
     model, params = from_torch(getattr(fdiff.models, cases.CONFIGS[name][0]), torch_model)
-    compare(name, model, params, cases.run(name, torch_model))
+    compare(name, model, params, cases.run(name, torch_model, 20), 20)
 
 
 def test_samples_of_the_distribution():
@@ -117,7 +117,7 @@ def test_bfloat16_stays_finite(folder):
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     whole = jax.jit(model.apply)({"params": half}, cases.pictures("kl"))
     assert whole.dtype == jnp.bfloat16
-    assert_close(whole, np.load(folder / "kl.npz")["whole"], 0.1)
+    assert_close(whole, read(folder / "kl.npz")["whole"], 0.1)
 
 
 def test_wrong_options_and_inputs_are_told():

@@ -9,7 +9,7 @@ import fdiff
 from fdiff.models import ControlNetModel, T2IAdapter, UNet2DConditionModel
 from fdiff.models.controlnet import ControlNetOutput, add_residuals
 from fdiff.models.t2i_adapter import add_features
-from tests.models.compare import assert_close, assert_names, from_torch
+from tests.models.compare import assert_close, assert_names, from_torch, read
 from tests.reference import make_controlnet as cases
 
 
@@ -28,7 +28,7 @@ def test_stored_outputs(reference, name):
     folder = reference / "controlnet"
     cls = getattr(fdiff.models, cases.CONFIGS[name][0])
     model, params = cls.from_pretrained(folder / name, dtype="float32")
-    compare(model, params, name, np.load(folder / f"{name}.npz"))
+    compare(model, params, name, read(folder / f"{name}.npz"))
     assert cls.from_config(model.config()) == model
 
 
@@ -54,8 +54,10 @@ def test_a_fresh_controlnet_changes_nothing():
         mid_block_type=None,
     )
     params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), unet.shapes())
-    model, fresh = ControlNetModel.from_unet(unet, params, jax.random.key(1))
-    inputs = (np.ones((1, 2, 2, 4)), 5, np.ones((1, 3, 12)), np.ones((1, 16, 16, 3)))
+    model, fresh = ControlNetModel.from_unet(
+        unet, params, jax.random.key(1), conditioning_embedding_out_channels=(4, 6)
+    )
+    inputs = (np.ones((1, 2, 2, 4)), 5, np.ones((1, 3, 12)), np.ones((1, 4, 4, 3)))
     output = jax.jit(model.apply)({"params": fresh}, *inputs)
     assert [x.shape for x in output.down_block_res_samples] == [(1, 2, 2, 8)] * 2
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(output))

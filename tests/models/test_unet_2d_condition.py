@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fdiff.models import UNet2DConditionModel, edits
-from tests.models.compare import assert_close, assert_names, from_torch
+from tests.models.compare import assert_close, assert_names, from_torch, read
 from tests.reference import make_unet_2d_condition as cases
 
 
@@ -30,7 +30,7 @@ def folder(reference):
 def test_stored_outputs(folder, name):
     model, params = loaded(folder / name)
     output = compiled(model)({"params": params}, cases.inputs(name))
-    assert_close(output, np.load(folder / f"{name}.npz")["output"])
+    assert_close(output, read(folder / f"{name}.npz")["output"])
     assert UNet2DConditionModel.from_config(model.config()) == model
 
 
@@ -46,7 +46,7 @@ def test_outputs_live(name):
 def test_perturbed_attention_and_image_prompts(folder):
     """Both at once, as diffusers computes them with its processors; without them, nothing is left behind."""
     model, params = loaded(folder / "small")
-    saved, arrays = np.load(folder / "small.npz"), cases.inputs("small")
+    saved, arrays = read(folder / "small.npz"), cases.inputs("small")
     adapter, weights = {}, cases.adapter()
     tokens = weights.pop("tokens")
     for name, kernel in weights.items():
@@ -114,7 +114,7 @@ def test_bfloat16_stays_finite_and_gradients_too(folder):
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     gradients, output = jax.jit(jax.grad(loss, has_aux=True))(half)
     assert output.dtype == jnp.bfloat16
-    assert_close(output, np.load(folder / "small.npz")["output"], 0.1)
+    assert_close(output, read(folder / "small.npz")["output"], 0.1)
     leaves = jax.tree.leaves(gradients)
     assert all(np.isfinite(leaf).all() for leaf in leaves)
     assert sum(bool(np.any(leaf)) for leaf in leaves) == len(leaves)

@@ -65,9 +65,9 @@ def pictures(name: str) -> np.ndarray:
     return np.random.default_rng(0).uniform(-1, 1, (2, 5 * factor, 6 * factor, 3)).astype(np.float32)
 
 
-def large_picture() -> np.ndarray:
-    """A picture of three by two tiles, the last of which are smaller."""
-    return np.random.default_rng(1).uniform(-1, 1, (1, 34, 22, 3)).astype(np.float32)
+def large_picture(width: int) -> np.ndarray:
+    """A picture of two tiles, one above the other, or of four if it is wider than 12; the last are smaller."""
+    return np.random.default_rng(1).uniform(-1, 1, (1, 22, width, 3)).astype(np.float32)
 
 
 def indices(name: str) -> np.ndarray:
@@ -75,7 +75,7 @@ def indices(name: str) -> np.ndarray:
     return np.random.default_rng(2).integers(0, 32, (2, 5, 6)).astype(np.int32)
 
 
-def run(name: str, model: Any) -> dict[str, np.ndarray]:
+def run(name: str, model: Any, width: int) -> dict[str, np.ndarray]:
     """What torch computes, as (b, h, w, c)."""
     import torch
 
@@ -100,7 +100,7 @@ def run(name: str, model: Any) -> dict[str, np.ndarray]:
             result["decoded"] = to_numpy(model.decode(encoded.latents).sample)
         if name == "kl":
             model.enable_tiling()
-            posterior = model.encode(to_torch(large_picture())).latent_dist
+            posterior = model.encode(to_torch(large_picture(width))).latent_dist
             result |= {"tiled_mean": to_numpy(posterior.mean), "tiled_logvar": to_numpy(posterior.logvar)}
             result["tiled_decoded"] = to_numpy(model.decode(posterior.mean).sample)
         if cls == "VQModel":
@@ -119,5 +119,5 @@ def make(folder: Path) -> None:
     """Write each checkpoint in the Hub's layout (float16 weights), and `<name>.npz` with its outputs."""
     for name in STORED:
         model = build(name)
-        np.savez(folder / f"{name}.npz", **run(name, model))
+        np.savez(folder / f"{name}.npz", **run(name, model, 12))
         model.half().save_pretrained(folder / name)
