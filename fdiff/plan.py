@@ -269,33 +269,30 @@ def _row(solver: Solver, grid: Grid, i: int, k: int) -> np.ndarray:
 
 
 def _check(table: np.ndarray, grid: Grid, calls: np.ndarray, solver: Solver) -> None:
-    """Follow a run whose denoiser knows x0: x must stay alpha x0 + (noise of deviation sigma).
+    """Follow a run whose denoiser knows x0: from alpha x0 + (noise of deviation sigma), each row must reach the next.
 
-    What is followed is how much of x0 each slot holds, and the covariance of their noise.
+    What is followed is how much of x0 each slot holds, and their noise as rows over independent normals.
     """
     n, k = table.shape[:2]
-    signal, noise = np.zeros(k), np.zeros((k, k))
-    noise[0, 0] = grid.sigma[0] ** 2
+    signal, noise = np.zeros(k), np.zeros((k, 1))
+    noise[0] = grid.sigma[0]
     for i in range(n):
         alpha, sigma = grid.alpha[i], grid.sigma[i]
-        if i and not np.allclose((alpha, sigma), (grid.alpha_to[i - 1], grid.sigma_to[i - 1])):
-            change = sigma / np.sqrt(noise[0, 0]) if noise[0, 0] else 0.0
-            noise[0] *= change
-            noise[:, 0] *= change
-        signal[0] = alpha
+        spread = np.linalg.norm(noise[0])
+        signal[0], noise[0] = alpha, noise[0] * (sigma / spread if spread else 0.0)  # so that no error adds up
         carry, (from_x0, from_eps, from_noise) = table[i, :, :k].copy(), table[i, :, k:].T
         if calls[i] and sigma:  # eps = (x - alpha x0) / sigma
             carry[:, 0] += from_eps / sigma
             from_x0 = from_x0 - alpha / sigma * from_eps
         signal = carry @ signal + from_x0 * calls[i]
-        noise = carry @ noise @ carry.T + np.outer(from_noise, from_noise)
-        if calls[i] and not sigma:  # from a clean x (inversion): whatever noise the network says there is
-            noise += np.outer(from_eps, from_eps)
+        said = from_eps if calls[i] and not sigma else 0 * from_eps  # from a clean x (inversion) eps is anything
+        noise = np.column_stack([carry @ noise, from_noise, said])
+        noise = np.asarray(np.linalg.qr(noise.T, mode="r")).T  # as few normals as slots, their covariance kept
         size = max(abs(grid.alpha_to[i]), abs(grid.sigma_to[i]), 1e-3)
         if solver.lands and abs(signal[0] - grid.alpha_to[i]) > 1e-6 * max(size, np.abs(table[i]).max()):
             raise ValueError(f"the solver is wrong at row {i}: a perfect denoiser lands on alpha "
                              f"{signal[0]:g} instead of {grid.alpha_to[i]:g}")
-        spread = np.sqrt(max(noise[0, 0], 0.0))
+        spread = np.linalg.norm(noise[0])
         if solver.keeps_level and abs(spread - grid.sigma_to[i]) > 1e-6 * max(size, np.abs(table[i]).max()):
             raise ValueError(f"the solver is wrong at row {i}: its noise adds up to {spread:g} "
                              f"instead of sigma {grid.sigma_to[i]:g}")
