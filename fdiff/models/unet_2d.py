@@ -166,11 +166,13 @@ class UNet2DModel(Model):
         levels = len(self.block_out_channels)
         if len(self.down_block_types) != levels or len(self.up_block_types) != levels:
             raise ValueError("down_block_types, up_block_types and block_out_channels must be equally long.")
-        if any("Skip" in kind for kind in self.down_block_types + self.up_block_types) and (
-            self.in_channels,
-            self.out_channels,
-        ) != (3, 3):
+        kinds = self.down_block_types + self.up_block_types
+        if any("Skip" in kind for kind in kinds) and (self.in_channels, self.out_channels) != (3, 3):
             raise ValueError("Skip blocks need in_channels 3 and out_channels 3.")
+        if self.norm_num_groups is None and not all("Skip" in kind for kind in kinds):
+            raise ValueError("norm_num_groups may be null where all blocks are Skip blocks only; give a number.")
+        if self.time_embedding_type == "learned" and self.num_train_timesteps is None:
+            raise ValueError("time_embedding_type 'learned' needs num_train_timesteps.")
         multiple = 2 ** (levels - 1)
         if len(shape) != 4 or shape[3] != self.in_channels or shape[1] % multiple or shape[2] % multiple:
             raise ValueError(

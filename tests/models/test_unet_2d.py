@@ -88,6 +88,9 @@ def test_eager_is_jitted(folder):
         ({"in_channels": 4}, "sample must be"),
         ({"block_out_channels": (8, 16, 16, 16, 16)}, "equally long"),
         ({"up_block_types": ("SkipUpBlock2D",) * 2, "out_channels": 1}, "in_channels 3 and out_channels 3"),
+        ({"norm_num_groups": None}, "norm_num_groups may be null"),
+        ({"norm_num_groups": 3}, "8 channels cannot be normalized in 3 groups"),
+        ({"time_embedding_type": "learned"}, "needs num_train_timesteps"),
         ({"act_fn": "tanh_of_doom"}, "act_fn 'tanh_of_doom' is unknown"),
     ],
 )

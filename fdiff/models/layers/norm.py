@@ -14,6 +14,8 @@ def normalize_groups(x: jax.Array, groups: int, eps: float, scale: jax.Array, sh
     (c,) or (b, c).
     """
     batch, channels = x.shape[0], x.shape[-1]
+    if channels % groups:
+        raise ValueError(f"{channels} channels cannot be normalized in {groups} groups; choose a divisor.")
     wide = x.astype(jnp.float32).reshape(batch, -1, channels)
 
     def mean_of(x: jax.Array) -> jax.Array:  # (b, n, c) -> (b, 1, c); each channel by itself first is fastest
