@@ -68,7 +68,9 @@ class DEISMultistepScheduler(Scheduler):
         steps = lay_levels(self, num_inference_steps, timesteps, mu, repeat_last=True)
         start = first_step(len(steps.t), strength)
         orders = lowered(self.solver_order, len(steps.t), self.lower_order_final, False)[start:]
-        solver = solvers.deis(orders, clipped=self.thresholding)
+        # as in diffusers eps is always read from x0; that is another one where x0 is, by clipping or along a flow
+        from_x0 = self.thresholding or (self.use_flow_sigmas and self.prediction_type == "v_prediction")
+        solver = solvers.deis(orders, clipped=from_x0)
         return tabulate_preserving(self, solver, grid_of(self, steps).rows(start))
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:

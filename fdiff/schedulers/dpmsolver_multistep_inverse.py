@@ -13,6 +13,7 @@ from fdiff.plan import Plan
 from fdiff.schedulers.dpmsolver_multistep import multistep_solver
 from fdiff.schedulers.exploding import Steps, train_sigmas
 from fdiff.schedulers.preserving import (
+    even_flow,
     grid_of,
     layout,
     log_snr_levels,
@@ -67,12 +68,11 @@ class DPMSolverMultistepInverseScheduler(Scheduler):
         spacing.check_steps(n)
         named, train = layout(self), train_sigmas(self)
         if named == "flow":
-            levels = spacing.shift_flow(np.linspace(0, 1 - 1 / len(train), n + 1)[1:], self.flow_shift)
+            levels = spacing.shift_flow(even_flow(len(train), n), self.flow_shift)[::-1]
             t, end = levels * len(train), levels[-1]
         elif named:
-            levels, t = look_up(self, named, n)
-            levels, t = levels[::-1], (np.round(t) if named == "karras" else t)[::-1]
-            end = levels[-1]
+            levels, t = look_up(self, named, n, rising=True)
+            t, end = np.round(t) if named == "karras" else t, levels[-1]
         else:
             t = spaced(self, n, rising=True)
             levels = np.interp(t, np.arange(len(train)), train)

@@ -46,8 +46,7 @@ def lay_levels(
     n = num_inference_steps or 0
     if named == "flow":
         spacing.check_steps(n)
-        even = np.linspace(0, 1 - 1 / len(train), n + 1)[:0:-1]
-        levels = spacing.shift_flow(even, flow_shift(scheduler, mu))
+        levels = spacing.shift_flow(even_flow(len(train), n), flow_shift(scheduler, mu))
         t = levels * len(train)
     elif mu is not None:
         raise ValueError("mu shifts flow sigmas; switch use_flow_sigmas on or leave mu out")
@@ -62,17 +61,26 @@ def lay_levels(
     return Steps(np.trunc(t), levels, np.append(levels[1:], last))
 
 
-def look_up(scheduler: Any, named: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """n sigmas by that layout, falling, and their fractional timesteps.
+def even_flow(num_train_timesteps: int, n: int) -> np.ndarray:
+    """n even sigmas of a flow, falling from 1 - 1 / num_train_timesteps to above 0; in the order of diffusers' sums,
+    since the network is told sigma without its last digits.
+    """
+    return (1 - np.linspace(1, 1 / num_train_timesteps, n + 1))[:0:-1]
+
+
+def look_up(scheduler: Any, named: str, n: int, rising: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """n sigmas by that layout, falling, or rising for an inversion, and their fractional timesteps.
 
     sigma_min and sigma_max, also those that another scheduler's config left here, go before those of training.
     """
     spacing.check_steps(n)
     others = dict(scheduler.others)
     ends = [others.get(name, getattr(scheduler, name, None)) for name in ("sigma_min", "sigma_max")]
-    levels, table = spacing.lay_out(named, train_sigmas(scheduler)[::-1], n, *ends), rounded_sigmas(scheduler)
+    table, order = rounded_sigmas(scheduler), 1 if rising else -1
+    ends = ends[::-order]
     laid = np.exp(np.log(table).astype(np.float64)) if named == "lu" else table  # lu lays out the logarithms
-    return levels, spacing.interpolate_timesteps(spacing.lay_out(named, laid[::-1], n, *ends), table)
+    t = spacing.interpolate_timesteps(spacing.lay_out(named, laid[::order], n, *ends), table)
+    return spacing.lay_out(named, train_sigmas(scheduler)[::order], n, *ends), t
 
 
 def layout(scheduler: Any) -> str | None:
@@ -191,7 +199,11 @@ def rounded_sigmas(scheduler: Any) -> np.ndarray:
     else:
         betas = noise.betas(scheduler.beta_schedule, n, scheduler.beta_start, scheduler.beta_end,
                             scheduler.trained_betas).astype(single)
-    if getattr(scheduler, "rescale_betas_zero_snr", False):
-        return train_sigmas(scheduler).astype(single)
     alpha2 = np.cumprod(single(1) - betas, dtype=np.float64).astype(single)
+    if getattr(scheduler, "rescale_betas_zero_snr", False):
+        root = np.sqrt(alpha2)
+        squared = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+        steps = single(1) - (single(1) - np.append(squared[0], squared[1:] / squared[:-1]))
+        alpha2 = np.cumprod(steps, dtype=np.float64).astype(single)
+        alpha2[-1] = 2.0**-24
     return np.sqrt((single(1) - alpha2) / alpha2)
