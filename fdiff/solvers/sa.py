@@ -30,7 +30,8 @@ def sa(
 
     l_j are the Lagrange polynomials over the last `predictor` values of lambda; a step of x0 of order 2 weighs the
     slope by h^2 / 2, as published code does. The corrector takes the step again, with the same noise, over the
-    network's answer at its end and `corrector` - 1 earlier ones. With tau 0 the order is max(predictor, corrector).
+    network's answer at its end and `corrector` - 1 earlier ones. With tau 0 the order is max(predictor, corrector),
+    otherwise the weak order is 2 at most.
 
     Args:
         predictor: order of each step, 1 or more, lowered where the history is shorter.
