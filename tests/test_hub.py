@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+import fdiff
 from fdiff import hub
 from fdiff.models.model import Model
 from tests.fake_hub import FakeHub, serving
@@ -205,3 +206,18 @@ def test_card_of_a_pipeline(tmp_path):
     card = hub.card(tmp_path, "me/cats", "unconditional-image-generation")
     assert "pipeline_tag: unconditional-image-generation\n" in card
     assert 'pipe, params = fdiff.DiffusionPipeline.from_pretrained("me/cats")' in card
+
+
+def test_a_pipeline_and_a_scheduler_go_up_and_come_down(fake: FakeHub):
+    fake.token = "secret"
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained(fdiff.DIGITS, dtype=None)
+    pipe.push_to_hub("me/digits", params)
+    files = fake.repositories["me/digits"]["main"]
+    assert {"model_index.json", "unet/config.json", "scheduler/scheduler_config.json"} <= set(files)
+    assert b"pipeline_tag: unconditional-image-generation" in files["README.md"]
+    found, found_params = fdiff.DiffusionPipeline.from_pretrained("me/digits", dtype=None)
+    assert found == pipe
+    same(found_params, params)
+    fdiff.UniPCMultistepScheduler(solver_order=3).push_to_hub("me/unipc")
+    assert fdiff.UniPCMultistepScheduler.from_pretrained("me/unipc").solver_order == 3
+    assert fdiff.DDIMScheduler.from_pretrained("me/digits") == pipe.scheduler

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -165,7 +166,12 @@ class DiffusionPipeline:
 
     def push_to_hub(self, repo_id: str, params: Params, *, token: str | None = None, private: bool = False) -> str:
         """Upload the pipeline with a model card to a Hub repository, made if need be; returns its address."""
-        return hub.push(lambda folder: self.save_pretrained(folder, params), repo_id, token=token, private=private)
+        reads = inspect.signature(self.steps).parameters if hasattr(self, "steps") else {}
+        tag = "image-to-image" if "image" in reads else "text-to-image"
+        return hub.push(
+            lambda folder: self.save_pretrained(folder, params), repo_id, token=token, private=private,
+            pipeline_tag=tag if "prompt" in reads else "unconditional-image-generation",
+        )  # fmt: skip
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:
