@@ -7,7 +7,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 
 # What a checkpoint consists of, by size: tiny ones are stored, medium ones are compared live.
 SIZES = {
-    "tiny": {"unet": (8, 16), "vae": (8, 8), "text": 16, "groups": 4, "latents": 8, "factor": 2},
+    "tiny": {"unet": (8,), "vae": (8, 8), "text": 16, "groups": 4, "latents": 8, "factor": 2},
     "medium": {"unet": (32, 64), "vae": (16, 16, 32, 32), "text": 32, "groups": 8, "latents": 16, "factor": 8},
 }
 SCHEDULER = {
@@ -30,8 +30,8 @@ def unet(size, **options):
     channels = size["unet"]
     fields = {
         "sample_size": size["latents"], "in_channels": 4, "out_channels": 4, "block_out_channels": channels,
-        "layers_per_block": 1, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "cross_attention_dim": size["text"],
+        "layers_per_block": 1, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")[: len(channels)],
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")[-len(channels) :], "cross_attention_dim": size["text"],
         "attention_head_dim": 4, "norm_num_groups": size["groups"], **options,
     }  # fmt: skip
     return seeded(lambda: UNet2DConditionModel(**fields), 1)
@@ -88,7 +88,7 @@ def stable_diffusion_xl(size="medium", cls="StableDiffusionXLPipeline", schedule
     fields = {
         "cross_attention_dim": texts, "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
         "projection_class_embeddings_input_dim": size["text"] + 8 * numbers, "use_linear_projection": True,
-        "transformer_layers_per_block": (1, 2), **unet_options,
+        "transformer_layers_per_block": (2, 1)[: len(size["unet"])], **unet_options,
     }  # fmt: skip
     first = {"text_encoder": None, "tokenizer": None}
     if not refiner:
@@ -112,7 +112,7 @@ def controlnet(size="medium", seed=11):
     net = seeded(
         lambda: ControlNetModel(
             block_out_channels=size["unet"], layers_per_block=1, cross_attention_dim=size["text"],
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), attention_head_dim=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D")[: len(size["unet"])], attention_head_dim=4,
             norm_num_groups=size["groups"], conditioning_embedding_out_channels=(4, 8, 8, 16)[: len(size["vae"])],
         ), seed,
     )  # fmt: skip
@@ -137,21 +137,24 @@ def upscaler(size="medium"):
 LOW = {"beta_schedule": "squaredcos_cap_v2", "clip_sample": True}
 
 
-def latent_diffusion():
+def latent_diffusion(size="medium"):
     """An unconditional latent diffusion with a vector-quantized autoencoder."""
     import diffusers
 
+    size = SIZES[size]
+    channels, groups = size["vae"][-2:], size["groups"]
     vqvae = seeded(
         lambda: diffusers.VQModel(
-            block_out_channels=(16, 32), down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=3, num_vq_embeddings=64, norm_num_groups=8,
+            block_out_channels=channels, down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=3, num_vq_embeddings=64, norm_num_groups=groups,
         ), 6,
     )  # fmt: skip
     unet = seeded(
         lambda: diffusers.UNet2DModel(
-            sample_size=16, in_channels=3, out_channels=3, block_out_channels=(16, 32), layers_per_block=1,
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-            norm_num_groups=8, attention_head_dim=8,
+            sample_size=size["latents"], in_channels=3, out_channels=3, block_out_channels=size["unet"],
+            layers_per_block=1, down_block_types=("DownBlock2D", "AttnDownBlock2D")[-len(size["unet"]) :],
+            up_block_types=("AttnUpBlock2D", "UpBlock2D")[: len(size["unet"])], norm_num_groups=groups,
+            attention_head_dim=8,
         ), 7,
     )  # fmt: skip
     return diffusers.LDMPipeline(vqvae, unet, diffusers.DDIMScheduler(**SCHEDULER))

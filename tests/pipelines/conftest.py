@@ -1,6 +1,7 @@
 """Tiny pipelines that the tests of this folder share."""
 
 import jax
+import numpy as np
 import pytest
 
 import fdiff
@@ -41,3 +42,24 @@ def xl_pair(tmp_path_factory):
     """The same for a medium SDXL."""
     pytest.importorskip("diffusers")
     return parity.pair(tmp_path_factory.mktemp("xl"), checkpoints.stable_diffusion_xl())
+
+
+@pytest.fixture(scope="session")
+def drawn(reference):
+    """What tiny pipelines of diffusers drew, by name: latents (b, h, w, c), from torch's seed 42."""
+    return dict(np.load(reference / "pipelines" / "latents.npz"))
+
+
+@pytest.fixture(scope="session")
+def sd(reference):
+    """A tiny Stable Diffusion as diffusers saved it: (pipeline, params)."""
+    tokenizer = fdiff.CLIPTokenizer.from_folder(reference / "clip" / "tokenizer")
+    return fdiff.DiffusionPipeline.from_pretrained(reference / "pipelines" / "sd", tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="session")
+def xl(reference):
+    """A tiny SDXL."""
+    names = ("tokenizer", "tokenizer_2")
+    tokenizers = {name: fdiff.CLIPTokenizer.from_folder(reference / "clip" / name) for name in names}
+    return fdiff.DiffusionPipeline.from_pretrained(reference / "pipelines" / "xl", **tokenizers)

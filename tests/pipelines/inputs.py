@@ -1,5 +1,6 @@
 """What the tests of the pipelines draw from."""
 
+import jax
 import numpy as np
 
 PROMPTS = ["a photo of a cat", "an astronaut riding a horse"]
@@ -20,3 +21,8 @@ def mask(size=128):
     array = np.zeros((size, size), np.float32)
     array[size // 4 : size // 2 + 5, size // 8 : size // 2 + 20] = 1
     return array
+
+
+def zeros(module):
+    """Parameters of zeros, for a module that is only traced."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), module.shapes())

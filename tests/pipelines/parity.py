@@ -32,18 +32,19 @@ def pair(folder, theirs, **components):
     return theirs, *fdiff.DiffusionPipeline.from_pretrained(folder, **components)
 
 
-def other(pair, name, more=None, our_components=None, their_components=None):
+def other(pair, name, more=None, our_components=None, their_components=None, ours=True):
     """The pair as another pipeline of that name, of the same components."""
     import diffusers
 
     import fdiff
 
-    theirs, ours, params = pair
+    theirs, mine, params = pair
     cls = getattr(diffusers, name)
     known = cls.__init__.__code__.co_varnames
     components = {key: value for key, value in theirs.components.items() if key in known} | (their_components or {})
     components |= {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
-    mine = getattr(fdiff, name).from_pipe(ours, **our_components or {})
+    if ours:
+        mine = getattr(fdiff, name).from_pipe(mine, **our_components or {})
     return quiet(cls(**components)), mine, params | (more or {})
 
 

@@ -1,11 +1,62 @@
 """Stable Diffusion steered by ControlNets."""
 
+import jax
 import pytest
 
 import fdiff
 from tests.pipelines import checkpoints, inputs, parity
 
 QUIET = {"output_type": "latent", "progress": False}
+EDGES = inputs.picture(16) / 2 + 0.5
+
+
+@pytest.fixture(scope="module")
+def net(reference):
+    return fdiff.ControlNetModel.from_pretrained(reference / "pipelines" / "controlnet", dtype="float32")
+
+
+def steered(sd, net, name="StableDiffusionControlNetPipeline"):
+    module, tree = net
+    return getattr(fdiff, name).from_pipe(sd[0], controlnet=module), {**sd[1], "controlnet": tree}
+
+
+def test_reference(sd, net, drawn):
+    pipe, params = steered(sd, net)
+    options = {"control_guidance_end": 0.6, "controlnet_conditioning_scale": 0.7, "negative_prompt": "blurry"}
+    images = pipe(params, inputs.PROMPTS, EDGES, torch_seed=42, num_inference_steps=20, **options, **QUIET).images
+    parity.assert_close(images, drawn["controlnet"], 1e-4)
+
+
+def test_two_nets_load_as_a_list_and_from_their_folders(sd, net, tmp_path):
+    single, one = steered(sd, net)
+    single.save_pretrained(tmp_path / "one", one)
+    pipe, params = fdiff.StableDiffusionControlNetPipeline.from_pretrained(tmp_path / "one", controlnet=[net, net])
+    pipe.save_pretrained(tmp_path / "two", params)
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained(tmp_path / "two")
+    assert pipe.controlnet == (net[0], net[0]) and (tmp_path / "two" / "controlnet_1").is_dir()
+
+    run = pipe.steps(params, inputs.PROMPTS, [EDGES, EDGES], latents=inputs.latents(2, 8))
+    assert jax.eval_shape(run.network, run.x, run.plan.t[0]).shape == (2, 8, 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "message"),
+    [
+        (None, {}, "control_image is missing"),
+        (EDGES, {"controlnet_conditioning_scale": [1.0, 2.0]}, "a number, or one for each of 1 networks"),
+        (EDGES, {"control_guidance_start": 0.8, "control_guidance_end": 0.5}, "must rise, from 0 to 1"),
+    ],
+)
+def test_bad_control_is_named(sd, net, image, options, message):
+    pipe, params = steered(sd, net)
+    with pytest.raises(ValueError, match=message):
+        pipe.steps(params, "a", image, key=jax.random.key(0), **options)
+
+
+def test_control_of_another_size_is_named(sd, net):
+    pipe, params = steered(sd, net, "StableDiffusionControlNetImg2ImgPipeline")
+    with pytest.raises(ValueError, match="control_image is 8 x 8; it must be 16 x 16"):
+        pipe.steps(params, "a", inputs.picture(16), EDGES[:, :8, :8], key=jax.random.key(0))
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,184 @@
 """Stable Diffusion from text: equal to diffusers, seeds stand alone, nothing compiles twice, bad input is named."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.pipelines import parity
+import fdiff
+from fdiff import guidance, sampling
+from fdiff.pipelines import latent, text
+from tests.pipelines import checkpoints, inputs, parity
 
-PROMPTS = ["a photo of a cat", "an astronaut riding a horse"]
-LATENTS = np.random.default_rng(0).normal(size=(2, 16, 16, 4)).astype(np.float32)
+PROMPTS = inputs.PROMPTS
+QUIET = {"output_type": "latent", "progress": False}
+LATENTS = inputs.latents(size=8)
+
+
+def draw(sd, prompts=PROMPTS, **options):
+    pipe, params = sd
+    options = {"num_inference_steps": 20, **({} if "prompt_embeds" in options else {"prompt": prompts}), **options}
+    return np.asarray(pipe(params, **QUIET, **options).images)
+
+
+class TestReference:
+    """What diffusers drew from torch's seed 42."""
+
+    def test_guided(self, sd, drawn):
+        parity.assert_close(draw(sd, torch_seed=42, negative_prompt="blurry"), drawn["text"], 1e-4)
+
+    def test_unguided(self, sd, drawn):
+        parity.assert_close(draw(sd, torch_seed=42, guidance_scale=1.0), drawn["text_unguided"], 1e-4)
+
+    def test_stochastic(self, sd, drawn):
+        plan = sd[0].scheduler.plan(20, eta=1.0)
+        options = {"torch_seed": 42, "negative_prompt": "blurry"}
+        parity.assert_close(draw(sd, plan=plan, **options), drawn["text_stochastic"], 1e-4)
+        pipe = sd[0].replace(scheduler=fdiff.EulerAncestralDiscreteScheduler.from_config(sd[0].scheduler))
+        parity.assert_close(draw((pipe, sd[1]), **options), drawn["text_ancestral"], 1e-4)
+
+
+def test_host_class_is_the_pure_function(sd):
+    pipe, params = sd
+    key, plan = jax.random.key(3), pipe.scheduler.plan(4)
+    positive, negative = pipe.encode_prompt(params, PROMPTS, "blurry")
+    both = latent.Condition(positive.embeddings), latent.Condition(negative.embeddings)
+    pure = jax.jit(fdiff.text_to_image, static_argnums=(0, 1), static_argnames="size")
+    pictures = pure(pipe.unet, pipe.vae, params, plan, *both, key, size=(16, 16))
+    options = {"negative_prompt": "blurry", "num_inference_steps": 4, "progress": False, "output_type": "array"}
+    np.testing.assert_allclose(pipe(params, PROMPTS, key=key, **options).images, pictures, atol=2e-5)
+
+
+def test_each_picture_has_its_own_key(sd):
+    keys = jax.random.split(jax.random.key(0), 2)
+    two = draw(sd, PROMPTS[0], key=keys, num_inference_steps=2, num_images_per_prompt=2)
+    one = draw(sd, PROMPTS[0], key=keys[1:], num_inference_steps=2)
+    np.testing.assert_allclose(one, two[1:], atol=1e-4)
+
+
+def test_torch_seeds_one_each(sd):
+    two = draw(sd, torch_seed=[7, 42], num_inference_steps=2)
+    np.testing.assert_allclose(draw(sd, PROMPTS[1], torch_seed=42, num_inference_steps=2), two[1:], atol=1e-4)
+
+
+def test_latents_and_embeddings_in_and_out(sd):
+    pipe, params = sd
+    options = {"latents": LATENTS, "num_inference_steps": 2}
+    wanted = draw(sd, negative_prompt="blurry", **options)
+    positive, negative = pipe.encode_prompt(params, PROMPTS, "blurry")
+    for embeddings in ((positive, negative), (positive.embeddings, negative.embeddings)):
+        given = dict(zip(("prompt_embeds", "negative_prompt_embeds"), embeddings, strict=True))
+        np.testing.assert_allclose(draw(sd, **given, **options), wanted, atol=1e-6)
+    np.testing.assert_allclose(draw(sd, prompt_embeds=positive, negative_prompt="blurry", **options), wanted, atol=1e-6)
+
+
+def test_nothing_is_compiled_twice(sd):
+    pipe, params = sd
+    draw(sd, key=jax.random.key(0), num_inference_steps=2)
+    programs = (sampling._advance, text.encode_jit)
+    before = [program._cache_size() for program in programs]
+    other = {"prompts": ["a", "b"], "key": jax.random.key(5), "num_inference_steps": 5, "negative_prompt": "c"}
+    draw(sd, **other, guidance_scale=3.0, guidance_rescale=0.5)
+    for name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "PNDMScheduler", "DDPMScheduler"):
+        scheduler = getattr(fdiff, name).from_config(pipe.scheduler)
+        draw((pipe.replace(scheduler=scheduler), params), **other)
+    draw(sd, prompts=["a", "b"], torch_seed=1, num_inference_steps=2)
+    assert [program._cache_size() for program in programs] == before
+
+
+def test_guidance_in_a_part_of_the_run(sd):
+    options = {"latents": LATENTS, "num_inference_steps": 4}
+    whole, none = draw(sd, **options), draw(sd, guidance_scale=1.0, **options)
+    np.testing.assert_allclose(draw(sd, guidance_interval=(0.0, 1.0), **options), whole, atol=1e-4)
+    np.testing.assert_allclose(draw(sd, guidance_interval=(0.5, 0.5), **options), none, atol=1e-4)
+    plan = sd[0].scheduler.plan(4)
+    assert latent.times_of(plan, (0.25, 0.75)) == (plan.t[2], plan.t[1])
+
+
+def test_other_guiders(sd):
+    perturb = latent.attention_perturbed(sd[1]["unet"], "attentions.*attn1")
+    perturbed = functools.partial(guidance.perturbed, perturb=perturb, perturbed_scale=0.0)
+    options = {"key": jax.random.key(0), "num_inference_steps": 1}
+    plain = draw(sd, **options)
+    np.testing.assert_allclose(draw(sd, guider=perturbed, **options), plain, atol=1e-5)
+    stronger = functools.partial(guidance.perturbed, perturb=perturb, perturbed_scale=5.0)
+    assert np.abs(draw(sd, guider=stronger, **options) - plain).max() > 1e-3
+
+
+def test_previews_and_early_stops_are_loop_bodies(sd):
+    pipe, params = sd
+    run = pipe.steps(params, PROMPTS[0], key=jax.random.key(0), num_inference_steps=4)
+    assert len(run) == 4
+    for state, x0 in run:
+        if state.done == 2:
+            assert pipe.decode(params, x0).shape == (1, 16, 16, 3)
+            break
+
+
+def test_params_serve_another_pipeline_and_a_folder(sd, tmp_path):
+    pipe, params = sd
+    pipe.save_pretrained(tmp_path / "saved", params)
+    again, loaded = fdiff.DiffusionPipeline.from_pretrained(tmp_path / "saved")
+    assert type(again) is fdiff.StableDiffusionPipeline and again.unet == pipe.unet
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    other = fdiff.StableDiffusionInpaintPipeline.from_pipe(pipe)
+    assert other.unet is pipe.unet
+    with pytest.raises(ValueError, match="no controlnet, which StableDiffusionControlNetPipeline needs"):
+        fdiff.StableDiffusionControlNetPipeline.from_pipe(pipe)
+    (tmp_path / "saved" / "vae" / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="vae"):
+        fdiff.DiffusionPipeline.from_pretrained(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": 3}, "prompt must be a string or a list of strings, not int"),
+        ({"prompt": ["a", None]}, "not NoneType"),
+        ({"prompt": []}, "empty list"),
+        ({}, "pass either prompt or prompt_embeds"),
+        ({"prompt": "a", "negative_prompt": ["b", "c"]}, "2 texts are given as negative_prompt for 1 prompts"),
+        ({"prompt": "a", "height": 20}, "height is 20; it must be a multiple of 8, such as 16"),
+        ({"prompt": "a", "width": 16.0}, "width is 16.0"),
+        ({"prompt": "a", "latents": np.zeros((1, 4, 8, 8))}, "latents have shape"),
+        ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"prompt": "a", "num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
+        ({"prompt": "a", "torch_seed": 1}, "both key and torch_seed"),
+        ({"prompt": "a", "key": None}, "noise is needed"),
+        ({"prompt": "a", "key": None, "torch_seed": [1, 2]}, "2 seeds are given for 1 images"),
+        ({"prompt": "a", "guidance_interval": (0.5, 0.2)}, "guidance_interval"),
+        ({"prompt": "a", "clip_skip": 9}, "clip_skip 9"),
+        ({"prompt": "a", "output_type": "jpg"}, "output_type is 'jpg'"),
+        ({"prompt_embeds": np.zeros((1, 77, 24))}, "the unet reads text of 16 channels and the prompt's has 24"),
+    ],
+)
+def test_bad_input_is_named_before_the_first_step(sd, options, message):
+    pipe, params = sd
+    if "prompt_embeds" in options:
+        options = {**options, "guidance_scale": 1.0}
+    with pytest.raises(ValueError, match=message):
+        pipe(params, **{"key": jax.random.key(0), "num_inference_steps": 2, "progress": False, **options})
+
+
+def test_a_network_that_gives_no_numbers_is_named(sd):
+    pipe, params = sd
+    broken = {**params, "unet": jax.tree.map(lambda leaf: leaf * jnp.nan, params["unet"])}
+    with pytest.raises(ValueError, match="not finite"):
+        pipe(broken, PROMPTS, key=jax.random.key(0), num_inference_steps=2, progress=False)
 
 
 @pytest.mark.parity
 class TestParity:
     """The pipeline of diffusers, live, on a medium random checkpoint."""
 
+    latents = inputs.latents()
+
     def both(self, pair, **options):
         them, us, params = pair
-        theirs = parity.latents_of(them, PROMPTS, latents=parity.nchw(LATENTS), **options)
-        ours = us(params, PROMPTS, latents=LATENTS, output_type="latent", progress=False, **options)
+        theirs = parity.latents_of(them, PROMPTS, latents=parity.nchw(self.latents), **options)
+        ours = us(params, PROMPTS, latents=self.latents, output_type="latent", progress=False, **options)
         return ours.images, theirs
 
     def test_guided_and_decoded(self, sd_pair):
@@ -34,8 +196,8 @@ class TestParity:
         nothing = output.last_hidden_state[[0, 0]].detach()
         options = {"guidance_scale": 5.0, "guidance_rescale": 0.7, "num_inference_steps": 20}
         embeddings = {"prompt_embeds": skipped, "negative_prompt_embeds": nothing}
-        theirs = parity.latents_of(them, latents=parity.nchw(LATENTS), **embeddings, **options)
-        ours = us(params, PROMPTS, latents=LATENTS, output_type="latent", progress=False, clip_skip=1, **options)
+        theirs = parity.latents_of(them, latents=parity.nchw(self.latents), **embeddings, **options)
+        ours = us(params, PROMPTS, latents=self.latents, output_type="latent", progress=False, clip_skip=1, **options)
         parity.assert_close(ours.images, theirs)
 
     def test_unguided_with_embeddings(self, sd_pair):
@@ -44,5 +206,17 @@ class TestParity:
         ours, theirs = self.both(sd_pair, guidance_scale=1.0, num_inference_steps=20)
         parity.assert_close(ours, theirs)
         options = {"guidance_scale": 1.0, "num_inference_steps": 20, "output_type": "latent", "progress": False}
-        from_embeddings = us(params, prompt_embeds=embeddings.embeddings, latents=LATENTS, **options)
+        from_embeddings = us(params, prompt_embeds=embeddings.embeddings, latents=self.latents, **options)
         np.testing.assert_allclose(from_embeddings.images, ours, atol=1e-6)
+
+    def test_v_prediction_and_linear_projections(self, tmp_path):
+        from diffusers import EulerDiscreteScheduler
+
+        scheduler = EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"
+        )
+        made = checkpoints.stable_diffusion(
+            scheduler=scheduler, use_linear_projection=True, attention_head_dim=(2, 4), time_cond_proj_dim=32
+        )
+        options = {"guidance_scale": 6.0, "num_inference_steps": 20}
+        parity.assert_close(*self.both(parity.pair(tmp_path, made), **options))
