@@ -11,7 +11,8 @@ from fdiff.models.layers.activations import Dropout
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import GroupNorm, LayerNorm, RMSNorm, SpatialNorm
 
-CPU_SCORES = 2**19  # so many scores at a time stay in a CPU's cache
+CPU_SCORES = 2**19  # so many scores at a time stay in a CPU's cache,
+CPU_QUERIES = 512  # but at least so many queries keep its matrix products fast
 
 
 def attention(
@@ -48,7 +49,7 @@ def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None,
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
     # As many queries, then heads, then samples at a time as fit.
-    blocks = -(-queries * keys // CPU_SCORES)
+    blocks = -(-queries // max(CPU_QUERIES, CPU_SCORES // keys))
     block = -(-queries // blocks)
     group = largest_divisor(heads, CPU_SCORES // (queries * keys))
     samples = largest_divisor(batch, CPU_SCORES // (heads * queries * keys))

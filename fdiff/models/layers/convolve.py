@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
-LARGE_KERNEL = 2**22  # numbers: 16 MB, more than a cache holds
+LARGE_KERNEL = 2**21  # numbers: 8 MB, more than the caches of a core hold
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 0, groups: int = 1) -> jax.Array:
@@ -40,7 +40,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding 
         return jnp.dot(patch, kernel.reshape(height * width * channels, features))
 
     positions = x.shape[0] * x.shape[1] * x.shape[2] // stride**2
-    if groups == 1 and kernel.shape[:2] != (1, 1) and kernel.size >= LARGE_KERNEL and 2 * positions <= x.shape[-1]:
+    if groups == 1 and kernel.shape[:2] != (1, 1) and kernel.size >= LARGE_KERNEL and positions <= x.shape[-1]:
         return jax.lax.platform_dependent(x, kernel, cpu=gather, default=direct)
     return direct(x, kernel)
 

@@ -16,6 +16,17 @@ def plain(q, k, v, mask=None):
     return jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(scores), v)
 
 
+@pytest.fixture
+def limit_scores(monkeypatch):
+    """Set how many scores a CPU computes at a time."""
+
+    def limit(scores):
+        monkeypatch.setattr(module, "CPU_SCORES", scores)
+        monkeypatch.setattr(module, "CPU_QUERIES", 1)
+
+    return limit
+
+
 def arrays(queries=13, keys=7, heads=4, width=8, batch=2):
     random = np.random.default_rng(0)
     shapes = [(batch, n, heads, width) for n in (queries, keys, keys)]
@@ -29,22 +40,22 @@ def masks():
 
 
 @pytest.mark.parametrize("limit", [2**19, 7 * 13 * 4, 7 * 13 * 2, 1])
-def test_blocks_of_every_size(monkeypatch, limit):
+def test_blocks_of_every_size(limit_scores, limit):
     """All at once; a sample; two heads; one query."""
-    monkeypatch.setattr(module, "CPU_SCORES", limit)
+    limit_scores(limit)
     mask = masks()[1]
     assert_close(jax.jit(lambda *x: attention(*x))(*arrays(), mask), plain(*arrays(), mask), 1e-5)
 
 
 @pytest.mark.parametrize("mask", masks(), ids=lambda mask: "none" if mask is None else str(mask.shape))
-def test_masks_of_every_shape(monkeypatch, mask):
-    monkeypatch.setattr(module, "CPU_SCORES", 7 * 5)  # five queries, so that the last block is not full
+def test_masks_of_every_shape(limit_scores, mask):
+    limit_scores(7 * 5)  # five queries, so that the last block is not full
     assert_close(jax.jit(lambda *x: attention(*x))(*arrays(), mask), plain(*arrays(), mask), 1e-5)
 
 
 @pytest.mark.parametrize("limit", [2**19, 7 * 5])
-def test_gradients_and_vmap(monkeypatch, limit):
-    monkeypatch.setattr(module, "CPU_SCORES", limit)
+def test_gradients_and_vmap(limit_scores, limit):
+    limit_scores(limit)
     mask = masks()[1]
 
     def loss(function):
