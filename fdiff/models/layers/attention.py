@@ -45,7 +45,7 @@ def _at_once(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, s
 
 
 def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
-    q, k, v = (x.swapaxes(1, 2) for x in (q * scale, k, v))  # (b, heads, n, d)
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))  # (b, heads, n, d)
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
     # As many queries, then heads, then samples at a time as fit.
@@ -64,7 +64,7 @@ def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None,
     def one(start: jax.Array) -> jax.Array:
         weights = jnp.einsum(
             "bhqd,bhkd->bhqk",
-            part(q, start, sizes),
+            scale * part(q, start, sizes),
             part(k, start, sizes[:2]),
             preferred_element_type=jnp.float32,
         )
