@@ -7,7 +7,8 @@ from typing import Any
 
 from fdiff import sampling
 from fdiff.guidance import Guider
-from fdiff.models import AutoencoderKL, CLIPTextModel, T2IAdapter, UNet2DConditionModel
+from fdiff.image_processors import CLIPImageProcessor
+from fdiff.models import AutoencoderKL, CLIPTextModel, StableDiffusionSafetyChecker, T2IAdapter, UNet2DConditionModel
 from fdiff.pipelines import latent, steering, text
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.inputs import Picture
@@ -34,6 +35,8 @@ class StableDiffusionAdapterPipeline(DiffusionPipeline):
     unet: UNet2DConditionModel
     adapter: T2IAdapter | tuple[T2IAdapter, ...]
     scheduler: Scheduler
+    safety_checker: StableDiffusionSafetyChecker | None = None
+    feature_extractor: CLIPImageProcessor | None = None
 
     encode_prompt = text.encode_prompt
     decode = latent.decode

@@ -55,9 +55,9 @@ def load_component(
     place = {**where, "subfolder": name if hub.has_folder(source, name, **where) else None}
     if issubclass(component, Model):
         return _load_model(component, source, place, weights)
-    if issubclass(component, Scheduler):
-        return component.from_pretrained(source, **place), None
-    return component.from_folder(_tokenizer_folder(source, place)), None
+    if hasattr(component, "from_folder"):
+        return component.from_folder(_tokenizer_folder(source, place)), None
+    return component.from_pretrained(source, **place), None
 
 
 def several(pairs: Any) -> tuple[tuple[Any, ...], list[Any]]:

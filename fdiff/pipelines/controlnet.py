@@ -7,7 +7,14 @@ from typing import Any
 
 from fdiff import sampling
 from fdiff.guidance import Guider
-from fdiff.models import AutoencoderKL, CLIPTextModel, ControlNetModel, UNet2DConditionModel
+from fdiff.image_processors import CLIPImageProcessor
+from fdiff.models import (
+    AutoencoderKL,
+    CLIPTextModel,
+    ControlNetModel,
+    StableDiffusionSafetyChecker,
+    UNet2DConditionModel,
+)
 from fdiff.pipelines import latent, steering, text
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.inputs import Picture
@@ -36,6 +43,8 @@ class StableDiffusionControlNetPipeline(DiffusionPipeline):
     unet: UNet2DConditionModel
     controlnet: ControlNetModel | tuple[ControlNetModel, ...]
     scheduler: Scheduler
+    safety_checker: StableDiffusionSafetyChecker | None = None
+    feature_extractor: CLIPImageProcessor | None = None
 
     encode_prompt = text.encode_prompt
     decode = latent.decode

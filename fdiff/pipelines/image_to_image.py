@@ -9,7 +9,14 @@ import jax
 
 from fdiff import sampling
 from fdiff.guidance import Guider
-from fdiff.models import AutoencoderKL, CLIPTextModel, ControlNetModel, UNet2DConditionModel
+from fdiff.image_processors import CLIPImageProcessor
+from fdiff.models import (
+    AutoencoderKL,
+    CLIPTextModel,
+    ControlNetModel,
+    StableDiffusionSafetyChecker,
+    UNet2DConditionModel,
+)
 from fdiff.pipelines import inputs, latent, text
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw, draw_as_asked
 from fdiff.pipelines.inputs import Picture
@@ -89,6 +96,8 @@ class StableDiffusionImg2ImgPipeline(DiffusionPipeline):
     tokenizer: CLIPTokenizer
     unet: UNet2DConditionModel
     scheduler: Scheduler
+    safety_checker: StableDiffusionSafetyChecker | None = None
+    feature_extractor: CLIPImageProcessor | None = None
 
     encode_prompt = text.encode_prompt
     decode = latent.decode

@@ -11,7 +11,14 @@ from jax.tree_util import Partial
 
 from fdiff import sampling
 from fdiff.guidance import Guider
-from fdiff.models import AutoencoderKL, CLIPTextModel, ControlNetModel, UNet2DConditionModel
+from fdiff.image_processors import CLIPImageProcessor
+from fdiff.models import (
+    AutoencoderKL,
+    CLIPTextModel,
+    ControlNetModel,
+    StableDiffusionSafetyChecker,
+    UNet2DConditionModel,
+)
 from fdiff.pipelines import inputs, latent, text
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw, draw_as_asked
 from fdiff.pipelines.image_to_image import noised
@@ -160,6 +167,8 @@ class StableDiffusionInpaintPipeline(DiffusionPipeline):
     tokenizer: CLIPTokenizer
     unet: UNet2DConditionModel
     scheduler: Scheduler
+    safety_checker: StableDiffusionSafetyChecker | None = None
+    feature_extractor: CLIPImageProcessor | None = None
 
     encode_prompt = text.encode_prompt
     decode = latent.decode

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import guidance, sampling
-from fdiff.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from fdiff.image_processors import CLIPImageProcessor
+from fdiff.models import AutoencoderKL, CLIPTextModel, StableDiffusionSafetyChecker, UNet2DConditionModel
 from fdiff.pipelines import inputs, latent, text
 from fdiff.pipelines.draws import Seed, Wanted, draw
 from fdiff.pipelines.inputs import Picture
@@ -84,6 +85,8 @@ class StableDiffusionInstructPix2PixPipeline(DiffusionPipeline):
     tokenizer: CLIPTokenizer
     unet: UNet2DConditionModel
     scheduler: Scheduler
+    safety_checker: StableDiffusionSafetyChecker | None = None
+    feature_extractor: CLIPImageProcessor | None = None
 
     encode_prompt = text.encode_prompt
     decode = latent.decode

@@ -13,6 +13,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from fdiff import guidance, images, sampling
+from fdiff.image_processors import CLIPImageProcessor
 from fdiff.models import ControlNetModel, UNet2DConditionModel, edits
 from fdiff.models.controlnet import ControlNetOutput, add_residuals
 from fdiff.models.layers.embeddings import sinusoidal
@@ -309,8 +310,20 @@ def output(pipe: Any, params: Params, run: Steps, output_type: str, progress: bo
     """Run to the end and make pictures.
 
     output_type: pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]; latent, undecoded. progress: show a bar.
+    Where the pipeline has a safety checker, what it finds unsafe comes out black.
     """
     latents = finish(run, progress=progress)
     if output_type == "latent":
         return ImageOutput(latents)
-    return ImageOutput(images.to_output(pipe.decode(params, latents), output_type))
+    pictures, flags = pipe.decode(params, latents), None
+    if getattr(pipe, "safety_checker", None) is not None:
+        pixels = (pipe.feature_extractor or CLIPImageProcessor())(np.asarray(pictures))
+        flags = _flagged(pipe.safety_checker, params["safety_checker"], pixels)
+        pictures = jnp.where(flags[:, None, None, None], -1.0, pictures)
+    return ImageOutput(images.to_output(pictures, output_type), None if flags is None else np.asarray(flags))
+
+
+@partial(jax.jit, static_argnums=0)
+def _flagged(checker: Any, params: Any, pixels: Any) -> jax.Array:
+    flags: jax.Array = checker.apply({"params": params}, pixels)
+    return flags

@@ -23,9 +23,13 @@ Params = dict[str, Any]
 
 
 class ImageOutput(NamedTuple):
-    """What an image pipeline returns: PIL images, or an array (b, h, w, c)."""
+    """What an image pipeline returns: PIL images, or an array (b, h, w, c).
+
+    nsfw_content_detected: booleans (b,), which of them a safety checker made black; None where there is none.
+    """
 
     images: Any
+    nsfw_content_detected: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

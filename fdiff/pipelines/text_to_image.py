@@ -9,7 +9,14 @@ import jax
 
 from fdiff import sampling
 from fdiff.guidance import Guider
-from fdiff.models import AutoencoderKL, CLIPTextModel, ControlNetModel, UNet2DConditionModel
+from fdiff.image_processors import CLIPImageProcessor
+from fdiff.models import (
+    AutoencoderKL,
+    CLIPTextModel,
+    ControlNetModel,
+    StableDiffusionSafetyChecker,
+    UNet2DConditionModel,
+)
 from fdiff.pipelines import latent, text
 from fdiff.pipelines.draws import Seed, Wanted, draw
 from fdiff.pipelines.latent import Condition, Control, Guidance, Interval, Key, Pixels, Scale
@@ -60,13 +67,18 @@ def text_to_image(
 
 @dataclasses.dataclass(frozen=True)
 class StableDiffusionPipeline(DiffusionPipeline):
-    """Pictures from text with Stable Diffusion 1.x and 2.x (Rombach et al. 2022)."""
+    """Pictures from text with Stable Diffusion 1.x and 2.x (Rombach et al. 2022).
+
+    The safety checker of a checkpoint is loaded only when asked for: from_pretrained(..., safety_checker=True).
+    """
 
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     unet: UNet2DConditionModel
     scheduler: Scheduler
+    safety_checker: StableDiffusionSafetyChecker | None = None
+    feature_extractor: CLIPImageProcessor | None = None
 
     encode_prompt = text.encode_prompt
     decode = latent.decode

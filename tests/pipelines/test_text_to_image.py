@@ -9,6 +9,7 @@ import pytest
 
 import fdiff
 from fdiff import guidance, sampling
+from fdiff.image_processors import CLIPImageProcessor
 from fdiff.pipelines import latent, text
 from tests.pipelines import checkpoints, inputs, parity
 
@@ -130,6 +131,22 @@ def test_params_serve_another_pipeline_and_a_folder(sd, tmp_path):
     (tmp_path / "saved" / "vae" / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="vae"):
         fdiff.DiffusionPipeline.from_pretrained(tmp_path / "saved")
+
+
+def test_the_safety_checker_is_loaded_when_asked_for(sd, reference, tmp_path):
+    pipe, params = sd
+    checker, tree = fdiff.StableDiffusionSafetyChecker.from_pretrained(reference / "clip" / "safety_checker")
+    tree["concept_embeds_weights"] = jnp.full(17, -1.0, jnp.float32)  # so everything is unsafe
+    processor = CLIPImageProcessor(size=28, crop_size=28)
+    checked = pipe.replace(safety_checker=checker, feature_extractor=processor)
+    checked.save_pretrained(tmp_path / "checked", {**params, "safety_checker": tree})
+    assert fdiff.DiffusionPipeline.from_pretrained(tmp_path / "checked")[0].safety_checker is None
+    asked = {"safety_checker": True, "feature_extractor": True}
+    again, loaded = fdiff.DiffusionPipeline.from_pretrained(tmp_path / "checked", **asked)
+    assert again.feature_extractor == processor
+    options = {"key": jax.random.key(0), "num_inference_steps": 2, "progress": False, "output_type": "np"}
+    output = again(loaded, PROMPTS, **options)
+    assert output.nsfw_content_detected.all() and not output.images.any()
 
 
 @pytest.mark.parametrize(
