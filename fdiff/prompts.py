@@ -140,17 +140,20 @@ def encode(
     penultimate: bool = False,
     clip_skip: int = 0,
     use_mask: bool = False,
+    lora: Any = None,
 ) -> Encoded:
     """Run a text encoder over every chunk and join the chunks; weights multiply what it gives.
 
     penultimate: what enters the last layer, not normalized (SDXL), in place of what leaves it, normalized.
     clip_skip: so many layers earlier. use_mask: no token looks at padding (few checkpoints want it).
+    lora: a collection of that name to add while it runs, see `fdiff.adapters.lora.collection`.
     The pooled embedding is the projected one where the encoder has a projection. Weights keep the mean of
     each chunk's embeddings, as the programs do that made this way of writing common.
     """
     batch, chunks, length = tokens.ids.shape
     ids, mask = (jnp.reshape(x, (batch * chunks, length)) for x in (tokens.ids, tokens.mask))
-    output: Any = model.apply({"params": params}, ids, mask if use_mask else None, clip_skip)
+    variables = {"params": params} | ({} if lora is None else {"lora": lora})
+    output: Any = model.apply(variables, ids, mask if use_mask else None, clip_skip)
     hidden = output.hidden_states[-2 - clip_skip] if penultimate else output.last_hidden_state
     if tokens.weights is not None:
         wide = hidden.astype(jnp.float32)

@@ -109,7 +109,8 @@ def encode_prompt(
         if model is None:
             continue
         tokens = prompts.tokenize(getattr(pipe, tokenizer), [*positive, *negative], weighted=weighted, chunked=chunked)
-        encode = functools.partial(encode_jit, model, params[name], penultimate=large)
+        lora = params.get("lora", {}).get(name)
+        encode = functools.partial(encode_jit, model, params[name], penultimate=large, lora=lora)
         found.append([encode(_part(tokens, 0, len(texts)), clip_skip=clip_skip), encode(_part(tokens, len(texts)))])
     joined = [
         Encoded(jnp.concatenate([one.embeddings for one in side], axis=-1), side[-1].pooled)

@@ -9,7 +9,9 @@ import pytest
 
 import fdiff
 from fdiff import guidance, sampling
+from fdiff.adapters import lora
 from fdiff.image_processors import CLIPImageProcessor
+from fdiff.models import edits
 from fdiff.pipelines import latent, text
 from tests.pipelines import checkpoints, inputs, parity
 
@@ -106,6 +108,45 @@ def test_other_guiders(sd):
     np.testing.assert_allclose(draw(sd, guider=perturbed, **options), plain, atol=1e-5)
     stronger = functools.partial(guidance.perturbed, perturb=perturb, perturbed_scale=5.0)
     assert np.abs(draw(sd, guider=stronger, **options) - plain).max() > 1e-3
+
+
+def test_adapters_that_are_not_merged(sd):
+    pipe, params = sd
+    random = np.random.default_rng(0)
+
+    def factors(width):
+        down, up = (random.normal(size=shape).astype(np.float32) for shape in ((2, 16), (width, 2)))
+        return lora.Factors(down, up, 2.0)
+
+    adapter = {
+        "unet": {"mid_block.attentions.0.transformer_blocks.0.attn2.to_k": factors(8)},
+        "text_encoder": {"text_model.encoder.layers.0.self_attn.q_proj": factors(16)},
+    }
+    options = {"latents": LATENTS, "num_inference_steps": 1}
+    merged, _ = lora.merge(params, (adapter, 0.5))
+    running = {**params, "lora": lora.collection(params, (adapter, 0.5))}
+    plain, wanted = draw(sd, **options), draw((pipe, merged), **options)
+    assert np.abs(wanted - plain).max() > 1e-3
+    np.testing.assert_allclose(draw((pipe, running), **options), wanted, atol=1e-4)
+
+
+def test_a_picture_as_a_prompt(sd):
+    pipe, params = sd
+    path = params["unet"]["mid_block"]["attentions.0"]["transformer_blocks.0"]["attn2"]
+    kernel = {"kernel": jnp.ones((5, path["to_k"]["kernel"].shape[1]))}
+    layer = {"to_k_ip": kernel, "to_v_ip": kernel}
+    tree = {"mid_block": {"attentions.0": {"transformer_blocks.0": {"attn2": layer}}}}
+    seen, unseen = (edits.image_prompt(tree, tokens, 0.7) for tokens in (jnp.ones((1, 3, 5)), jnp.zeros((1, 3, 5))))
+    run = pipe.steps(params, PROMPTS, latents=LATENTS, attention=(seen, unseen))
+    positive, negative = pipe.encode_prompt(params, PROMPTS)
+    x, t = jnp.asarray(LATENTS), run.plan.t[0]
+
+    def says(embeddings, tokens):
+        collection = edits.image_prompt(tree, jnp.broadcast_to(tokens, (2, 3, 5)), 0.7)
+        return pipe.unet.apply({"params": params["unet"], "attention": collection}, x, t, embeddings)
+
+    none, both = says(negative.embeddings, jnp.zeros(())), says(positive.embeddings, jnp.ones(()))
+    np.testing.assert_allclose(run.network(x, t), none + 7.5 * (both - none), atol=1e-4)
 
 
 def test_previews_and_early_stops_are_loop_bodies(sd):
