@@ -27,7 +27,8 @@ def cats(tmp_path_factory):
 
 def test_generate_a_sheet_and_an_animation(cats, tmp_path):
     out, gif = tmp_path / "sheet.png", tmp_path / "run.gif"
-    assert main(["generate", str(cats), "--num-images", "4", "--steps", "2", "--out", str(out), "--animate", str(gif)]) == 0
+    options = ["--num-images", "4", "--steps", "2", "--out", str(out), "--animate", str(gif)]
+    assert main(["generate", str(cats), *options]) == 0
     with Image.open(out) as sheet, Image.open(gif) as run:
         assert sheet.size == (65, 65) and sheet.mode == "RGB"
         assert run.n_frames == 2 and run.size == sheet.size
@@ -58,7 +59,7 @@ def test_the_shipped_digits(tmp_path):
 def test_inspect(cats, capsys):
     assert main(["inspect", str(cats)]) == 0
     printed = capsys.readouterr().out
-    pipe, params = fdiff.DiffusionPipeline.from_pretrained(cats)
+    _, params = fdiff.DiffusionPipeline.from_pretrained(cats)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert f"{count:,} parameters" in printed and "float32" in printed and "DDIMScheduler" in printed
     assert '"epsilon"' in printed

@@ -27,7 +27,8 @@ def main() -> None:
         ours.append(run("import jax, flax.linen, fdiff"))
     for kind, name in enumerate(("wall", "CPU")):
         without, with_fdiff = (statistics.median(times[kind] for times in runs) for runs in (plain, ours))
-        print(f"import, {name}: jax and flax {without:.2f} s, with fdiff {with_fdiff:.2f} s: {with_fdiff - without:.2f} more")
+        more = with_fdiff - without
+        print(f"import, {name}: jax and flax {without:.2f} s, with fdiff {with_fdiff:.2f} s: {more:.2f} more")
     with tempfile.TemporaryDirectory() as folder:
         wall, cpu = run(f"from fdiff.cli import main; main(['generate', '--out', '{folder}/digits.png'])")
     print(f"fdiff generate, 100 digits in 50 steps: {wall:.1f} s, {cpu:.1f} s of CPU")

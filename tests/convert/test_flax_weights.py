@@ -107,7 +107,7 @@ def test_one_model(pipeline, tmp_path):
     model, tree = fdiff.CLIPTextModel.from_pretrained(tmp_path / "text")
     assert model == built["text_encoder"]
     assert equal(tree, jax.tree.map(lambda x: x.astype(jnp.float32), params["text_encoder"]))
-    with pytest.raises(FileNotFoundError, match="has no model_index.json"):
+    with pytest.raises(FileNotFoundError, match=r"has no model_index\.json"):
         convert(folder / "tokenizer", tmp_path / "none")
 
 

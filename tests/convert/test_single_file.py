@@ -251,7 +251,7 @@ def test_without_a_vocabulary(tiny, tmp_path, monkeypatch):
 
 
 def test_a_pipeline_from_a_single_file(tiny):
-    file, configs, built, params = tiny
+    file, configs, _, params = tiny
     pipe, found = fdiff.DiffusionPipeline.from_single_file(file, config=configs)
     assert type(pipe) is fdiff.StableDiffusionPipeline
     assert pipe.scheduler == fdiff.DDIMScheduler(prediction_type="v_prediction")
