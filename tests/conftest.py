@@ -1,9 +1,19 @@
 """What every test may ask for."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests compile much and run little, so XLA optimizes little; but the examples run for a while."""
+    jax.config.update("jax_disable_most_optimizations", request.module.__name__ != "tests.test_examples")
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,10 @@ class Model(nn.Module):
 
     def init_params(self, key: jax.Array) -> dict[str, Any]:
         """Fresh float32 parameters, drawn with `key`."""
-        return jax.jit(lambda key: self.init(key, *self.example_inputs())["params"])(key)
+        draw = jax.jit(lambda key: self.init(key, *self.example_inputs())["params"]).lower(key)
+        # A draw for each parameter, run once: on a CPU, optimizing that takes longer than it gives back.
+        quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+        return draw.compile(quick)(key)
 
 
 def _frozen(value: Any) -> Any:
