@@ -112,7 +112,7 @@ def perturbed(
 
     Perturbed-attention guidance (Ahn et al. 2024, eq. 16) where self-attention looks at itself alone, skip-layer
     guidance (Stability AI 2024) where blocks are left out: `perturb(condition, on)` is the condition under which the
-    network does so, or does not. `fdiff.pipelines.latent` has both for U-Nets. Without `negative`, the last term is
+    network does so, or does not. `fdiff.pipelines.denoise` has both for U-Nets. Without `negative`, the last term is
     added to `positive`.
     """
     scales = (jnp.float32(scale), jnp.float32(perturbed_scale), jnp.float32(rescale))

@@ -9,10 +9,11 @@ from fdiff import sampling
 from fdiff.guidance import Guider
 from fdiff.image_processors import CLIPImageProcessor
 from fdiff.models import AutoencoderKL, CLIPTextModel, StableDiffusionSafetyChecker, T2IAdapter, UNet2DConditionModel
-from fdiff.pipelines import latent, steering, text
+from fdiff.pipelines import denoise, latent, steering, text
+from fdiff.pipelines.denoise import Guidance, Interval, Scale
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Guidance, Interval, Key, Scale
+from fdiff.pipelines.latent import Key
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.steering import Numbers
 from fdiff.pipelines.text import Asked, Prompt
@@ -82,10 +83,10 @@ class StableDiffusionAdapterPipeline(DiffusionPipeline):
         how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
         size = latent.latent_size(self, *steering.adapter_size(self, image))
         table = make_plan(self.scheduler, num_inference_steps, plan)
-        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         features = steering.features(self, params, image, adapter_conditioning_scale, shape)
         x, draws = latent.first_latents(table, shape, latents, key, torch_seed, texts.dtype)
         condition, negative = text.conditions(self, texts, guidance_scale)
         both = condition._replace(features=features), negative and negative._replace(features=features)
-        return latent.start_run(self, params, table, x, draws, both, how)
+        return denoise.start_run(self, params, table, x, draws, both, how)

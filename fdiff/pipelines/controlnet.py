@@ -15,10 +15,11 @@ from fdiff.models import (
     StableDiffusionSafetyChecker,
     UNet2DConditionModel,
 )
-from fdiff.pipelines import latent, steering, text
+from fdiff.pipelines import denoise, latent, steering, text
+from fdiff.pipelines.denoise import Guidance, Interval, Scale
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Guidance, Interval, Key, Scale
+from fdiff.pipelines.latent import Key
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.steering import Numbers, Steer
 from fdiff.pipelines.text import Asked, Prompt
@@ -96,9 +97,9 @@ class StableDiffusionControlNetPipeline(DiffusionPipeline):
         steer = Steer(image, controlnet_conditioning_scale, control_guidance_start, control_guidance_end, guess_mode)
         size = latent.latent_size(self, *steering.control_size(self, image))
         table = make_plan(self.scheduler, num_inference_steps, plan)
-        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws = latent.first_latents(table, shape, latents, key, torch_seed, texts.dtype)
         both = text.conditions(self, texts, guidance_scale)
         network, both = steering.steer(self, params, table, both, steer, shape)
-        return latent.start_run(self, params, table, x, draws, both, how, network=network)
+        return denoise.start_run(self, params, table, x, draws, both, how, network=network)

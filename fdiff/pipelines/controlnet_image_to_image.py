@@ -15,11 +15,12 @@ from fdiff.models import (
     StableDiffusionSafetyChecker,
     UNet2DConditionModel,
 )
-from fdiff.pipelines import inputs, latent, steering, text
+from fdiff.pipelines import denoise, inputs, latent, steering, text
+from fdiff.pipelines.denoise import Guidance, Interval, Scale
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.image_to_image import start
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Guidance, Interval, Key, Scale
+from fdiff.pipelines.latent import Key
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.steering import Numbers, Steer
 from fdiff.pipelines.text import Asked, Prompt
@@ -92,9 +93,9 @@ class StableDiffusionControlNetImg2ImgPipeline(DiffusionPipeline):
         array = inputs.pictures("image", image)
         size, _ = inputs.check_picture(self, "image", array)
         table = make_plan(self.scheduler, num_inference_steps, plan, strength)
-        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         both = text.conditions(self, texts, guidance_scale)
         network, both = steering.steer(self, params, table, both, steer, shape)
         x, draws = start(self, params, table, array, shape, key, torch_seed, texts.dtype)
-        return latent.start_run(self, params, table, x, draws, both, how, network=network)
+        return denoise.start_run(self, params, table, x, draws, both, how, network=network)

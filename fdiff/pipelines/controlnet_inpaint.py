@@ -15,11 +15,12 @@ from fdiff.models import (
     StableDiffusionSafetyChecker,
     UNet2DConditionModel,
 )
-from fdiff.pipelines import inputs, latent, steering, text
+from fdiff.pipelines import denoise, inputs, latent, steering, text
+from fdiff.pipelines.denoise import Guidance, Interval, Scale
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.inpaint import start
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Guidance, Interval, Key, Scale
+from fdiff.pipelines.latent import Key
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.steering import Numbers, Steer
 from fdiff.pipelines.text import Asked, Prompt
@@ -94,11 +95,11 @@ class StableDiffusionControlNetInpaintPipeline(DiffusionPipeline):
         size, pixels = inputs.check_picture(self, "image", array)
         mask = inputs.mask_pictures(mask_image, pixels)
         table = make_plan(self.scheduler, num_inference_steps, plan, strength)
-        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws, appended, after = start(
             self, params, table, array, mask, shape, strength, latents, key, torch_seed, texts.dtype
         )
         both = text.conditions(self, texts, guidance_scale, appended)
         network, both = steering.steer(self, params, table, both, steer, shape)
-        return latent.start_run(self, params, table, x, draws, both, how, network=network, after=after)
+        return denoise.start_run(self, params, table, x, draws, both, how, network=network, after=after)

@@ -10,11 +10,12 @@ import numpy as np
 from fdiff import sampling
 from fdiff.guidance import Guider
 from fdiff.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
-from fdiff.pipelines import inputs, latent, text
+from fdiff.pipelines import denoise, inputs, latent, text
+from fdiff.pipelines.denoise import Guidance, Interval, Scale
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.image_to_image import start
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Guidance, Interval, Key, Scale
+from fdiff.pipelines.latent import Key
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.text import Asked, Prompt
 from fdiff.plan import Plan
@@ -110,8 +111,8 @@ class StableDiffusionDepth2ImgPipeline(DiffusionPipeline):
         size, _ = inputs.check_picture(self, "image", array)
         depth = depth_channel(depth_map, *size)
         table = make_plan(self.scheduler, num_inference_steps, plan, strength)
-        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws = start(self, params, table, array, shape, key, torch_seed, texts.dtype)
         both = text.conditions(self, texts, guidance_scale, inputs.spread("depth_map", depth, texts.batch_size))
-        return latent.start_run(self, params, table, x, draws, both, how)
+        return denoise.start_run(self, params, table, x, draws, both, how)

@@ -17,10 +17,11 @@ from fdiff.models import (
     StableDiffusionSafetyChecker,
     UNet2DConditionModel,
 )
-from fdiff.pipelines import inputs, latent, text
+from fdiff.pipelines import denoise, inputs, latent, text
+from fdiff.pipelines.denoise import Condition, Control, Guidance, Interval, Scale
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw, draw_as_asked
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Condition, Control, Guidance, Interval, Key, Scale
+from fdiff.pipelines.latent import Key
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.text import Asked, Prompt
 from fdiff.plan import Plan
@@ -52,8 +53,8 @@ def image_to_image(
     shape = (image.shape[1] // latent.factor_of(vae), image.shape[2] // latent.factor_of(vae), vae.latent_channels)
     (for_encoder, noise), later, _ = draw(key, image.shape[0], Wanted(shape), Wanted(shape))
     latents = latent.encoded(vae, params["vae"], image, for_encoder)
-    network = latent.denoiser(unet, params, nets, control)
-    guided = latent.guide(network, condition, negative, guidance_scale, guidance_rescale)
+    network = denoise.denoiser(unet, params, nets, control)
+    guided = denoise.guide(network, condition, negative, guidance_scale, guidance_rescale)
     latents = sampling.sample(guided, plan, noised(plan, latents, noise), later)
     return latent.decoded(vae, params["vae"], latents)
 
@@ -142,7 +143,7 @@ class StableDiffusionImg2ImgPipeline(DiffusionPipeline):
         array = inputs.pictures("image", image)
         size, _ = inputs.check_picture(self, "image", array)
         table = make_plan(self.scheduler, num_inference_steps, plan, strength)
-        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws = start(self, params, table, array, shape, key, torch_seed, texts.dtype)
-        return latent.start_run(self, params, table, x, draws, text.conditions(self, texts, guidance_scale), how)
+        return denoise.start_run(self, params, table, x, draws, text.conditions(self, texts, guidance_scale), how)

@@ -19,11 +19,12 @@ from fdiff.models import (
     StableDiffusionSafetyChecker,
     UNet2DConditionModel,
 )
-from fdiff.pipelines import inputs, latent, text
+from fdiff.pipelines import denoise, inputs, latent, text
+from fdiff.pipelines.denoise import Condition, Control, Guidance, Interval, Scale
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw, draw_as_asked
 from fdiff.pipelines.image_to_image import noised
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Condition, Control, Guidance, Interval, Key, Scale
+from fdiff.pipelines.latent import Key
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.text import Asked, Prompt
 from fdiff.plan import Plan
@@ -62,8 +63,8 @@ def inpaint(
     begin = "noise" if strength == 1 else "noised"
     x, appended, after = _prepare(vae, params, plan, known, begin, plain=unet.in_channels == vae.latent_channels)
     condition, negative = _append(appended, condition), None if negative is None else _append(appended, negative)
-    network = latent.denoiser(unet, params, nets, control)
-    guided = latent.guide(network, condition, negative, guidance_scale, guidance_rescale)
+    network = denoise.denoiser(unet, params, nets, control)
+    guided = denoise.guide(network, condition, negative, guidance_scale, guidance_rescale)
     return latent.decoded(vae, params["vae"], sampling.sample(guided, plan, x, later, after=after))
 
 
@@ -216,10 +217,10 @@ class StableDiffusionInpaintPipeline(DiffusionPipeline):
         size, pixels = inputs.check_picture(self, "image", array)
         mask = inputs.mask_pictures(mask_image, pixels)
         table = make_plan(self.scheduler, num_inference_steps, plan, strength)
-        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws, appended, after = start(
             self, params, table, array, mask, shape, strength, latents, key, torch_seed, texts.dtype
         )
         both = text.conditions(self, texts, guidance_scale, appended)
-        return latent.start_run(self, params, table, x, draws, both, how, after=after)
+        return denoise.start_run(self, params, table, x, draws, both, how, after=after)

@@ -8,11 +8,12 @@ from typing import Any
 from fdiff import sampling
 from fdiff.guidance import Guider
 from fdiff.models import AutoencoderKL, CLIPTextModel, CLIPTextModelWithProjection, UNet2DConditionModel
-from fdiff.pipelines import inputs, latent, text
+from fdiff.pipelines import denoise, inputs, latent, text
+from fdiff.pipelines.denoise import Guidance, Interval, Scale
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.inpaint import start
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Guidance, Interval, Key, Scale
+from fdiff.pipelines.latent import Key
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params
 from fdiff.pipelines.portions import part
 from fdiff.pipelines.text import Asked, MicroConditions, Prompt
@@ -26,12 +27,12 @@ class StableDiffusionXLInpaintPipeline(DiffusionPipeline):
     """A part of a picture painted anew with SDXL, inpainting checkpoints and plain ones."""
 
     vae: AutoencoderKL
-    text_encoder_2: CLIPTextModelWithProjection
-    tokenizer_2: CLIPTokenizer
     unet: UNet2DConditionModel
     scheduler: Scheduler
-    text_encoder: CLIPTextModel | None = None
+    text_encoder: CLIPTextModel | CLIPTextModelWithProjection | None = None
+    text_encoder_2: CLIPTextModelWithProjection | None = None
     tokenizer: CLIPTokenizer | None = None
+    tokenizer_2: CLIPTokenizer | None = None
     force_zeros_for_empty_prompt: bool = True
     requires_aesthetics_score: bool = False
 
@@ -81,11 +82,11 @@ class StableDiffusionXLInpaintPipeline(DiffusionPipeline):
         size, pixels = inputs.check_picture(self, "image", array)
         mask = inputs.mask_pictures(mask_image, pixels)
         table = part(self.scheduler, num_inference_steps, plan, strength, denoising_start, denoising_end)
-        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         begun = denoising_start is not None
         x, draws, appended, after = start(
             self, params, table, array, mask, shape, strength, latents, key, torch_seed, texts.dtype, begun=begun
         )
         both = text.conditions_xl(self, texts, guidance_scale, micro_conditions, pixels, appended)
-        return latent.start_run(self, params, table, x, draws, both, how, after=after)
+        return denoise.start_run(self, params, table, x, draws, both, how, after=after)

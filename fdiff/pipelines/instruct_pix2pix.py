@@ -12,10 +12,11 @@ import numpy as np
 from fdiff import guidance, sampling
 from fdiff.image_processors import CLIPImageProcessor
 from fdiff.models import AutoencoderKL, CLIPTextModel, StableDiffusionSafetyChecker, UNet2DConditionModel
-from fdiff.pipelines import inputs, latent, text
+from fdiff.pipelines import denoise, inputs, latent, text
+from fdiff.pipelines.denoise import Condition, Scale
 from fdiff.pipelines.draws import Seed, Wanted, draw
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Condition, Key, Scale
+from fdiff.pipelines.latent import Key
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.text import Asked, Prompt
 from fdiff.plan import Plan
@@ -44,7 +45,7 @@ def instruct(
     shape = (image.shape[1] // latent.factor_of(vae), image.shape[2] // latent.factor_of(vae), vae.latent_channels)
     (noise,), later, _ = draw(key, image.shape[0], Wanted(shape))
     seen = seen_latents(vae, params, image)
-    network = latent.denoiser(unet, params)
+    network = denoise.denoiser(unet, params)
     guided = guided_twice(network, condition, negative, seen, guidance_scale, image_guidance_scale)
     return latent.decoded(vae, params["vae"], sampling.sample(guided, plan, plan.start * noise, later))
 
@@ -129,13 +130,13 @@ class StableDiffusionInstructPix2PixPipeline(DiffusionPipeline):
         array = inputs.pictures("image", image)
         size, _ = inputs.check_picture(self, "image", array)
         table = make_plan(self.scheduler, num_inference_steps, plan)
-        guided = latent.is_guided(self.unet, guidance_scale) and bool(np.all(np.asarray(image_guidance_scale) >= 1))
+        guided = denoise.is_guided(self.unet, guidance_scale) and bool(np.all(np.asarray(image_guidance_scale) >= 1))
         texts = text.encode_asked(self, params, asked, guided)
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         seen = inputs.spread("image", seen_latents(self.vae, params, array), texts.batch_size)
         x, draws = latent.first_latents(table, shape, latents, key, torch_seed, texts.dtype)
         condition, negative = text.conditions(self, texts, guidance_scale)
-        latent.check_condition(self, condition._replace(appended=seen))
-        network = latent.denoiser(self.unet, params)
+        denoise.check_condition(self, condition._replace(appended=seen))
+        network = denoise.denoiser(self.unet, params)
         twice = guided_twice(network, condition, negative, seen, guidance_scale, image_guidance_scale)
         return sampling.steps(twice, table, x, draws.key, noise=draws.noise)

@@ -11,8 +11,8 @@ import numpy as np
 
 from fdiff import guidance
 from fdiff.models.t2i_adapter import add_features
+from fdiff.pipelines.denoise import Condition, Control, denoiser
 from fdiff.pipelines.inputs import Picture, pictures, spread
-from fdiff.pipelines.latent import Condition, Control, denoiser
 from fdiff.pipelines.pipeline import Params
 from fdiff.plan import Plan
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from fdiff import prompts
+from fdiff.pipelines.denoise import Condition, Scale, told_scale
 from fdiff.pipelines.inputs import spread
-from fdiff.pipelines.latent import Condition, Scale, told_scale
 from fdiff.pipelines.pipeline import Params, check_count
 from fdiff.prompts import Encoded, Tokens
 
@@ -112,6 +112,8 @@ def encode_prompt(
         lora = params.get("lora", {}).get(name)
         encode = functools.partial(encode_jit, model, params[name], penultimate=large, lora=lora)
         found.append([encode(_part(tokens, 0, len(texts)), clip_skip=clip_skip), encode(_part(tokens, len(texts)))])
+    if not found:
+        raise ValueError(f"this {type(pipe).__name__} has no text encoder; pass prompt_embeds in place of a prompt")
     joined = [
         Encoded(jnp.concatenate([one.embeddings for one in side], axis=-1), side[-1].pooled)
         for side in zip(*found, strict=True)

@@ -17,9 +17,10 @@ from fdiff.models import (
     StableDiffusionSafetyChecker,
     UNet2DConditionModel,
 )
-from fdiff.pipelines import latent, text
+from fdiff.pipelines import denoise, latent, text
+from fdiff.pipelines.denoise import Condition, Control, Guidance, Interval, Scale
 from fdiff.pipelines.draws import Seed, Wanted, draw
-from fdiff.pipelines.latent import Condition, Control, Guidance, Interval, Key, Pixels, Scale
+from fdiff.pipelines.latent import Key, Pixels
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.text import Asked, Prompt, Size
 from fdiff.plan import Plan
@@ -47,8 +48,7 @@ def text_to_image(
     Args:
         unet, vae: the modules; params: their parameters under these names.
         plan: from a scheduler.
-        condition, negative: what to draw and what not, leaves (b, ...), see `fdiff.pipelines.latent.Condition`; without
-            `negative` there is no guidance.
+        condition, negative: what to draw and what not, see `Condition`; without `negative` there is no guidance.
         key: one key, or (b,) keys; picture i depends on its own key alone.
         size: height and width in pixels.
         guidance_scale: out = negative + scale (positive - negative), a number or (b,).
@@ -59,8 +59,8 @@ def text_to_image(
     factor, batch_size = latent.factor_of(vae), condition.text.shape[0]
     shape = (size[0] // factor, size[1] // factor, vae.latent_channels)
     (noise,), later, _ = draw(key, batch_size, Wanted(shape))
-    network = latent.denoiser(unet, params, nets, control)
-    guided = latent.guide(network, condition, negative, guidance_scale, guidance_rescale)
+    network = denoise.denoiser(unet, params, nets, control)
+    guided = denoise.guide(network, condition, negative, guidance_scale, guidance_rescale)
     latents = sampling.sample(guided, plan, plan.start * noise, later)
     return latent.decoded(vae, params["vae"], latents)
 
@@ -142,8 +142,8 @@ class StableDiffusionPipeline(DiffusionPipeline):
         size = latent.latent_size(self, height, width)
         table = make_plan(self.scheduler, num_inference_steps, plan)
         how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
-        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws = latent.first_latents(table, shape, latents, key, torch_seed, texts.dtype)
         both = text.conditions(self, texts, guidance_scale)
-        return latent.start_run(self, params, table, x, draws, both, how)
+        return denoise.start_run(self, params, table, x, draws, both, how)

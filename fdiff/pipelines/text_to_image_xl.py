@@ -8,9 +8,10 @@ from typing import Any
 from fdiff import sampling
 from fdiff.guidance import Guider
 from fdiff.models import AutoencoderKL, CLIPTextModel, CLIPTextModelWithProjection, UNet2DConditionModel
-from fdiff.pipelines import latent, text
+from fdiff.pipelines import denoise, latent, text
+from fdiff.pipelines.denoise import Guidance, Interval, Scale
 from fdiff.pipelines.draws import Seed
-from fdiff.pipelines.latent import Guidance, Interval, Key, Pixels, Scale
+from fdiff.pipelines.latent import Key, Pixels
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.portions import until
 from fdiff.pipelines.text import Asked, MicroConditions, Prompt
@@ -24,12 +25,12 @@ class StableDiffusionXLPipeline(DiffusionPipeline):
     """Pictures from text with SDXL (Podell et al. 2023) and with what was distilled from it: Turbo, LCM."""
 
     vae: AutoencoderKL
-    text_encoder_2: CLIPTextModelWithProjection
-    tokenizer_2: CLIPTokenizer
     unet: UNet2DConditionModel
     scheduler: Scheduler
-    text_encoder: CLIPTextModel | None = None
+    text_encoder: CLIPTextModel | CLIPTextModelWithProjection | None = None
+    text_encoder_2: CLIPTextModelWithProjection | None = None
     tokenizer: CLIPTokenizer | None = None
+    tokenizer_2: CLIPTokenizer | None = None
     force_zeros_for_empty_prompt: bool = True
 
     encode_prompt = text.encode_prompt
@@ -80,8 +81,8 @@ class StableDiffusionXLPipeline(DiffusionPipeline):
         size, factor = latent.latent_size(self, height, width), latent.factor_of(self.vae)
         table = until(make_plan(self.scheduler, num_inference_steps, plan), self.scheduler, denoising_end)
         how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
-        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws = latent.first_latents(table, shape, latents, key, torch_seed, texts.dtype)
         both = text.conditions_xl(self, texts, guidance_scale, micro_conditions, (size[0] * factor, size[1] * factor))
-        return latent.start_run(self, params, table, x, draws, both, how)
+        return denoise.start_run(self, params, table, x, draws, both, how)

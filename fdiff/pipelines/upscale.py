@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from fdiff import sampling
 from fdiff.guidance import Guider
 from fdiff.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
-from fdiff.pipelines import inputs, latent, text
+from fdiff.pipelines import denoise, inputs, latent, text
+from fdiff.pipelines.denoise import Condition, Guidance, Interval, Scale
 from fdiff.pipelines.draws import Seed, Wanted, draw, draw_as_asked
 from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Condition, Guidance, Interval, Key, Scale
+from fdiff.pipelines.latent import Key
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
 from fdiff.pipelines.text import Asked, Prompt
 from fdiff.plan import Plan
@@ -44,7 +45,7 @@ def upscale(
     wanted = (Wanted(image.shape[1:]), Wanted((*image.shape[1:3], vae.latent_channels)))
     (for_image, noise), later, _ = draw(key, image.shape[0], *wanted)
     both = told(low_res_scheduler, (condition, negative), image, for_image, noise_level)
-    network = latent.guide(latent.denoiser(unet, params), *both, guidance_scale)
+    network = denoise.guide(denoise.denoiser(unet, params), *both, guidance_scale)
     return latent.decoded(vae, params["vae"], sampling.sample(network, plan, plan.start * noise, later))
 
 
@@ -122,7 +123,7 @@ class StableDiffusionUpscalePipeline(DiffusionPipeline):
         how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
         array = inputs.pictures("image", image)
         table = make_plan(self.scheduler, num_inference_steps, plan)
-        texts = text.encode_asked(self, params, asked, latent.is_guided(self.unet, guidance_scale))
+        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         small = inputs.spread("image", array, texts.batch_size)
         shape = (*small.shape[:3], self.vae.latent_channels)
         own = (Wanted(shape[1:]),) if latents is None else ()
@@ -132,4 +133,4 @@ class StableDiffusionUpscalePipeline(DiffusionPipeline):
         both = told(
             self.low_res_scheduler, text.conditions(self, texts, guidance_scale), small, draws.arrays[0], noise_level
         )
-        return latent.start_run(self, params, table, table.start * noise, draws, both, how)
+        return denoise.start_run(self, params, table, table.start * noise, draws, both, how)

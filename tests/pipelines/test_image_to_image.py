@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import fdiff
-from fdiff.pipelines import latent
+from fdiff.pipelines import denoise, latent
 from tests.pipelines import inputs, parity
 
 QUIET = {"output_type": "latent", "progress": False}
@@ -28,7 +28,7 @@ def test_host_class_is_the_pure_function(redraw):
     pipe, params = redraw
     image, key, plan = inputs.picture(16, 2), jax.random.key(1), pipe.scheduler.plan(4, strength=0.5)
     both = pipe.encode_prompt(params, inputs.PROMPTS)
-    conditions = (latent.Condition(one.embeddings) for one in both)
+    conditions = (denoise.Condition(one.embeddings) for one in both)
     pictures = fdiff.image_to_image(pipe.unet, pipe.vae, params, plan, image, *conditions, key)
     options = {"strength": 0.5, "num_inference_steps": 4, "output_type": "array", "progress": False}
     np.testing.assert_allclose(pipe(params, inputs.PROMPTS, image, key=key, **options).images, pictures, atol=2e-4)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import fdiff
-from fdiff.pipelines import latent
+from fdiff.pipelines import denoise
 from tests.pipelines import checkpoints, inputs, parity
 
 QUIET = {"output_type": "latent", "progress": False}
@@ -45,7 +45,7 @@ def test_an_inpainting_unet_is_told_the_mask_and_the_rest(paint):
     np.testing.assert_array_equal(told[0, ..., 0], mask[::2, ::2])
     assert told.shape == (1, 8, 8, 5) and run.after is None
     assert jax.eval_shape(run.network, run.x, run.plan.t[0]).shape == (1, 8, 8, 4)
-    condition = latent.Condition(pipe.encode_prompt(params, "a")[0].embeddings)
+    condition = denoise.Condition(pipe.encode_prompt(params, "a")[0].embeddings)
     pure = jax.eval_shape(
         lambda key: fdiff.inpaint(
             unet, pipe.vae, params, run.plan, image, mask[None, ..., None], condition, None, key, strength=0.5

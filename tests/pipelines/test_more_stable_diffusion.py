@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fdiff
-from fdiff.pipelines import latent
+from fdiff.pipelines import denoise
 from fdiff.pipelines.depth_to_image import cubic_weights, depth_channel
 from fdiff.pipelines.instruct_pix2pix import guided_twice
 from tests.pipelines import checkpoints, inputs, parity
@@ -29,7 +29,7 @@ def test_instruct_pix2pix_is_guided_twice():
     def says(x, t, c):
         return c.text[:, 0, 0][:, None, None, None] * x + c.appended
 
-    positive, negative = latent.Condition(jnp.full((1, 1, 1), 3.0)), latent.Condition(jnp.full((1, 1, 1), 2.0))
+    positive, negative = denoise.Condition(jnp.full((1, 1, 1), 3.0)), denoise.Condition(jnp.full((1, 1, 1), 2.0))
     x, seen = jnp.ones((1, 2, 2, 1)), jnp.full((1, 2, 2, 1), 0.5)
     guided = guided_twice(says, positive, negative, seen, 7.0, 1.5)(x, 0.0)
     np.testing.assert_allclose(guided, 2.0 + 1.5 * (2.5 - 2.0) + 7.0 * (3.5 - 2.5), rtol=1e-5)
@@ -39,7 +39,7 @@ def test_instruct_pix2pix_runs(sd):
     pipe, params = with_channels(sd, "StableDiffusionInstructPix2PixPipeline", 8)
     image, options = inputs.picture(16), {"key": jax.random.key(0), "num_inference_steps": 2}
     assert_runs(pipe.steps(params, inputs.PROMPTS, image, **options))
-    both = [latent.Condition(one.embeddings) for one in pipe.encode_prompt(params, "a")]
+    both = [denoise.Condition(one.embeddings) for one in pipe.encode_prompt(params, "a")]
     pure = fdiff.pipelines.instruct
     arguments = (params, pipe.scheduler.plan(2), image, *both, jax.random.key(0))
     assert jax.eval_shape(lambda *a: pure(pipe.unet, pipe.vae, *a), *arguments).shape == (1, 16, 16, 3)
@@ -52,7 +52,7 @@ def test_upscale_runs(sd):
     assert_runs(pipe.steps(params, inputs.PROMPTS, small, **options))
     with pytest.raises(ValueError, match="noise_level is 351; it must lie within 0 and 350"):
         pipe.steps(params, "a", small, noise_level=351, **options)
-    both = [latent.Condition(one.embeddings) for one in pipe.encode_prompt(params, "a")]
+    both = [denoise.Condition(one.embeddings) for one in pipe.encode_prompt(params, "a")]
     arguments = (params, pipe.scheduler.plan(2), small, 20, *both, jax.random.key(0))
     pure = fdiff.pipelines.upscale
     shape = jax.eval_shape(lambda *a: pure(pipe.unet, pipe.vae, pipe.low_res_scheduler, *a), *arguments).shape

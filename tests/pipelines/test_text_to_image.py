@@ -12,7 +12,7 @@ from fdiff import guidance, sampling
 from fdiff.adapters import lora
 from fdiff.image_processors import CLIPImageProcessor
 from fdiff.models import edits
-from fdiff.pipelines import latent, text
+from fdiff.pipelines import denoise, text
 from tests.pipelines import checkpoints, inputs, parity
 
 PROMPTS = inputs.PROMPTS
@@ -47,7 +47,7 @@ def test_host_class_is_the_pure_function(sd):
     pipe, params = sd
     key, plan = jax.random.key(3), pipe.scheduler.plan(4)
     positive, negative = pipe.encode_prompt(params, PROMPTS, "blurry")
-    both = latent.Condition(positive.embeddings), latent.Condition(negative.embeddings)
+    both = denoise.Condition(positive.embeddings), denoise.Condition(negative.embeddings)
     pure = jax.jit(fdiff.text_to_image, static_argnums=(0, 1), static_argnames="size")
     pictures = pure(pipe.unet, pipe.vae, params, plan, *both, key, size=(16, 16))
     options = {"negative_prompt": "blurry", "num_inference_steps": 4, "progress": False, "output_type": "array"}
@@ -97,11 +97,11 @@ def test_guidance_in_a_part_of_the_run(sd):
     np.testing.assert_allclose(draw(sd, guidance_interval=(0.0, 1.0), **options), whole, atol=1e-4)
     np.testing.assert_allclose(draw(sd, guidance_interval=(0.5, 0.5), **options), none, atol=1e-4)
     plan = sd[0].scheduler.plan(4)
-    assert latent.times_of(plan, (0.25, 0.75)) == (plan.t[2], plan.t[1])
+    assert denoise.times_of(plan, (0.25, 0.75)) == (plan.t[2], plan.t[1])
 
 
 def test_other_guiders(sd):
-    perturb = latent.attention_perturbed(sd[1]["unet"], "attentions.*attn1")
+    perturb = denoise.attention_perturbed(sd[1]["unet"], "attentions.*attn1")
     perturbed = functools.partial(guidance.perturbed, perturb=perturb, perturbed_scale=0.0)
     options = {"key": jax.random.key(0), "num_inference_steps": 1}
     plain = draw(sd, **options)
@@ -157,6 +157,24 @@ def test_previews_and_early_stops_are_loop_bodies(sd):
         if state.done == 2:
             assert pipe.decode(params, x0).shape == (1, 16, 16, 3)
             break
+
+
+def test_pictures_in_tiles(sd):
+    pipe, params = sd
+    whole, tiled = (pipe.decode(params, LATENTS[:1], tile_size) for tile_size in (None, 8))
+    assert tiled.shape == whole.shape and np.abs(tiled - whole).max() < np.abs(whole).max()
+
+
+def test_half_precisions(sd, reference):
+    pipe, params = sd
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    wanted, got = (draw((pipe, tree), latents=LATENTS, guidance_scale=1.0) for tree in (params, half))
+    assert got.dtype == np.float32 and np.abs(got - wanted).max() < 0.1 * np.abs(wanted).max()
+    _, loaded = fdiff.DiffusionPipeline.from_pretrained(
+        reference / "pipelines" / "sd", dtype="float16", tokenizer=pipe.tokenizer
+    )
+    assert loaded["unet"]["conv_in"]["kernel"].dtype == jnp.float16
+    assert loaded["vae"]["decoder"]["conv_in"]["kernel"].dtype == jnp.float32  # for which float16 is too narrow
 
 
 def test_params_serve_another_pipeline_and_a_folder(sd, tmp_path):

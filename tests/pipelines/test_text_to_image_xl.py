@@ -54,6 +54,15 @@ def test_base_and_refiner_share_the_run(xl, name, share):
     assert len(portions.part(scheduler, 20, None, 0.3, None, None)) < len(whole)
 
 
+def test_a_unet_that_is_told_other_numbers_is_named(xl):
+    pipe = fdiff.StableDiffusionXLImg2ImgPipeline.from_pipe(xl[0], requires_aesthetics_score=True)
+    with pytest.raises(ValueError, match="is told 64 numbers of the picture and gets 56"):
+        pipe.steps(xl[1], "a", inputs.picture(16), key=jax.random.key(0))
+    without = fdiff.StableDiffusionXLPipeline.from_pipe(xl[0], text_encoder=None, text_encoder_2=None)
+    with pytest.raises(ValueError, match="has no text encoder"):
+        without.steps(xl[1], "a", key=jax.random.key(0))
+
+
 @pytest.mark.parametrize("share", [0.0, 1.2])
 def test_bad_shares_are_named(xl, share):
     with pytest.raises(ValueError, match="denoising_end is"):

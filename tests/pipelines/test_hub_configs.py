@@ -1,0 +1,50 @@
+"""Pipelines of the Hub at full size: built from their real configs, traced to the first step, no weights."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import fdiff
+from fdiff.pipelines.components import find_component
+
+CASES = {
+    "runwayml/stable-diffusion-inpainting": (64, {"image": 512, "mask_image": 512}),
+    "stabilityai/stable-diffusion-x4-upscaler": (128, {"image": 128}),
+    "stabilityai/stable-diffusion-xl-base-1.0": (128, {}),
+    "stabilityai/stable-diffusion-xl-refiner-1.0": (64, {"image": 512}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_first_step_at_full_size(shared_data, name):
+    folder, (size, pictures) = shared_data / "hub_configs" / name, CASES[name]
+    index = json.loads((folder / "model_index.json").read_text())
+    kind = getattr(fdiff, index["_class_name"])
+    tokenizer = fdiff.CLIPTokenizer.from_folder(shared_data / "hub_configs/runwayml/stable-diffusion-v1-5/tokenizer")
+    components = {part: value for part, value in index.items() if part in kind.__dataclass_fields__}
+    shapes = {}
+    for part, entry in index.items():
+        if part.startswith("tokenizer"):
+            components[part] = tokenizer
+        elif "safety" in part or part == "feature_extractor":
+            components.pop(part, None)
+        elif isinstance(entry, list) and part in components:
+            component = find_component(entry[1], name)
+            if issubclass(component, fdiff.models.Model):
+                file = folder / part / "config.json"
+                components[part] = component.from_config(json.loads(file.read_text()), file=file)
+                shapes[part] = components[part].shapes()
+            elif part.endswith("scheduler"):
+                components[part] = component.from_pretrained(folder / part)
+    pipe = kind(**components)
+    given = {part: np.zeros((side, side, 3 if part == "image" else 1), np.float32) for part, side in pictures.items()}
+
+    def first_step(params):
+        run = pipe.steps(params, "a photo of a cat", **given, key=jax.random.key(0), num_inference_steps=4)
+        return run.network(run.plan.c_in[0] * run.x, run.plan.t[0]), pipe.decode(params, run.x)
+
+    out, picture = jax.eval_shape(first_step, shapes)
+    assert out.shape == (1, size, size, 4)
+    assert picture.shape[1] in (8 * size, 4 * size)
