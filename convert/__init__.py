@@ -7,4 +7,10 @@ safetensors  the safetensors format
 pickles      torch's .bin, .pt and .ckpt files, read without running anything in them
 tensors      a tensor that lies in a file
 files        saves that appear whole or not at all
+lazy         a tree whose tensors are read as they are written
+views        a tensor in a file seen otherwise: rows of it, its axes permuted
+single_file  Stable Diffusion in one file: its parts and their names (original, unet_order) and configs (families)
+flax_weights HF's old Flax weights
+lora         LoRAs of every dialect
+ip_adapter   IP-Adapters
 """
