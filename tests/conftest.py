@@ -10,8 +10,9 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tests compile much and run little, so XLA optimizes little; but the examples run for a while."""
-    jax.config.update("jax_disable_most_optimizations", request.module.__name__ != "tests.test_examples")
+    """Most tests compile much and run little, so XLA optimizes little; not so parity tests and examples."""
+    runs_long = request.module.__name__ == "tests.test_examples" or request.config.getoption("markexpr") == "parity"
+    jax.config.update("jax_disable_most_optimizations", not runs_long)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
