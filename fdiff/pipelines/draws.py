@@ -25,7 +25,10 @@ class Draws(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """An array to draw, (b, *shape); torch draws only `rows` of it where they are fewer, and repeats them."""
+    """An array to draw, (b, *shape); torch draws only `rows` of it where they are fewer, and repeats them.
+
+    With 0 rows nobody looks at it: torch then draws nothing, and a key keeps its place.
+    """
 
     shape: tuple[int, ...]
     rows: int | None = None
@@ -56,7 +59,7 @@ def draw_as_asked(
     if (key is None) == (torch_seed is None):
         if key is not None:
             raise ValueError("both key and torch_seed are given; pass one of them")
-        if wanted or np.any(plan.from_noise):
+        if any(one.rows != 0 for one in wanted) or np.any(plan.from_noise):
             raise ValueError("noise is needed: pass key=jax.random.key(0), or torch_seed=0 for torch's numbers")
     batch_size = shape[0]
     if torch_seed is None:
@@ -70,11 +73,13 @@ def draw_as_asked(
         generators = _generator(torch_seed)
 
     def drawn(shape: tuple[int, ...], rows: int = batch_size) -> np.ndarray:
+        if rows == 0:
+            return np.zeros((batch_size, *shape), np.float32)
         some = generators[:rows] if isinstance(generators, list) else generators
         array = channels_last(some, (rows, *shape), dtype).astype(np.float32)
         return np.repeat(array, batch_size // rows, axis=0)
 
-    arrays = tuple(jnp.asarray(drawn(one.shape, one.rows or batch_size)) for one in wanted)
+    arrays = tuple(jnp.asarray(drawn(one.shape, batch_size if one.rows is None else one.rows)) for one in wanted)
     return Draws(arrays, draw(jax.random.key(0), batch_size).key, _step_noise(plan, drawn, shape[1:]))
 
 

@@ -80,12 +80,11 @@ def start(
     begun: the picture is at that level already. Where the seed is torch's, one picture is encoded once, as diffusers
     does, but for seeds that are one an image.
     """
-    ready = inputs.holds_latents(pipe.vae, image)
     rows = None if isinstance(torch_seed, list | tuple) else len(image)
-    encoder = () if ready else (Wanted(shape[1:], rows),)
-    draws = draw_as_asked(key, torch_seed, plan, shape, dtype, *encoder, *(() if begun else (Wanted(shape[1:]),)))
-    latents = inputs.latents_of(pipe.vae, params, image, draws.arrays[0] if encoder else None, shape[0])
-    return latents if begun else noised(plan, latents, draws.arrays[-1]), draws
+    for_encoder = Wanted(shape[1:], 0 if inputs.holds_latents(pipe.vae, image) else rows)
+    draws = draw_as_asked(key, torch_seed, plan, shape, dtype, for_encoder, Wanted(shape[1:], 0 if begun else None))
+    latents = inputs.latents_of(pipe.vae, params, image, draws.arrays[0], shape[0])
+    return latents if begun else noised(plan, latents, draws.arrays[1]), draws
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,9 +73,9 @@ class _Known(NamedTuple):
 
     image: jax.Array
     mask: jax.Array
-    for_image: jax.Array | None
+    for_image: jax.Array
     noise: jax.Array
-    for_rest: jax.Array | None
+    for_rest: jax.Array
 
 
 def _prepare(
@@ -146,14 +146,11 @@ def start(
     plain, ready = pipe.unet.in_channels == pipe.vae.latent_channels, inputs.holds_latents(pipe.vae, image)
     if ready and not plain:
         raise ValueError("image holds latents, and the unet needs to see the picture; pass the picture itself")
-    wanted = Wanted(shape[1:])
-    encoder = () if ready else (Wanted(shape[1:], len(image)),)
-    before = encoder if plain or begin != "noise" else ()
-    own = (wanted,) if latents is None else ()
-    draws = draw_as_asked(key, torch_seed, plan, shape, dtype, *before, *own, *encoder)
-    for_image = draws.arrays[0] if before else None
-    for_rest = draws.arrays[-1] if encoder else None
-    noise = draws.arrays[len(before)] if own else latent.checked_latents(latents, shape)
+    rows = 0 if ready else len(image)
+    wanted = (rows if plain or begin != "noise" else 0, None if latents is None else 0, rows)
+    draws = draw_as_asked(key, torch_seed, plan, shape, dtype, *(Wanted(shape[1:], one) for one in wanted))
+    for_image, noise, for_rest = draws.arrays
+    noise = noise if latents is None else latent.checked_latents(latents, shape)
     known = _Known(jnp.asarray(image), jnp.asarray(mask), for_image, noise, for_rest)
     x, appended, after = _prepare(pipe.vae, params, plan, known, begin, plain)
     return x, draws, appended, after

@@ -55,7 +55,7 @@ def first_latents(
     plan: Plan, shape: tuple[int, ...], latents: Any, key: Key, torch_seed: Seed, dtype: Any
 ) -> tuple[jax.Array, Draws]:
     """Where a run from pure noise starts: the user's `latents` or a draw, (b, h, w, c), and the draws of its steps."""
-    draws = draw_as_asked(key, torch_seed, plan, shape, dtype, *([Wanted(shape[1:])] if latents is None else []))
+    draws = draw_as_asked(key, torch_seed, plan, shape, dtype, Wanted(shape[1:], None if latents is None else 0))
     return plan.start * (draws.arrays[0] if latents is None else checked_latents(latents, shape)), draws
 
 

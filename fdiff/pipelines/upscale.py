@@ -126,10 +126,9 @@ class StableDiffusionUpscalePipeline(DiffusionPipeline):
         texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         small = inputs.spread("image", array, texts.batch_size)
         shape = (*small.shape[:3], self.vae.latent_channels)
-        own = (Wanted(shape[1:]),) if latents is None else ()
-        wanted = (Wanted(array.shape[1:], len(array)), *own)
+        wanted = (Wanted(array.shape[1:], len(array)), Wanted(shape[1:], None if latents is None else 0))
         draws = draw_as_asked(key, torch_seed, table, shape, texts.dtype, *wanted)
-        noise = draws.arrays[1] if own else latent.checked_latents(latents, shape)
+        noise = draws.arrays[1] if latents is None else latent.checked_latents(latents, shape)
         both = told(
             self.low_res_scheduler, text.conditions(self, texts, guidance_scale), small, draws.arrays[0], noise_level
         )

@@ -35,6 +35,17 @@ def test_what_is_not_painted_stays(paint):
     assert np.abs(images[:, :4] - state.x[:, :4]).max() > 0.1
 
 
+def test_host_class_is_the_pure_function(paint):
+    pipe, params = paint
+    image, mask, key = inputs.picture(16, 2), inputs.mask(16), jax.random.key(1)
+    both = [fdiff.Condition(one.embeddings) for one in pipe.encode_prompt(params, inputs.PROMPTS)]
+    plan, masks = pipe.scheduler.plan(4, strength=0.5), np.stack([mask, mask])[..., None]
+    pictures = fdiff.inpaint(pipe.unet, pipe.vae, params, plan, image, masks, *both, key, strength=0.5)
+    options = {"strength": 0.5, "num_inference_steps": 4, "output_type": "array", "progress": False}
+    images = pipe(params, inputs.PROMPTS, image, mask, key=key, **options).images
+    np.testing.assert_allclose(images, pictures, atol=2e-4)
+
+
 def test_an_inpainting_unet_is_told_the_mask_and_the_rest(paint):
     pipe, params = paint
     unet = pipe.unet.clone(in_channels=9)
