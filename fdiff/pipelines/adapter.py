@@ -81,7 +81,7 @@ class StableDiffusionAdapterPipeline(DiffusionPipeline):
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip, attention
         )
         how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
-        size = latent.latent_size(self, *steering.adapter_size(self, image))
+        size = latent.latent_size(self, *steering.picture_size(self.adapter, image))
         table = make_plan(self.scheduler, num_inference_steps, plan)
         texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)

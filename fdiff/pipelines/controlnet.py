@@ -95,7 +95,7 @@ class StableDiffusionControlNetPipeline(DiffusionPipeline):
         )
         how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
         steer = Steer(image, controlnet_conditioning_scale, control_guidance_start, control_guidance_end, guess_mode)
-        size = latent.latent_size(self, *steering.control_size(self, image))
+        size = latent.latent_size(self, *steering.picture_size(self.controlnet, image))
         table = make_plan(self.scheduler, num_inference_steps, plan)
         texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)

@@ -88,8 +88,9 @@ class StableDiffusionControlNetImg2ImgPipeline(DiffusionPipeline):
         )
         how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
         steer = Steer(
-            control_image, controlnet_conditioning_scale, control_guidance_start, control_guidance_end, guess_mode
-        )
+            control_image, controlnet_conditioning_scale, control_guidance_start, control_guidance_end, guess_mode,
+            "control_image",
+        )  # fmt: skip
         array = inputs.pictures("image", image)
         size, _ = inputs.check_picture(self, "image", array)
         table = make_plan(self.scheduler, num_inference_steps, plan, strength)

@@ -89,8 +89,9 @@ class StableDiffusionControlNetInpaintPipeline(DiffusionPipeline):
         )
         how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
         steer = Steer(
-            control_image, controlnet_conditioning_scale, control_guidance_start, control_guidance_end, guess_mode
-        )
+            control_image, controlnet_conditioning_scale, control_guidance_start, control_guidance_end, guess_mode,
+            "control_image",
+        )  # fmt: skip
         array = inputs.pictures("image", image)
         size, pixels = inputs.check_picture(self, "image", array)
         mask = inputs.mask_pictures(mask_image, pixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ class Steer(NamedTuple):
     start: Numbers = 0.0
     end: Numbers = 1.0
     guess_mode: bool = False
+    name: str = "image"  # what the pipeline calls the picture
 
 
 def steer(
@@ -38,27 +40,20 @@ def steer(
     Raises ValueError for another number of pictures or settings than of nets, and pictures of another size.
     """
     nets, trees = _several(pipe.controlnet, params["controlnet"])
-    arrays = control_pictures("control_image", how.image, len(nets))
+    arrays = control_pictures(how.name, how.image, nets)
     for net, array in zip(nets, arrays, strict=True):
         factor = 2 ** (len(net.conditioning_embedding_out_channels) - 1)
-        check_size("control_image", array, shape, factor)
+        check_size(how.name, array, shape, factor)
     guess = how.guess_mode or nets[0].global_pool_conditions
     own = {**params, "controlnet": trees}
     network = denoiser(pipe.unet, own, nets, control(plan, len(nets), how), guess)
-    ready = tuple(spread("control_image", array, shape[0]) for array in arrays)
+    ready = tuple(spread(how.name, array, shape[0]) for array in arrays)
     return network, with_pictures(both, ready, guess)
 
 
-def control_size(pipe: Any, image: Picture) -> tuple[int, int]:
-    """Height and width in pixels of the pictures for the ControlNets."""
-    array = control_pictures("control_image", image, len(_several(pipe.controlnet, None)[0]))[0]
-    return array.shape[1], array.shape[2]
-
-
-def adapter_size(pipe: Any, image: Picture) -> tuple[int, int]:
-    """The same for the T2I-Adapters."""
-    adapters = _several(pipe.adapter, None)[0]
-    array = control_pictures("image", image, len(adapters), adapters[0].in_channels)[0]
+def picture_size(modules: Any, image: Picture) -> tuple[int, int]:
+    """Height and width in pixels of the pictures for ControlNets or adapters, which are those of the one to draw."""
+    array = control_pictures("image", image, _several(modules, None)[0])[0]
     return array.shape[1], array.shape[2]
 
 
@@ -97,23 +92,32 @@ def features(pipe: Any, params: Params, image: Picture, scale: Numbers, shape: t
     Raises ValueError as `steer` does.
     """
     adapters, trees = _several(pipe.adapter, params["adapter"])
-    arrays = control_pictures("image", image, len(adapters), adapters[0].in_channels)
+    arrays = control_pictures("image", image, adapters)
     weights = _each("adapter_conditioning_scale", scale, len(adapters))
     for adapter, array in zip(adapters, arrays, strict=True):
         check_size("image", array, shape, adapter.downscale_factor)
-    found: list[Any] = [
-        jax.jit(adapter.apply)({"params": tree}, jnp.asarray(array))
-        for adapter, tree, array in zip(adapters, trees, arrays, strict=True)
-    ]
+    found = [_adapt(*each) for each in zip(adapters, trees, arrays, strict=True)]
     return tuple(spread("image", level, shape[0]) for level in add_features(found, list(weights)))
 
 
-def control_pictures(name: str, image: Picture, count: int, channels: int = 3) -> list[np.ndarray]:
-    """For each of `count` networks the pictures (b, h, w, c) in [0, 1]. Raises ValueError for another number."""
-    if count > 1 and (not isinstance(image, list | tuple) or len(image) != count):
-        raise ValueError(f"{name} must be a list of {count} pictures or batches, one for each network")
-    listed = list(image) if count > 1 else [image]
-    return [pictures(name, one, low=0.0, mode="L" if channels == 1 else "RGB") for one in listed]
+@partial(jax.jit, static_argnums=0)
+def _adapt(adapter: Any, params: Any, array: jax.Array) -> tuple[jax.Array, ...]:
+    features: tuple[jax.Array, ...] = adapter.apply({"params": params}, array)
+    return features
+
+
+def control_pictures(name: str, image: Picture, modules: tuple[Any, ...]) -> list[np.ndarray]:
+    """For each of the modules its pictures (b, h, w, c) in [0, 1]. Raises ValueError for another number."""
+    if len(modules) > 1 and (not isinstance(image, list | tuple) or len(image) != len(modules)):
+        raise ValueError(f"{name} must be a list of {len(modules)} pictures or batches, one for each network")
+    listed = list(image) if len(modules) > 1 else [image]
+    channels = [getattr(module, "conditioning_channels", None) or module.in_channels for module in modules]
+    modes = ["L" if number == 1 else "RGB" for number in channels]
+    arrays = [pictures(name, one, low=0.0, mode=mode) for one, mode in zip(listed, modes, strict=True)]
+    for array, number in zip(arrays, channels, strict=True):
+        if array.shape[-1] != number:
+            raise ValueError(f"{name} has {array.shape[-1]} channels; it must have {number}")
+    return arrays
 
 
 def check_size(name: str, array: np.ndarray, shape: tuple[int, ...], factor: int) -> None:

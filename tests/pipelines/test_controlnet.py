@@ -42,7 +42,8 @@ def test_two_nets_load_as_a_list_and_from_their_folders(sd, net, tmp_path):
 @pytest.mark.parametrize(
     ("image", "options", "message"),
     [
-        (None, {}, "control_image is missing"),
+        (None, {}, "image is missing"),
+        (EDGES[..., :1], {}, "image has 1 channels; it must have 3"),
         (EDGES, {"controlnet_conditioning_scale": [1.0, 2.0]}, "a number, or one for each of 1 networks"),
         (EDGES, {"control_guidance_start": 0.8, "control_guidance_end": 0.5}, "must rise, from 0 to 1"),
     ],

@@ -285,6 +285,18 @@ class TestParity:
         from_embeddings = us(params, prompt_embeds=embeddings.embeddings, latents=self.latents, **options)
         np.testing.assert_allclose(from_embeddings.images, ours, atol=1e-6)
 
+    def test_stochastic_solver_with_torch_seed(self, sd_pair):
+        from diffusers import DPMSolverMultistepScheduler
+
+        them, us, params = sd_pair
+        options = {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}
+        theirs = parity.quiet(type(them)(**them.components, requires_safety_checker=False))
+        theirs.scheduler = DPMSolverMultistepScheduler.from_config(us.scheduler.to_config(), **options)
+        scheduler = fdiff.DPMSolverMultistepScheduler.from_config(us.scheduler, **options)
+        wanted = parity.latents_of(theirs, PROMPTS, generator=parity.generator(42), num_inference_steps=20)
+        options = {"torch_seed": 42, "num_inference_steps": 20, **QUIET}
+        parity.assert_close(us.replace(scheduler=scheduler)(params, PROMPTS, **options).images, wanted)
+
     def test_v_prediction_and_linear_projections(self, tmp_path):
         from diffusers import EulerDiscreteScheduler
 
