@@ -157,4 +157,5 @@ def latent_diffusion(size="medium"):
             attention_head_dim=8,
         ), 7,
     )  # fmt: skip
+    vqvae.quantize.embedding.weight.data *= 64  # codes as far apart as a trained one's: rounding seldom picks another
     return diffusers.LDMPipeline(vqvae, unet, diffusers.DDIMScheduler(**SCHEDULER))
