@@ -147,7 +147,8 @@ class Model(nn.Module):
         """Fresh float32 parameters, drawn with `key`."""
         draw = jax.jit(lambda key: self.init(key, *self.example_inputs())["params"]).lower(key)
         # A draw for each parameter, run once: on a CPU, optimizing that takes longer than it gives back.
-        quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+        cpu = jax.default_backend() == "cpu"
+        quick: dict[str, str | bool] | None = {"xla_backend_optimization_level": "0"} if cpu else None
         return draw.compile(quick)(key)
 
 
