@@ -13,9 +13,14 @@ convolution which it transposes, (in, out, h, w); under the same rule it becomes
 what `nn.ConvTranspose(transpose_kernel=True)` and `lax.conv_transpose(..., transpose_kernel=True)` read.
 """
 
+from typing import Any
+
 import numpy as np
 
 Path = tuple[str, ...]
+
+ALIGNMENT = 64  # bytes: XLA's CPU takes an array that begins at a multiple of it as it is, without a copy
+TILE = 128  # rows and columns: a square of numbers that stays in the cache while it is turned
 
 
 def torch_name(path: Path) -> str:
@@ -39,3 +44,28 @@ def from_torch(path: Path, array: np.ndarray) -> np.ndarray:
 def to_torch(path: Path, array: np.ndarray) -> np.ndarray:
     """A view of the parameter in torch's layout: the inverse of `from_torch`."""
     return np.moveaxis(array, (-1, -2), (0, 1)) if path[-1] == "kernel" else array
+
+
+def copied(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """The array, row-major, in `dtype` and in aligned memory of its own: one copy, tile by tile of its last two axes.
+
+    Turning a kernel reads it in one order and writes it in another; a tile at a time is twice as quick as row by row.
+    """
+    dtype = np.dtype(dtype)
+    size = array.size * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    made = memory[start:start + size].view(dtype).reshape(array.shape)
+    source, target = array, made
+    if array.dtype == dtype and dtype.itemsize <= 8:  # as plain bits, which NumPy copies quicker than half precision
+        bits = f"u{dtype.itemsize}"
+        source, target = array.view(bits), made.view(bits)
+    if array.ndim < 2 or array.flags.c_contiguous:
+        np.copyto(target, source, casting="unsafe")
+        return made
+    rows, columns = array.shape[-2:]
+    for i in range(0, rows, TILE):
+        for j in range(0, columns, TILE):
+            tile = (..., slice(i, i + TILE), slice(j, j + TILE))
+            np.copyto(target[tile], source[tile], casting="unsafe")
+    return made

@@ -65,9 +65,8 @@ def fill(
 
     def put(i: int) -> jax.Array:
         array = sources[i].read()
-        if target is not None and jnp.issubdtype(array.dtype, jnp.floating):
-            array = array.astype(target, copy=False)
-        array = layout.from_torch(paths[i], array)
+        cast = target is not None and jnp.issubdtype(array.dtype, jnp.floating)
+        array = layout.copied(layout.from_torch(paths[i], array), target if cast else array.dtype)
         place = places[i]
         if isinstance(place, jax.sharding.Sharding):
             made = jax.make_array_from_callback(array.shape, place, lambda index: array[index])

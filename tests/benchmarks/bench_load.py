@@ -1,11 +1,12 @@
 """Time and memory of `from_pretrained`: fdiff and diffusers in turn, each run in a process of its own.
 
-    python tests/benchmarks/bench_load.py [FOLDER] [--class UNet2DModel] [--repeat 5]
+    python tests/benchmarks/bench_load.py [FOLDER] [--class UNet2DModel] [--dtype float32] [--repeat 5]
 
-Without a folder, a checkpoint of ddpm-cat-256's shape with random weights (455 MB) is written and read. The file is
-in the system's cache, so that the disk is not measured. `peak` is the most that the process held over what it held
-before the load, as a multiple of the file's size. diffusers maps the file and reads nothing until the weights are
-used: `and read once` adds a sum over all of them, for both.
+Without a folder, a checkpoint of ddpm-cat-256's shape with random weights (455 MB) is written and read; a folder may
+also hold a whole pipeline, with its class, such as StableDiffusionPipeline. The file is in the system's cache, so that
+the disk is not measured. `peak` is the most that the process held over what it held before the load, as a multiple of
+the file's size. diffusers maps the file and reads nothing until the weights are used: `and read once` adds a sum over
+all of them, for both.
 """
 
 import argparse
@@ -37,34 +38,38 @@ def status(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def child(library: str, kind: str, folder: str) -> None:
+def child(library: str, kind: str, folder: str, dtype: str) -> None:
     """Load once and print its seconds, its CPU seconds, the seconds to load and read, and the bytes at the peak."""
     if library == "fdiff":
         import jax
 
         import fdiff
 
-        model = getattr(fdiff, kind)
+        model, options = getattr(fdiff, kind), {"dtype": dtype}
         jax.device_put(0.0)
         jax.eval_shape(lambda: jax.random.normal(jax.random.key(0), (2,)))
     else:
         import diffusers
+        import torch
+        import transformers
 
-        model = getattr(diffusers, kind)
-        model.load_config(folder)  # diffusers imports a model when it is first used
+        model, options = getattr(diffusers, kind), {"torch_dtype": getattr(torch, dtype)}
+        model.load_config(folder)  # diffusers and transformers import a model when it is first used
+        _ = transformers.CLIPTextModel, diffusers.UNet2DConditionModel, diffusers.AutoencoderKL
 
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     start, cpu_start = time.perf_counter(), time.process_time()
-    loaded = model.from_pretrained(folder)
+    loaded = model.from_pretrained(folder, **options)
     loading, cpu = time.perf_counter() - start, time.process_time() - cpu_start
     peak = status("VmHWM") - before
     if library == "fdiff":
         for leaf in jax.tree.leaves(loaded[1]):
             leaf.__array__().sum()
     else:
-        for parameter in loaded.parameters():
-            parameter.detach().numpy().sum()
+        for module in [loaded] if isinstance(loaded, torch.nn.Module) else loaded.components.values():
+            for parameter in module.parameters() if isinstance(module, torch.nn.Module) else ():
+                parameter.detach().numpy().sum()
     print(json.dumps([loading, cpu, time.perf_counter() - start, peak]))
 
 
@@ -73,6 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--class", dest="kind", default="UNet2DModel")
+    parser.add_argument("--dtype", default="float32", help="what to load the weights as")
     parser.add_argument("--repeat", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -88,11 +94,11 @@ def main() -> None:
             rng = np.random.default_rng(0)
             params = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32), model.shapes())
             model.save_pretrained(folder, params)
-        size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+        size = sum(file.stat().st_size for file in Path(folder).rglob("*.safetensors"))
         found: dict[str, list[list[float]]] = {"fdiff": [], "diffusers": []}
         for _ in range(arguments.repeat):
             for library, runs in found.items():
-                command = [sys.executable, __file__, "child", library, arguments.kind, folder]
+                command = [sys.executable, __file__, "child", library, arguments.kind, folder, arguments.dtype]
                 environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
                 done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
                 runs.append(json.loads(done.stdout.splitlines()[-1]))

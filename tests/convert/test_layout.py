@@ -1,6 +1,7 @@
 """The rule of layouts, and that Flax computes what torch does with what the rule gives."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,27 @@ def test_there_and_back(shape):
         assert layout.torch_shape(("x", leaf), array.shape) == tuple(shape)
         np.testing.assert_array_equal(layout.to_torch(("x", leaf), array), torch_array)
     assert layout.from_torch(("x", "kernel"), torch_array).shape == (*shape[2:], shape[1], shape[0])
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.integers(1, 3), max_size=2),
+    st.lists(st.sampled_from([1, 5, layout.TILE - 1, layout.TILE, layout.TILE + 3]), min_size=2, max_size=2),
+    st.sampled_from(["float32", "float16", "bfloat16", "int64", "bool", "complex128"]),
+)
+def test_a_copy_is_row_major_aligned_and_equal(leading, matrix, dtype):
+    numbers = np.random.default_rng(0).integers(0, 100, (*matrix[::-1], *leading[::-1]))
+    turned = numbers.astype(jnp.dtype(dtype)).T
+    copy = layout.copied(turned, turned.dtype)
+    assert copy.flags.c_contiguous and copy.ctypes.data % layout.ALIGNMENT == 0 and not np.shares_memory(copy, turned)
+    assert copy.dtype == turned.dtype
+    np.testing.assert_array_equal(copy, turned)
+    np.testing.assert_array_equal(layout.copied(numbers.T.astype(np.float32), jnp.bfloat16), numbers.T)
+
+
+def test_a_number_alone_is_copied():
+    copy = layout.copied(np.float16(1.5).reshape(()), np.float32)
+    assert copy.shape == () and copy == 1.5 and copy.dtype == np.float32
 
 
 @pytest.mark.parity
