@@ -10,6 +10,7 @@ import numpy as np
 from fdiff.models.layers.clip import CLIPEncoder
 from fdiff.models.layers.linear import Conv, Embed, Linear
 from fdiff.models.layers.norm import LayerNorm
+from fdiff.models.layers.parameter import parameter
 from fdiff.models.model import Model
 
 
@@ -96,7 +97,7 @@ class CLIPVisionEmbeddings(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         patches = Conv(self.features, self.patch_size, self.patch_size, 0, use_bias=False, name="patch_embedding")(x)
         patches = patches.reshape(x.shape[0], -1, self.features)
-        first = self.param("class_embedding", nn.initializers.normal(self.features**-0.5), (self.features,))
+        first = parameter(self, "class_embedding", nn.initializers.normal(self.features**-0.5), (self.features,))
         first = jnp.broadcast_to(first, (x.shape[0], 1, self.features))
         x = jnp.concatenate([first, patches], axis=1)
         return x + Embed(x.shape[1], self.features, name="position_embedding")(jnp.arange(x.shape[1]))

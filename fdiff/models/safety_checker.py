@@ -12,6 +12,7 @@ from flax.core import FrozenDict
 
 from fdiff.models.clip_vision import CLIPVisionModel
 from fdiff.models.layers.linear import Linear
+from fdiff.models.layers.parameter import parameter
 from fdiff.models.model import Model
 
 
@@ -48,10 +49,10 @@ class StableDiffusionSafetyChecker(Model):
         embeds = Linear(self.projection_dim, use_bias=False, name="visual_projection")(pooled)
 
         ones = nn.initializers.ones
-        special = self.param("special_care_embeds", ones, (3, self.projection_dim))
-        special_thresholds = self.param("special_care_embeds_weights", ones, (3,))
-        concepts = self.param("concept_embeds", ones, (17, self.projection_dim))
-        thresholds = self.param("concept_embeds_weights", ones, (17,))
+        special = parameter(self, "special_care_embeds", ones, (3, self.projection_dim))
+        special_thresholds = parameter(self, "special_care_embeds_weights", ones, (3,))
+        concepts = parameter(self, "concept_embeds", ones, (17, self.projection_dim))
+        thresholds = parameter(self, "concept_embeds_weights", ones, (17,))
 
         care = _rounded(_cosines(embeds, special) - special_thresholds) > 0
         lowered = jnp.where(care.any(-1, keepdims=True), 0.01, 0.0)

@@ -15,6 +15,7 @@ CPU_SCORES = 2**19  # so many scores at a time stay in a CPU's cache,
 CPU_QUERIES = 512  # but at least so many queries keep its matrix products fast
 
 
+@functools.partial(jax.jit, static_argnames="scale")  # so that layers of equal shapes are traced and lowered once
 def attention(
     q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None, scale: float | None = None
 ) -> jax.Array:

@@ -18,6 +18,7 @@ from fdiff.models.layers.attention import attention, split_heads
 from fdiff.models.layers.embeddings import GaussianFourierProjection, TimestepEmbedding, sinusoidal
 from fdiff.models.layers.linear import Conv, Embed, Linear
 from fdiff.models.layers.norm import LayerNorm
+from fdiff.models.layers.parameter import parameter
 from fdiff.models.layers.transformer_2d import DUAL_TEXT_TOKENS
 
 Added = Mapping[str, jax.Array]
@@ -44,7 +45,7 @@ class AttentionPooling(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        position = self.param("positional_embedding", nn.initializers.normal(width**-0.5), (1, width))
+        position = parameter(self, "positional_embedding", nn.initializers.normal(width**-0.5), (1, width))
         mean = x.mean(1, keepdims=True) + position.astype(x.dtype)
         x = jnp.concatenate([mean, x], axis=1)
         q = split_heads(Linear(width, name="q_proj")(mean), self.num_heads)

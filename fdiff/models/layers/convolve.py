@@ -1,5 +1,7 @@
 """Convolution, written so that XLA computes it quickly on a CPU too."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ Padding = int | tuple[tuple[int, int], tuple[int, int]]
 LARGE_KERNEL = 2**21  # numbers: 8 MB, more than the caches of a core hold
 
 
+@partial(jax.jit, static_argnames=("stride", "padding", "groups"))  # layers of equal shapes are traced and lowered once
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 0, groups: int = 1) -> jax.Array:
     """Convolution of x (b, h, w, in) with kernel (h, w, in / groups, out).
 
@@ -56,6 +59,7 @@ def upsample(x: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
     return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
+@jax.jit
 def upsample_and_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """convolve(upsample(x), kernel, padding=1) for a 3x3 kernel: (b, h, w, in) -> (b, 2 h, 2 w, out).
 

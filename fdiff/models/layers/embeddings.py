@@ -9,6 +9,7 @@ import numpy as np
 
 from fdiff.models.layers.activations import activation
 from fdiff.models.layers.linear import Linear
+from fdiff.models.layers.parameter import parameter
 
 
 def sinusoidal(
@@ -45,7 +46,7 @@ class GaussianFourierProjection(nn.Module):
 
     @nn.compact
     def __call__(self, t: jax.Array) -> jax.Array:
-        frequencies = self.param("weight", nn.initializers.normal(self.scale), (self.features,))
+        frequencies = parameter(self, "weight", nn.initializers.normal(self.scale), (self.features,))
         t = t.astype(jnp.float32)
         if self.log:
             t = jnp.log(t)

@@ -8,6 +8,7 @@ from fdiff.models.layers.activations import gelu
 from fdiff.models.layers.attention import attention, merge_heads, split_heads
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import LayerNorm
+from fdiff.models.layers.parameter import parameter
 
 HEAD = 64  # numbers in a head of the resampler's attention
 
@@ -39,7 +40,7 @@ class Resampler(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        latents = self.param("latents", nn.initializers.normal(self.hidden**-0.5), (1, self.tokens, self.hidden))
+        latents = parameter(self, "latents", nn.initializers.normal(self.hidden**-0.5), (1, self.tokens, self.hidden))
         x = Linear(self.hidden, name="proj_in")(x)
         y = jnp.repeat(latents.astype(x.dtype), x.shape[0], axis=0)
         for i in range(self.depth):

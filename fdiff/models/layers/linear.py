@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from fdiff.models.layers.convolve import Padding, convolve, upsample_and_convolve
+from fdiff.models.layers.parameter import parameter
 
 # What torch draws for a new layer: uniform with a standard deviation of 1 / sqrt(3 fan_in).
 uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -21,11 +22,11 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", uniform, (x.shape[-1], self.features))
+        kernel = parameter(self, "kernel", uniform, (x.shape[-1], self.features))
         x = x.astype(kernel.dtype)
         y = jnp.dot(x, kernel)
         if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,))
+            y += parameter(self, "bias", nn.initializers.zeros, (self.features,))
         if self.has_variable("lora", "down"):
             down: jax.Array = self.get_variable("lora", "down")
             up: jax.Array = self.get_variable("lora", "up")
@@ -52,11 +53,11 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         size = self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,) * 2
-        kernel = self.param("kernel", uniform, (*size, x.shape[-1] // self.groups, self.features))
+        kernel = parameter(self, "kernel", uniform, (*size, x.shape[-1] // self.groups, self.features))
         x = x.astype(kernel.dtype)
         y = self.convolve(x, kernel)
         if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,))
+            y += parameter(self, "bias", nn.initializers.zeros, (self.features,))
         if self.has_variable("lora", "down"):
             down: jax.Array = self.get_variable("lora", "down")
             up: jax.Array = self.get_variable("lora", "up")
@@ -78,5 +79,5 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, indices: jax.Array) -> jax.Array:
-        table = self.param("embedding", nn.initializers.normal(1.0), (self.num_embeddings, self.features))
+        table = parameter(self, "embedding", nn.initializers.normal(1.0), (self.num_embeddings, self.features))
         return jnp.take(table, indices, axis=0)

@@ -1,12 +1,16 @@
 """Normalization. Statistics are float32 whatever the input; the result has the input's dtype."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from fdiff.models.layers.linear import Conv, Linear
+from fdiff.models.layers.parameter import parameter
 
 
+@partial(jax.jit, static_argnames=("groups", "eps"))  # so that layers of equal shapes are traced and lowered once
 def normalize_groups(x: jax.Array, groups: int, eps: float, scale: jax.Array, shift: jax.Array) -> jax.Array:
     """Group normalization (Wu and He 2018): (x - mean) / sqrt(variance + eps) * scale + shift.
 
@@ -38,8 +42,8 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        scale = parameter(self, "scale", nn.initializers.ones, (x.shape[-1],))
+        bias = parameter(self, "bias", nn.initializers.zeros, (x.shape[-1],))
         return normalize_groups(x, self.num_groups, self.eps, scale, bias)
 
 
@@ -80,9 +84,9 @@ class LayerNorm(nn.Module):
         wide -= mean
         y = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.eps)
         if self.affine:
-            y *= self.param("scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
+            y *= parameter(self, "scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
             if self.use_bias:
-                y += self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
+                y += parameter(self, "bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
         return y.astype(x.dtype)
 
 
@@ -97,5 +101,5 @@ class RMSNorm(nn.Module):
         wide = x.astype(jnp.float32)
         y = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.eps)
         if self.affine:
-            y *= self.param("scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
+            y *= parameter(self, "scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
         return y.astype(x.dtype)

@@ -23,8 +23,10 @@ def limit_scores(monkeypatch):
     def limit(scores):
         monkeypatch.setattr(module, "CPU_SCORES", scores)
         monkeypatch.setattr(module, "CPU_QUERIES", 1)
+        attention.clear_cache()
 
-    return limit
+    yield limit
+    attention.clear_cache()
 
 
 def arrays(queries=13, keys=7, heads=4, width=8, batch=2):

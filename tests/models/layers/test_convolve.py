@@ -23,6 +23,7 @@ def test_gathered_patches_are_a_convolution(monkeypatch, stride, padding):
     expected = convolve(x, kernel, stride, padding)
     expected_gradients = gradients(lambda x, kernel: convolve(x, kernel, stride, padding), x, kernel)
     monkeypatch.setattr(module, "LARGE_KERNEL", 1)
+    convolve.clear_cache()
     assert "conv_general_dilated" not in jax.jit(convolve, static_argnums=(2, 3)).lower(
         x, kernel, stride, padding
     ).as_text("hlo")
@@ -31,6 +32,7 @@ def test_gathered_patches_are_a_convolution(monkeypatch, stride, padding):
         gradients(lambda x, kernel: convolve(x, kernel, stride, padding), x, kernel), expected_gradients, strict=True
     ):
         assert_close(actual, wanted, 1e-5)
+    convolve.clear_cache()
 
 
 def test_multiplying_before_doubling():
