@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from fdiff import solvers
 from fdiff.plan import Plan
@@ -60,6 +61,35 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
         steps = lay_flow(self, num_inference_steps, timesteps, sigmas, mu, strength)
         solver = solvers.consistency() if self.stochastic_sampling else solvers.ddim()
         return tabulate_flow(self, solver, steps)
+
+    def step_tokens(
+        self, model_output: jax.Array, t: jax.Array, sample: jax.Array, plan: Plan, noise: jax.Array | None = None
+    ) -> jax.Array:
+        """One step by hand of tokens that are at levels of their own (LTX's conditioning), shaped like sample.
+
+            x = x + (sigma_to - sigma) out,  sigma = t / T,  sigma_to = the highest level of the run below sigma, or 0
+
+        So tokens at t = 0, which are known, stay. diffusers' per_token_timesteps takes the output negated.
+
+        Args:
+            model_output: (b, tokens, c) what the network made of sample.
+            t: (b, tokens) the timestep of each token.
+            sample: (b, tokens, c).
+            plan: of the run.
+            noise: (b, tokens, c) standard normal, which stochastic_sampling needs.
+
+        Raises ValueError with invert_sigmas, or where noise is needed and not given.
+        """
+        if self.invert_sigmas:
+            raise ValueError("step_tokens is for levels that fall, so not with invert_sigmas")
+        if self.stochastic_sampling and noise is None:
+            raise ValueError("stochastic_sampling draws noise: pass it to step_tokens")
+        sigma = jnp.asarray(t, jnp.float32)[..., None] / self.num_train_timesteps
+        levels = jnp.asarray(plan.sigma, jnp.float32)
+        sigma_to = jnp.where(levels < sigma - 1e-6, levels, 0.0).max(-1, keepdims=True)
+        if not self.stochastic_sampling or noise is None:
+            return sample + (sigma_to - sigma) * model_output
+        return (1 - sigma_to) * (sample - sigma * model_output) + sigma_to * noise
 
     def mu(self, image_seq_len: int) -> float:
         """The shift's mu for an image of that many tokens: linear from base_shift to max_shift (FLUX)."""

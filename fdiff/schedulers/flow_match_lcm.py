@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from fdiff import solvers
+from fdiff import sampling, solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.flow import dynamic_mu, flow_levels, flow_velocity, lay_flow, tabulate_flow
 from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.upscale import upscale
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,9 +23,11 @@ class FlowMatchLCMScheduler(Scheduler):
 
         x = (1 - sigma_to) x0 + sigma_to noise,  x0 = x - sigma out
 
-    No order, one network call a step; stochastic but for the last step. The fields are the Hub's. scale_factors,
-    which make x larger from step to step, are refused: a plan keeps the shape of x. With invert_sigmas diffusers
-    mistakes the noise for x0; here x0 is x0.
+    No order, one network call a step; stochastic but for the last step. The fields are the Hub's. With invert_sigmas
+    diffusers mistakes the noise for x0; here x0 is x0.
+
+    scale_factors make x larger from step to step (scale-wise distillation, Starodubcev et al. 2025), which no table
+    can hold: `plan` refuses them, and `sample` is a loop of its own.
     """
 
     num_train_timesteps: int = 1000
@@ -61,9 +66,50 @@ class FlowMatchLCMScheduler(Scheduler):
         """
         if self.scale_factors:
             raise ValueError("scale_factors change the shape of x during the run, which a plan cannot; "
-                             "run a plan for each size and enlarge x0 between them")
+                             "call scheduler.sample(network, x, key, num_inference_steps=...)")
         steps = lay_flow(self, num_inference_steps, timesteps, sigmas, mu, strength)
         return tabulate_flow(self, solvers.consistency(), steps)
+
+    def sample(
+        self,
+        network: sampling.Network,
+        x: jax.Array,
+        key: jax.Array | None = None,
+        *,
+        num_inference_steps: int | None = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+        noise: Sequence[jax.Array] | None = None,
+    ) -> jax.Array:
+        """Run all steps, x0 enlarged after step i to scale_factors[i] times the first size, and return the last x.
+
+            x = (1 - sigma_to) upscale(x0) + sigma_to noise,  x0 = x - sigma out
+
+        One compiled program, which calls the network at every size; without scale_factors, `fdiff.sample`.
+
+        Args:
+            network: (x, t) -> out, see `fdiff.sample`; x has another size at each call.
+            x: (b, *spatial, c) the first sample, standard normal.
+            key: a JAX key; or (b,) keys, one for each sample of the batch.
+            num_inference_steps, timesteps, sigmas, mu: see `plan`; one step more than scale_factors.
+            noise: standard normal draws in place of the key, one a step, each shaped like x after that step.
+
+        Raises ValueError where the steps are not one more than scale_factors, upscale_mode is not for x, or neither
+        key nor noise is given.
+        """
+        same_size = dataclasses.replace(self, scale_factors=None)
+        plan = same_size.plan(num_inference_steps, timesteps=timesteps, sigmas=sigmas, mu=mu)
+        factors = (self.scale_factors if self.upscale_mode else None) or (1.0,) * (len(plan) - 1)
+        if len(factors) != len(plan) - 1:
+            raise ValueError(f"scale_factors has {len(factors)} numbers for {len(plan)} steps; "
+                             "it must have one for each step but the last")
+        if key is None and noise is None and len(plan) > 1:
+            raise ValueError("this scheduler draws noise: pass a key, as in scheduler.sample(network, x, "
+                             "jax.random.key(0), num_inference_steps=...)")
+        sizes = tuple(tuple(round(factor * side) for side in x.shape[1:-1]) for factor in factors)
+        network = network if isinstance(network, jax.tree_util.Partial) else jax.tree_util.Partial(network)
+        return _sample(network, plan, jnp.asarray(x, jnp.float32), key, noise, sizes, self.upscale_mode)
 
     def mu(self, image_seq_len: int) -> float:
         """The shift's mu for an image of that many tokens: linear from base_shift to max_shift (FLUX)."""
@@ -76,3 +122,24 @@ class FlowMatchLCMScheduler(Scheduler):
     def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
         """noise - x0, the target of the network; x0 - noise with invert_sigmas."""
         return flow_velocity(self, x0, noise)
+
+
+@partial(jax.jit, static_argnums=(5, 6))
+def _sample(
+    network: sampling.Network,
+    plan: Plan,
+    x: jax.Array,
+    key: jax.Array | None,
+    noise: Sequence[jax.Array] | None,
+    sizes: tuple[tuple[int, ...], ...],
+    mode: str,
+) -> jax.Array:
+    for i in range(len(plan)):  # unrolled, since x has another shape in each step
+        row = plan[i]
+        x = sampling.predict(row, x, network(row.c_in * x, row.t))[0]
+        if i == len(sizes):
+            return row.from_x0[0] * x
+        x = upscale(x, sizes[i], mode) if sizes[i] != x.shape[1:-1] else x
+        fresh = sampling.draw(key, i, x.shape) if noise is None and key is not None else jnp.asarray(noise[i])
+        x = row.from_x0[0] * x + row.from_noise[0] * fresh
+    return x
