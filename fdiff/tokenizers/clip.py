@@ -120,6 +120,8 @@ class CLIPTokenizer:
         """The ids of a text, without those of the start and the end."""
         if not isinstance(text, str):
             raise ValueError(f"a prompt must be a string, not {type(text).__name__}.")
+        if any("\ud800" <= sign <= "\udfff" for sign in text):  # half of a pair, which no UTF-8 text has
+            raise ValueError(f"a prompt must be Unicode text; {text!r} holds a lone surrogate: remove it.")
         found = self._backend.encode(text, add_special_tokens=False).ids
         return [one for first in found for one in self._concepts.get(first, (first,))]
 

@@ -101,6 +101,8 @@ def test_bad_folders_and_prompts_are_told(reference, tmp_path):
         CLIPTokenizer.from_folder(tmp_path)
     with pytest.raises(ValueError, match="a prompt must be a string, not int"):
         CLIPTokenizer.from_folder(reference / "clip" / "tokenizer").ids(3)
+    with pytest.raises(ValueError, match="holds a lone surrogate"):
+        CLIPTokenizer.from_folder(reference / "clip" / "tokenizer").ids("a \ud83d cat")
 
 
 VARIANTS = (
