@@ -20,10 +20,13 @@ def betas(
     (Nichol & Dhariwal 2021, eq. 17); laplace (Hang et al. 2024); exp; sigmoid (GeoDiff). `trained_betas` goes
     before all.
 
-    Raises ValueError for another name.
+    Raises ValueError for another name, or trained_betas of another length.
     """
     n = num_train_timesteps
     if trained_betas is not None:
+        if len(trained_betas) != n:
+            raise ValueError(f"trained_betas has {len(trained_betas)} numbers and num_train_timesteps is {n}; "
+                             "they must be equal")
         return np.asarray(trained_betas, np.float64)
     if schedule == "linear":
         return np.linspace(beta_start, beta_end, n)

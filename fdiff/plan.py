@@ -229,7 +229,7 @@ def tabulate(
     n, k = len(grid.t), len(solver.memory._fields)  # type: ignore[attr-defined]
     if n == 0:
         raise ValueError("a plan needs at least one step; ask for num_inference_steps of 1 or more")
-    if isinstance(prediction, str) and prediction not in PREDICTIONS:
+    if not callable(prediction) and prediction not in PREDICTIONS:
         raise ValueError(f"prediction_type is {prediction!r}; it can be {', '.join(PREDICTIONS)}")
     predict = PREDICTIONS[prediction] if isinstance(prediction, str) else prediction
     calls = np.broadcast_to(np.asarray(c_in, np.float64), (n,))

@@ -51,7 +51,9 @@ def draw_schedulers(schedulers: Mapping[str, Scheduler], num_inference_steps: in
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[1].set_yscale("log")
+    axes[5].set_ylim(bottom=0)
     for axis in axes[4:]:
         axis.set_xlabel("network call")
     handles, labels = axes[0].get_legend_handles_labels()

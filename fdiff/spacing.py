@@ -52,6 +52,11 @@ def check_steps(n: int, most: int | None = None) -> None:
                          "on; ask for fewer")
 
 
+def falls(levels: np.ndarray) -> bool:
+    """Whether `levels` is one list of one number or more, all finite, each below the one before."""
+    return levels.ndim == 1 and len(levels) > 0 and bool(np.isfinite(levels).all() and np.all(np.diff(levels) < 0))
+
+
 def karras(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) -> np.ndarray:
     """n sigmas, equally spaced in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
     ramp = np.linspace(0, 1, n)

@@ -23,6 +23,8 @@ def distilled_timesteps(
 
     Raises ValueError for more steps than `trained` has, or than original_steps.
     """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is {strength}; it must lie within [0, 1]")
     given = one_of(num_inference_steps=num_inference_steps, timesteps=timesteps)
     if given == "timesteps":
         t = given_timesteps(timesteps, scheduler.num_train_timesteps)

@@ -45,7 +45,7 @@ class DDPMWuerstchenScheduler(Scheduler):
         """
         if one_of(num_inference_steps=num_inference_steps, timesteps=timesteps) == "timesteps":
             t = np.asarray(timesteps, np.float64)
-            if t.ndim != 1 or len(t) < 2 or np.any(np.diff(t) >= 0) or t[0] > 1 or t[-1] < 0:
+            if not spacing.falls(t) or len(t) < 2 or t[0] > 1 or t[-1] < 0:
                 raise ValueError("timesteps must be two numbers or more that fall from 1 at most to 0 at least")
         else:
             spacing.check_steps(num_inference_steps or 0)

@@ -114,7 +114,7 @@ def given_sigmas(sigmas: Sequence[float] | np.ndarray | None) -> np.ndarray:
     if levels.ndim != 1 or len(levels) < 2:
         raise ValueError("sigmas must be a list of two numbers or more: "
                          "every level visited, then the one to reach")
-    if np.any(np.diff(levels) >= 0) or levels[-1] < 0 or not np.isfinite(levels).all():
+    if not spacing.falls(levels) or levels[-1] < 0:
         raise ValueError("sigmas must fall from each to the next and end at 0 or above")
     return levels
 

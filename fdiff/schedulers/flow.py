@@ -68,7 +68,7 @@ def _count(n: int | None, timesteps: Sequence[float] | None, sigmas: Sequence[fl
 
 def _given(name: str, values: Sequence[float] | None, most: float) -> np.ndarray:
     levels = np.asarray(values, np.float64)
-    if levels.ndim != 1 or not len(levels) or np.any(np.diff(levels) >= 0) or levels[-1] <= 0 or levels[0] > most:
+    if not spacing.falls(levels) or levels[-1] <= 0 or levels[0] > most:
         raise ValueError(f"{name} must fall from each to the next, from {most:g} at most and to above 0")
     return levels
 

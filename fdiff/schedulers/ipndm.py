@@ -45,7 +45,7 @@ class IPNDMScheduler(Scheduler):
         """
         if one_of(num_inference_steps=num_inference_steps, timesteps=timesteps) == "timesteps":
             t = np.append(np.asarray(timesteps, np.float64), 0.0)
-            if np.any(np.diff(t) >= 0) or t[0] > 1:
+            if not spacing.falls(t) or len(t) < 2 or t[0] > 1:
                 raise ValueError("timesteps must fall from each to the next, within 0 and 1")
             sigma = np.sin(t * np.pi / 2)
         else:

@@ -263,7 +263,7 @@ def given_timesteps(timesteps: Sequence[float] | np.ndarray | None, num_train_ti
     t = np.asarray(timesteps, np.float64)
     if t.ndim != 1 or not len(t):
         raise ValueError("timesteps must be a list of one number or more")
-    if np.any(np.diff(t) >= 0):
+    if not spacing.falls(t):
         raise ValueError("timesteps must fall from each to the next")
     if t[0] >= num_train_timesteps or t[-1] < 0:
         raise ValueError(f"timesteps must lie within 0 and {num_train_timesteps - 1}")

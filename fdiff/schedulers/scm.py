@@ -56,8 +56,8 @@ class SCMScheduler(Scheduler):
             if num_inference_steps not in (None, len(t) - 1):
                 raise ValueError(f"timesteps are {len(t)} angles, which make {len(t) - 1} steps, "
                                  f"not {num_inference_steps}")
-            if len(t) < 2 or np.any(np.diff(t) >= 0) or t[-1] < 0:
-                raise ValueError("timesteps must be two angles or more, falling from each to the next, to 0 or above")
+            if not spacing.falls(t) or len(t) < 2 or t[0] > 1.5708 or t[-1] < 0:
+                raise ValueError("timesteps must be two angles or more, falling from pi / 2 at most to 0 or above")
         else:
             n = num_inference_steps or 0
             spacing.check_steps(n, self.num_train_timesteps)

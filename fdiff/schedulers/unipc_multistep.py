@@ -116,7 +116,7 @@ class UniPCMultistepScheduler(Scheduler):
         """The flow's sigmas: even or given, shifted, stretched; the first stays below 1, where alpha is 0."""
         if one_of(num_inference_steps=n, sigmas=sigmas) == "sigmas":
             laid = np.asarray(sigmas, np.float64)
-            if laid.ndim != 1 or not len(laid) or np.any(np.diff(laid) >= 0) or laid[0] > 1 or laid[-1] <= 0:
+            if not spacing.falls(laid) or laid[0] > 1 or laid[-1] <= 0:
                 raise ValueError("the sigmas of a flow must fall from each to the next, from 1 at most, above 0")
         else:
             spacing.check_steps(n or 0)

@@ -18,7 +18,12 @@ def ddim(eta: float = 0.0, *, clipped_model_output: bool = False) -> Solver:
     Args:
         eta: 0 (deterministic) to 1 (ancestral).
         clipped_model_output: take eps anew from the clipped x0.
+
+    Raises ValueError for an eta outside [0, 1].
     """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is {eta}; it must lie within [0, 1]")
+
     def step(i: int, grid: Grid, state: Memory, x0: Any, eps: Any, noise: Any) -> Memory:
         _, alpha, sigma, alpha_to, sigma_to = (column[i] for column in grid)
         if clipped_model_output:

@@ -1,5 +1,7 @@
 """Image to image, options that contradict each other, and levels, of the samplers in sigma and of flows."""
 
+import inspect
+
 import jax
 import numpy as np
 import pytest
@@ -34,6 +36,43 @@ def test_a_multistep_solver_warms_up_anew_at_strength():
     first = scheduler.plan(20, strength=0.5)[0]
     np.testing.assert_allclose(first.carry[0, 0] + first.from_x0[0], 1, rtol=1e-6)
     assert not np.any(first.carry[0, 1:])
+
+
+TIMED = [name for name in fdiff.schedulers.__all__ if name.endswith("Scheduler")
+         and "timesteps" in inspect.signature(getattr(fdiff.schedulers, name).plan).parameters]
+BETAS = [name for name in fdiff.schedulers.__all__ if hasattr(getattr(fdiff.schedulers, name), "trained_betas")
+         and name != "IPNDMScheduler"]  # whose trained_betas are the levels of one run
+
+
+@pytest.mark.parametrize("name", TIMED)
+@pytest.mark.parametrize("timesteps", [[], [1, 5, 9], [9, 9, 1], [np.nan, 1], [np.inf, 9], [[9, 5]], [5, -1]])
+def test_bad_timesteps_are_one_sentence(name, timesteps):
+    with pytest.raises(ValueError, match="timesteps must"):
+        getattr(fdiff.schedulers, name)().plan(timesteps=timesteps)
+
+
+@pytest.mark.parametrize("name", BETAS)
+def test_trained_betas_are_as_many_as_timesteps(name):
+    with pytest.raises(ValueError, match="trained_betas has 3 numbers and num_train_timesteps is 1000"):
+        getattr(fdiff.schedulers, name)(trained_betas=(0.1, 0.2, 0.3)).plan(5)
+
+
+@pytest.mark.parametrize("eta", [-0.5, 2.0])
+@pytest.mark.parametrize("name", ["DDIMScheduler", "TCDScheduler"])
+def test_eta_lies_within_0_and_1(name, eta):
+    with pytest.raises(ValueError, match=r"eta is .*; it must lie within \[0, 1\]"):
+        getattr(fdiff.schedulers, name)().plan(10, eta=eta)
+
+
+@pytest.mark.parametrize("name", ["LCMScheduler", "TCDScheduler"])
+def test_a_distilled_run_has_strength_within_0_and_1(name):
+    with pytest.raises(ValueError, match=r"strength is 1\.5; it must lie"):
+        getattr(fdiff.schedulers, name)().plan(10, strength=1.5)
+
+
+def test_a_prediction_type_that_is_none_is_one_sentence():
+    with pytest.raises(ValueError, match="prediction_type is None; it can be epsilon"):
+        fdiff.schedulers.DDIMScheduler(prediction_type=None).plan(10)
 
 
 @pytest.mark.parametrize(("strength", "message"), [(0.01, "leaves none of 20 steps"), (1.2, "must lie within")])
