@@ -140,6 +140,10 @@ def _sample(
         if i == len(sizes):
             return row.from_x0[0] * x
         x = upscale(x, sizes[i], mode) if sizes[i] != x.shape[1:-1] else x
-        fresh = sampling.draw(key, i, x.shape) if noise is None and key is not None else jnp.asarray(noise[i])
+        if noise is not None:
+            fresh = jnp.asarray(noise[i])
+        else:
+            assert key is not None  # `sample` says so in a sentence
+            fresh = sampling.draw(key, i, x.shape)
         x = row.from_x0[0] * x + row.from_noise[0] * fresh
     return x
