@@ -5,6 +5,7 @@ from fdiff.pipelines.class_conditional import DIGITS, ClassConditionalPipeline, 
 from fdiff.pipelines.controlnet import StableDiffusionControlNetPipeline
 from fdiff.pipelines.controlnet_image_to_image import StableDiffusionControlNetImg2ImgPipeline
 from fdiff.pipelines.controlnet_inpaint import StableDiffusionControlNetInpaintPipeline
+from fdiff.pipelines.controlnet_xl import StableDiffusionXLControlNetPipeline
 from fdiff.pipelines.denoise import Condition
 from fdiff.pipelines.depth_to_image import StableDiffusionDepth2ImgPipeline
 from fdiff.pipelines.image_to_image import StableDiffusionImg2ImgPipeline, image_to_image
@@ -40,6 +41,7 @@ __all__ = [
     "StableDiffusionInstructPix2PixPipeline",
     "StableDiffusionPipeline",
     "StableDiffusionUpscalePipeline",
+    "StableDiffusionXLControlNetPipeline",
     "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLPipeline",

@@ -56,7 +56,7 @@ def load_component(
     if issubclass(component, Model):
         return _load_model(component, source, place, weights)
     if hasattr(component, "from_folder"):
-        return component.from_folder(_tokenizer_folder(source, place)), None
+        return component.from_folder(_tokenizer_folder(source, name, place)), None
     return component.from_pretrained(source, **place), None
 
 
@@ -96,7 +96,7 @@ def _load_model(component: Any, source: str | Path, place: dict[str, Any], weigh
     return module, params if module.force_upcast else jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params)
 
 
-def _tokenizer_folder(source: str | Path, place: dict[str, Any]) -> Path:
+def _tokenizer_folder(source: str | Path, name: str, place: dict[str, Any]) -> Path:
     """Where the files of a tokenizer are, downloaded if need be."""
     where = hub.Source(source, **place)
     found = None
@@ -107,7 +107,7 @@ def _tokenizer_folder(source: str | Path, place: dict[str, Any]) -> Path:
         except FileNotFoundError:  # no tokenizer has all of them; the tokenizer says which it needs
             continue
     if found is None:
-        raise FileNotFoundError(f"{source} has no tokenizer in {place['subfolder']}; download it again")
+        raise FileNotFoundError(f"{source} has no files of a tokenizer in its folder {name}; download it again")
     return found.parent
 
 

@@ -151,7 +151,12 @@ def _perturb(edit: Any, unet_params: Any, layers: str, condition: Condition, on:
 
 
 def is_guided(unet: UNet2DConditionModel, scale: Scale) -> bool:
-    """Whether a scale asks for a second prediction; U-Nets that were told the scale in training need none."""
+    """Whether a scale asks for a second prediction; U-Nets that were told the scale in training need none.
+
+    Raises ValueError for a scale that is no number.
+    """
+    if not np.all(np.isfinite(np.asarray(scale))):
+        raise ValueError(f"guidance_scale is {scale}; it must be a number, such as 7.5")
     return bool(np.any(np.asarray(scale) > 1)) and unet.time_cond_proj_dim is None
 
 

@@ -105,7 +105,6 @@ def stable_diffusion_xl(size="medium", cls="StableDiffusionXLPipeline", schedule
 
 def controlnet(size="medium", seed=11):
     """A ControlNet whose last convolutions are not zero."""
-    import torch
     from diffusers import ControlNetModel
 
     size = SIZES[size]
@@ -116,6 +115,22 @@ def controlnet(size="medium", seed=11):
             norm_num_groups=size["groups"], conditioning_embedding_out_channels=(4, 8, 8, 16)[: len(size["vae"])],
         ), seed,
     )  # fmt: skip
+    return stirred(net)
+
+
+def controlnet_of(unet, size="medium"):
+    """A ControlNet made of a U-Net of diffusers, as those of SDXL are, whose last convolutions are not zero."""
+    from diffusers import ControlNetModel
+
+    channels = (4, 8, 8, 16)[: len(SIZES[size]["vae"])]
+    return stirred(ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=channels))
+
+
+def stirred(net):
+    """The net with small numbers in place of parameters that are zero."""
+    import torch
+
+    torch.manual_seed(5)
     for name, parameter in net.named_parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2 if name.endswith("weight") else 0.02)

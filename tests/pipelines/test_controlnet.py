@@ -128,3 +128,41 @@ def test_parity_of_inpainting(sd_pair, nets):
     )  # fmt: skip
     got = ours(params, inputs.PROMPTS, image, mask, edges, torch_seed=3, **options, **QUIET).images
     parity.assert_close(got, wanted)
+
+
+def test_xl_is_steered_at_the_size_of_the_picture(xl):
+    pipe, params = xl
+    taken = ("addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim",
+             "block_out_channels", "layers_per_block", "cross_attention_dim", "attention_head_dim", "norm_num_groups",
+             "transformer_layers_per_block", "down_block_types", "use_linear_projection")
+    shared = {name: getattr(pipe.unet, name) for name in taken}
+    net = fdiff.ControlNetModel(conditioning_embedding_out_channels=(4, 8), **shared)
+    pipe = fdiff.StableDiffusionXLControlNetPipeline.from_pipe(pipe, controlnet=net)
+    run = pipe.steps({**params, "controlnet": inputs.zeros(net)}, inputs.PROMPTS, EDGES, key=jax.random.key(0))
+    assert run.network.args[1].added["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 2
+    assert jax.eval_shape(run.network, run.x, run.plan.t[0]).shape == run.x.shape == (2, 8, 8, 4)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("count", [1, 2])
+def test_parity_of_xl(xl_pair, tmp_path, count):
+    from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
+
+    them = [checkpoints.controlnet_of(xl_pair[0].unet) for _ in range(count)]
+    for i, net in enumerate(them):
+        net.save_pretrained(tmp_path / str(i))
+    us = [fdiff.ControlNetModel.from_pretrained(tmp_path / str(i)) for i in range(count)]
+    modules, trees = (us[0] if count == 1 else (tuple(m for m, _ in us), [p for _, p in us]))
+    theirs, ours, params = parity.other(
+        xl_pair, "StableDiffusionXLControlNetPipeline", {"controlnet": trees}, {"controlnet": modules},
+        {"controlnet": them[0] if count == 1 else MultiControlNetModel(them)},
+    )  # fmt: skip
+    images, latents = [inputs.picture(seed=s) / 2 + 0.5 for s in range(1, count + 1)], inputs.latents()
+    options = {"controlnet_conditioning_scale": 0.7 if count == 1 else [0.8, 1.3], "num_inference_steps": 20,
+               "control_guidance_end": 0.6 if count == 1 else [0.6, 1.0]}  # fmt: skip
+    given = [parity.nchw(image) for image in images]
+    wanted = parity.latents_of(
+        theirs, inputs.PROMPTS, image=given[0] if count == 1 else given, latents=parity.nchw(latents), **options
+    )
+    got = ours(params, inputs.PROMPTS, images[0] if count == 1 else images, latents=latents, **options, **QUIET)
+    parity.assert_close(got.images, wanted)

@@ -225,6 +225,7 @@ def test_the_safety_checker_is_loaded_when_asked_for(sd, reference, tmp_path):
         ({"prompt": "a", "key": None}, "noise is needed"),
         ({"prompt": "a", "key": None, "torch_seed": [1, 2]}, "2 seeds are given for 1 images"),
         ({"prompt": "a", "guidance_interval": (0.5, 0.2)}, "guidance_interval"),
+        ({"prompt": "a", "guidance_scale": np.nan}, "guidance_scale is nan; it must be a number"),
         ({"prompt": "a", "clip_skip": 9}, "clip_skip 9"),
         ({"prompt": "a", "output_type": "jpg"}, "output_type is 'jpg'"),
         ({"prompt_embeds": np.zeros((1, 77, 24))}, "the unet reads text of 16 channels and the prompt's has 24"),
