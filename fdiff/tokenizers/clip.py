@@ -87,7 +87,9 @@ class CLIPTokenizer:
         added = (*last.values(), *tokens)
         start, end, unknown, pad = (token.content for token in named)
         vocab, merges = _read_pairs(folder, whole)
-        return cls(vocab, merges, added, start, end, unknown, pad, config.get("model_max_length", 77))
+        most = config.get("model_max_length", 77)
+        most = 77 if most > 2**31 else most  # transformers writes 1e30 where nobody said how many
+        return cls(vocab, merges, added, start, end, unknown, pad, most)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write vocab.json, merges.txt and tokenizer_config.json."""

@@ -52,6 +52,14 @@ def test_special_tokens_come_from_the_files(reference):
     assert second.ids("hi!")[-1] == 0  # a special token wherever it stands
 
 
+def test_a_length_that_nobody_gave_is_that_of_clip(reference, tmp_path):
+    shutil.copytree(reference / "clip" / "tokenizer", tmp_path / "tokenizer")
+    file = tmp_path / "tokenizer" / "tokenizer_config.json"
+    config = json.loads(file.read_text()) | {"model_max_length": 10**30}
+    file.write_text(json.dumps(config))
+    assert CLIPTokenizer.from_folder(file.parent).model_max_length == 77
+
+
 def test_a_folder_of_one_file(reference, tmp_path):
     """tokenizer.json alone, in both of the ways that merges are written."""
     slow = CLIPTokenizer.from_folder(reference / "clip" / "tokenizer")
