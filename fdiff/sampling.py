@@ -100,7 +100,7 @@ def sample(
     Raises ValueError where the plan is stochastic and neither key nor noise is given.
     """
     _needs_noise(plan, key, noise)
-    return _sample(_partial(network), plan, jnp.asarray(x), key, noise, after and _partial(after))
+    return _sample(as_partial(network), plan, jnp.asarray(x), key, noise, after and as_partial(after))
 
 
 def steps(
@@ -119,7 +119,7 @@ def steps(
     Arguments and errors are those of `sample`.
     """
     _needs_noise(plan, key, noise)
-    return Steps(_partial(network), plan, jnp.asarray(x), key, noise, after and _partial(after))
+    return Steps(as_partial(network), plan, jnp.asarray(x), key, noise, after and as_partial(after))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -236,7 +236,8 @@ def _halves(out: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     return prediction, variance
 
 
-def _partial(network: Network) -> Network:
+def as_partial(network: Network) -> Network:
+    """The network as a jax.tree_util.Partial, so that jit takes it as an argument."""
     return network if isinstance(network, jax.tree_util.Partial) else jax.tree_util.Partial(network)
 
 

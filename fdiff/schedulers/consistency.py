@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fdiff import spacing
-from fdiff.schedulers.scheduler import first_step, given_timesteps, one_of
+from fdiff.schedulers.scheduler import check_strength, first_step, given_timesteps, one_of
 
 
 def distilled_timesteps(
@@ -21,10 +21,9 @@ def distilled_timesteps(
 ) -> np.ndarray:
     """The timesteps of a run: some of `trained`, which rise and are already cut by strength, or the user's own.
 
-    Raises ValueError for more steps than `trained` has, or than original_steps.
+    Raises ValueError for more steps than `trained` has, or than original_steps, and a strength outside [0, 1].
     """
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength is {strength}; it must lie within [0, 1]")
+    check_strength(strength)
     given = one_of(num_inference_steps=num_inference_steps, timesteps=timesteps)
     if given == "timesteps":
         t = given_timesteps(timesteps, scheduler.num_train_timesteps)

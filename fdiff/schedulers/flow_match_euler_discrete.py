@@ -82,13 +82,13 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
         """
         if self.invert_sigmas:
             raise ValueError("step_tokens is for levels that fall, so not with invert_sigmas")
-        if self.stochastic_sampling and noise is None:
-            raise ValueError("stochastic_sampling draws noise: pass it to step_tokens")
         sigma = jnp.asarray(t, jnp.float32)[..., None] / self.num_train_timesteps
         levels = jnp.asarray(plan.sigma, jnp.float32)
         sigma_to = jnp.where(levels < sigma - 1e-6, levels, 0.0).max(-1, keepdims=True)
-        if not self.stochastic_sampling or noise is None:
+        if not self.stochastic_sampling:
             return sample + (sigma_to - sigma) * model_output
+        if noise is None:
+            raise ValueError("stochastic_sampling draws noise: pass it to step_tokens")
         return (1 - sigma_to) * (sample - sigma * model_output) + sigma_to * noise
 
     def mu(self, image_seq_len: int) -> float:

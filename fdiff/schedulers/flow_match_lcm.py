@@ -108,8 +108,8 @@ class FlowMatchLCMScheduler(Scheduler):
             raise ValueError("this scheduler draws noise: pass a key, as in scheduler.sample(network, x, "
                              "jax.random.key(0), num_inference_steps=...)")
         sizes = tuple(tuple(round(factor * side) for side in x.shape[1:-1]) for factor in factors)
-        network = network if isinstance(network, jax.tree_util.Partial) else jax.tree_util.Partial(network)
-        return _sample(network, plan, jnp.asarray(x, jnp.float32), key, noise, sizes, self.upscale_mode)
+        x = jnp.asarray(x, jnp.float32)
+        return _sample(sampling.as_partial(network), plan, x, key, noise, sizes, self.upscale_mode)
 
     def mu(self, image_seq_len: int) -> float:
         """The shift's mu for an image of that many tokens: linear from base_shift to max_shift (FLUX)."""
@@ -134,16 +134,17 @@ def _sample(
     sizes: tuple[tuple[int, ...], ...],
     mode: str,
 ) -> jax.Array:
-    for i in range(len(plan)):  # unrolled, since x has another shape in each step
-        row = plan[i]
-        x = sampling.predict(row, x, network(row.c_in * x, row.t))[0]
-        if i == len(sizes):
-            return row.from_x0[0] * x
-        x = upscale(x, sizes[i], mode) if sizes[i] != x.shape[1:-1] else x
+    def clean(row: Plan, x: jax.Array) -> jax.Array:
+        return sampling.predict(row, x, network(row.c_in * x, row.t))[0]
+
+    for i, size in enumerate(sizes):  # unrolled, since x has another shape in each step
+        row, x0 = plan[i], clean(plan[i], x)
+        x0 = upscale(x0, size, mode) if size != x.shape[1:-1] else x0
         if noise is not None:
             fresh = jnp.asarray(noise[i])
         else:
             assert key is not None  # `sample` says so in a sentence
-            fresh = sampling.draw(key, i, x.shape)
-        x = row.from_x0[0] * x + row.from_noise[0] * fresh
-    return x
+            fresh = sampling.draw(key, i, x0.shape)
+        x = row.from_x0[0] * x0 + row.from_noise[0] * fresh
+    last = plan[len(sizes)]
+    return last.from_x0[0] * clean(last, x)

@@ -245,13 +245,18 @@ def clipping(scheduler: Any) -> Pair:
     return (float(scheduler.clip_sample_range) if getattr(scheduler, "clip_sample", False) else np.inf), 0.0
 
 
+def check_strength(strength: float) -> None:
+    """Raise ValueError unless strength lies within [0, 1]."""
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is {strength}; it must lie within [0, 1]")
+
+
 def first_step(n: int, strength: float) -> int:
     """The step at which image-to-image of that strength begins: the last int(n * strength) of n are run.
 
     Raises ValueError for a strength outside (0, 1] or one that leaves no step.
     """
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength is {strength}; it must lie within [0, 1]")
+    check_strength(strength)
     kept = min(int(n * strength), n)
     if kept == 0:
         raise ValueError(f"strength {strength} leaves none of {n} steps; raise it above {1 / n:.3g}")

@@ -14,6 +14,8 @@ from fdiff import solvers, spacing
 from fdiff.plan import Grid, Pair, Plan, tabulate
 from fdiff.schedulers.scheduler import Scheduler, broadcast, first_step
 
+FIRST = 1.5708  # pi / 2, as the Hub rounds it
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SCMScheduler(Scheduler):
@@ -56,14 +58,14 @@ class SCMScheduler(Scheduler):
             if num_inference_steps not in (None, len(t) - 1):
                 raise ValueError(f"timesteps are {len(t)} angles, which make {len(t) - 1} steps, "
                                  f"not {num_inference_steps}")
-            if not spacing.falls(t) or len(t) < 2 or t[0] > 1.5708 or t[-1] < 0:
+            if not spacing.falls(t) or len(t) < 2 or t[0] > FIRST or t[-1] < 0:
                 raise ValueError("timesteps must be two angles or more, falling from pi / 2 at most to 0 or above")
         else:
             n = num_inference_steps or 0
             spacing.check_steps(n, self.num_train_timesteps)
             if intermediate_timesteps is not None and n != 2:
                 raise ValueError(f"intermediate_timesteps is for num_inference_steps 2, not {n}")
-            first = 1.5708 if max_timesteps is None else max_timesteps
+            first = FIRST if max_timesteps is None else max_timesteps
             middle = 1.3 if intermediate_timesteps is None else intermediate_timesteps
             t = np.array([first, middle, 0.0]) if n == 2 else np.linspace(first, 0, n + 1)
         alpha, sigma = np.cos(t), np.sin(t) * self.sigma_data

@@ -72,9 +72,9 @@ class ScoreSdeVeScheduler(Scheduler):
         if key is None and noise is None:
             raise ValueError("this scheduler draws noise: pass a key, as in scheduler.sample(network, x, "
                              "jax.random.key(0))")
-        network = network if isinstance(network, jax.tree_util.Partial) else jax.tree_util.Partial(network)
         plan = self.plan(num_inference_steps, strength=strength)
-        return _sample(network, plan, jnp.asarray(x, jnp.float32), key, noise, self.snr, self.correct_steps)
+        x = jnp.asarray(x, jnp.float32)
+        return _sample(sampling.as_partial(network), plan, x, key, noise, self.snr, self.correct_steps)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(1, sigma) at timesteps t from 0 to num_train_timesteps - 1: x = x0 + sigma eps."""

@@ -67,8 +67,9 @@ def child(library: str, kind: str, folder: str, dtype: str) -> None:
         for leaf in jax.tree.leaves(loaded[1]):
             leaf.__array__().sum()
     else:
-        for module in [loaded] if isinstance(loaded, torch.nn.Module) else loaded.components.values():
-            for parameter in module.parameters() if isinstance(module, torch.nn.Module) else ():
+        parts = [loaded, *getattr(loaded, "components", {}).values()]
+        for module in [part for part in parts if isinstance(part, torch.nn.Module)]:
+            for parameter in module.parameters():
                 parameter.detach().numpy().sum()
     print(json.dumps([loading, cpu, time.perf_counter() - start, peak]))
 

@@ -59,10 +59,12 @@ def child(folder: str, arguments: argparse.Namespace) -> None:
 
     start = time.perf_counter()
 
-    def lap(what: str) -> None:
+    def lap(what: str) -> float:
         nonlocal start
-        print(f"{what:24} {time.perf_counter() - start:7.1f} s", flush=True)
+        took = time.perf_counter() - start
+        print(f"{what:24} {took:7.1f} s", flush=True)
         start = time.perf_counter()
+        return took
 
     pipe, params = fdiff.DiffusionPipeline.from_pretrained(folder, dtype=arguments.dtype)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
@@ -73,14 +75,12 @@ def child(folder: str, arguments: argparse.Namespace) -> None:
         guidance_scale=arguments.guidance_scale, **size,
     )  # fmt: skip
     lap("text")
-    first = 0.0
+    laps = []
     for i, (state, _) in enumerate(run):
         state.x.block_until_ready()
-        took = time.perf_counter() - start
-        lap("compile and first step" if i == 0 else "step")
-        first = took if i == 0 else first
-    if len(run) > 1:
-        print(f"{'so compiling took':24} {first - took:7.1f} s", flush=True)
+        laps.append(lap("compile and first step" if i == 0 else "step"))
+    if len(laps) > 1:
+        print(f"{'so compiling took':24} {laps[0] - laps[-1]:7.1f} s", flush=True)
     pictures = pipe.decode(params, state.x).block_until_ready()
     lap("compile and decode")
     pipe.decode(params, state.x).block_until_ready()

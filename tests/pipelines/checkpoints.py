@@ -118,19 +118,19 @@ def controlnet(size="medium", seed=11):
     return stirred(net)
 
 
-def controlnet_of(unet, size="medium"):
+def controlnet_of(unet, size="medium", seed=11):
     """A ControlNet made of a U-Net of diffusers, as those of SDXL are, whose last convolutions are not zero."""
     from diffusers import ControlNetModel
 
     channels = (4, 8, 8, 16)[: len(SIZES[size]["vae"])]
-    return stirred(ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=channels))
+    net = seeded(lambda: ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=channels), seed)
+    return stirred(net)
 
 
 def stirred(net):
     """The net with small numbers in place of parameters that are zero."""
     import torch
 
-    torch.manual_seed(5)
     for name, parameter in net.named_parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2 if name.endswith("weight") else 0.02)

@@ -146,17 +146,11 @@ def test_xl_is_steered_at_the_size_of_the_picture(xl):
 @pytest.mark.parity
 @pytest.mark.parametrize("count", [1, 2])
 def test_parity_of_xl(xl_pair, tmp_path, count):
-    from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
-
-    them = [checkpoints.controlnet_of(xl_pair[0].unet) for _ in range(count)]
+    them = [checkpoints.controlnet_of(xl_pair[0].unet, seed=seed) for seed in (11, 12)[:count]]
     for i, net in enumerate(them):
         net.save_pretrained(tmp_path / str(i))
     us = [fdiff.ControlNetModel.from_pretrained(tmp_path / str(i)) for i in range(count)]
-    modules, trees = (us[0] if count == 1 else (tuple(m for m, _ in us), [p for _, p in us]))
-    theirs, ours, params = parity.other(
-        xl_pair, "StableDiffusionXLControlNetPipeline", {"controlnet": trees}, {"controlnet": modules},
-        {"controlnet": them[0] if count == 1 else MultiControlNetModel(them)},
-    )  # fmt: skip
+    theirs, ours, params = with_nets(xl_pair, "StableDiffusionXLControlNetPipeline", (them, us), count)
     images, latents = [inputs.picture(seed=s) / 2 + 0.5 for s in range(1, count + 1)], inputs.latents()
     options = {"controlnet_conditioning_scale": 0.7 if count == 1 else [0.8, 1.3], "num_inference_steps": 20,
                "control_guidance_end": 0.6 if count == 1 else [0.6, 1.0]}  # fmt: skip
