@@ -236,7 +236,7 @@ def _halves(out: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     return prediction, variance
 
 
-def as_partial(network: Network) -> Network:
+def as_partial(network: Callable[..., jax.Array]) -> Network:
     """The network as a jax.tree_util.Partial, so that jit takes it as an argument."""
     return network if isinstance(network, jax.tree_util.Partial) else jax.tree_util.Partial(network)
 

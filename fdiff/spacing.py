@@ -43,13 +43,14 @@ def timesteps(
     return laid
 
 
-def check_steps(n: int, most: int | None = None) -> None:
-    """Raise ValueError unless n is a whole number from 1 to `most`."""
+def check_steps(n: int | None, most: int | None = None) -> int:
+    """n itself. Raises ValueError unless it is a whole number from 1 to `most`."""
     if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
         raise ValueError(f"num_inference_steps is {n!r}; it must be a whole number of 1 or more")
     if most is not None and n > most:
         raise ValueError(f"num_inference_steps is {n}, more than the {most} timesteps the model was trained "
                          "on; ask for fewer")
+    return int(n)
 
 
 def falls(levels: np.ndarray) -> bool:

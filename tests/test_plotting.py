@@ -14,6 +14,6 @@ def test_all_schedulers_in_one_picture():
     classes = sorted(Scheduler.__subclasses__(), key=lambda cls: cls.__name__)
     few = {cls.__name__: cls() for cls in classes if cls.__name__ == "SCMScheduler"}  # its timesteps are for two
     many = {cls.__name__: cls() for cls in classes if cls.__name__ not in few}
-    for named, steps in ((few, 2), (many, 8)):
+    for named, steps in ((few, 2), (many, 20)):
         picture = draw_schedulers(named, steps)
         assert picture.mode == "RGB" and np.asarray(picture).std() > 5

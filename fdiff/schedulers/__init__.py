@@ -17,9 +17,12 @@ from fdiff.schedulers.edm_dpmsolver_multistep import EDMDPMSolverMultistepSchedu
 from fdiff.schedulers.edm_euler import EDMEulerScheduler
 from fdiff.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from fdiff.schedulers.euler_discrete import EulerDiscreteScheduler
+from fdiff.schedulers.flow_map_euler_discrete import FlowMapEulerDiscreteScheduler
 from fdiff.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from fdiff.schedulers.flow_match_heun_discrete import FlowMatchHeunDiscreteScheduler
 from fdiff.schedulers.flow_match_lcm import FlowMatchLCMScheduler
+from fdiff.schedulers.helios import HeliosScheduler
+from fdiff.schedulers.helios_dmd import HeliosDMDScheduler
 from fdiff.schedulers.heun_discrete import HeunDiscreteScheduler
 from fdiff.schedulers.ipndm import IPNDMScheduler
 from fdiff.schedulers.karras_ve import KarrasVeScheduler
@@ -27,8 +30,12 @@ from fdiff.schedulers.kdpm2_ancestral_discrete import KDPM2AncestralDiscreteSche
 from fdiff.schedulers.kdpm2_discrete import KDPM2DiscreteScheduler
 from fdiff.schedulers.lcm import LCMScheduler
 from fdiff.schedulers.lms_discrete import LMSDiscreteScheduler
+from fdiff.schedulers.ltx_euler_ancestral_rf import LTXEulerAncestralRFScheduler
+from fdiff.schedulers.minimax_h3 import MiniMaxH3Scheduler
+from fdiff.schedulers.piflow import PiflowScheduler
 from fdiff.schedulers.pndm import PNDMScheduler
 from fdiff.schedulers.repaint import RePaintScheduler, keep_known
+from fdiff.schedulers.rfd4_proteina import RFD4ProteinaScheduler
 from fdiff.schedulers.sasolver import SASolverScheduler
 from fdiff.schedulers.scheduler import Scheduler, StepOutput, find_scheduler
 from fdiff.schedulers.scm import SCMScheduler
@@ -60,9 +67,12 @@ __all__ = [
     "EDMEulerScheduler",
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
+    "FlowMapEulerDiscreteScheduler",
     "FlowMatchEulerDiscreteScheduler",
     "FlowMatchHeunDiscreteScheduler",
     "FlowMatchLCMScheduler",
+    "HeliosDMDScheduler",
+    "HeliosScheduler",
     "HeunDiscreteScheduler",
     "IPNDMScheduler",
     "KDPM2AncestralDiscreteScheduler",
@@ -70,7 +80,11 @@ __all__ = [
     "KarrasVeScheduler",
     "LCMScheduler",
     "LMSDiscreteScheduler",
+    "LTXEulerAncestralRFScheduler",
+    "MiniMaxH3Scheduler",
     "PNDMScheduler",
+    "PiflowScheduler",
+    "RFD4ProteinaScheduler",
     "RePaintScheduler",
     "SASolverScheduler",
     "SCMScheduler",

@@ -18,7 +18,7 @@ def lay_flow(
     scheduler: Any,
     num_inference_steps: int | None,
     timesteps: Sequence[float] | None = None,
-    sigmas: Sequence[float] | None = None,
+    sigmas: Sequence[float] | np.ndarray | None = None,
     mu: float | None = None,
     strength: float = 1.0,
 ) -> Steps:
@@ -32,8 +32,10 @@ def lay_flow(
     n = _count(num_inference_steps, timesteps, sigmas)
     total = scheduler.num_train_timesteps
     dynamic = getattr(scheduler, "use_dynamic_shifting", False)
-    if sigmas is not None or timesteps is not None:
-        levels = _given("sigmas", sigmas, 1.0) if sigmas is not None else _given("timesteps", timesteps, total) / total
+    if sigmas is not None:
+        levels = given_levels("sigmas", sigmas, 1.0)
+    elif timesteps is not None:
+        levels = given_levels("timesteps", timesteps, total) / total
     else:
         lowest = 1 / total if dynamic else spacing.shift_flow(np.array([1 / total]), scheduler.shift)[0]
         levels = np.linspace(1.0, lowest, n)
@@ -48,11 +50,11 @@ def lay_flow(
     named = layout(scheduler)
     if named:
         levels = spacing.lay_out(named, levels, n)
-    t = levels * total if timesteps is None else _given("timesteps", timesteps, total)
+    t = levels * total if timesteps is None else given_levels("timesteps", timesteps, total)
     return cut(Steps(t, levels, np.append(levels[1:], 0.0)), strength)
 
 
-def _count(n: int | None, timesteps: Sequence[float] | None, sigmas: Sequence[float] | None) -> int:
+def _count(n: int | None, timesteps: Sequence[float] | None, sigmas: Sequence[float] | np.ndarray | None) -> int:
     """How many steps are asked for. Raises ValueError where nothing says so, or two options differ."""
     given = {"timesteps": timesteps, "sigmas": sigmas}
     counts = {name: len(values) for name, values in given.items() if values is not None}
@@ -66,7 +68,8 @@ def _count(n: int | None, timesteps: Sequence[float] | None, sigmas: Sequence[fl
     return next(iter(counts.values()))
 
 
-def _given(name: str, values: Sequence[float] | None, most: float) -> np.ndarray:
+def given_levels(name: str, values: Sequence[float] | np.ndarray | None, most: float) -> np.ndarray:
+    """A user's own levels (n,), as float64. Raises ValueError unless they fall from `most` or less and stay above 0."""
     levels = np.asarray(values, np.float64)
     if not spacing.falls(levels) or levels[-1] <= 0 or levels[0] > most:
         raise ValueError(f"{name} must fall from each to the next, from {most:g} at most and to above 0")
@@ -99,6 +102,11 @@ def flow_levels(scheduler: Any, t: Any) -> tuple[jax.Array, jax.Array]:
 def flow_velocity(scheduler: Any, x0: jax.Array, noise: jax.Array) -> jax.Array:
     """The target of flow_prediction: noise - x0, the other way round with invert_sigmas."""
     return x0 - noise if getattr(scheduler, "invert_sigmas", False) else noise - x0
+
+
+def next_below(levels: jax.Array, level: jax.Array, least: float = 1e-3) -> jax.Array:
+    """The highest of a run's levels (n,) that lies below `level` by more than `least`, or 0; shaped like `level`."""
+    return jnp.where(levels < level[..., None] - least, levels, 0.0).max(-1)
 
 
 def dynamic_mu(scheduler: Any, image_seq_len: int) -> float:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from fdiff import solvers
 from fdiff.plan import Plan
-from fdiff.schedulers.flow import dynamic_mu, flow_levels, flow_velocity, lay_flow, tabulate_flow
+from fdiff.schedulers.flow import dynamic_mu, flow_levels, flow_velocity, lay_flow, next_below, tabulate_flow
 from fdiff.schedulers.scheduler import Scheduler
 
 
@@ -83,8 +83,7 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
         if self.invert_sigmas:
             raise ValueError("step_tokens is for levels that fall, so not with invert_sigmas")
         sigma = jnp.asarray(t, jnp.float32)[..., None] / self.num_train_timesteps
-        levels = jnp.asarray(plan.sigma, jnp.float32)
-        sigma_to = jnp.where(levels < sigma - 1e-6, levels, 0.0).max(-1, keepdims=True)
+        sigma_to = next_below(jnp.asarray(plan.sigma, jnp.float32), sigma, 1e-6)
         if not self.stochastic_sampling:
             return sample + (sigma_to - sigma) * model_output
         if noise is None:

@@ -1,5 +1,6 @@
 """Solvers: one textbook formula a file, each a function that returns a `fdiff.plan.Solver`."""
 
+from fdiff.solvers.ancestral_flow import ancestral_flow
 from fdiff.solvers.consistency import consistency
 from fdiff.solvers.ddim import ddim
 from fdiff.solvers.ddpm import ddpm
@@ -14,14 +15,17 @@ from fdiff.solvers.heun import heun
 from fdiff.solvers.ipndm import ipndm
 from fdiff.solvers.karras_ve import karras_ve
 from fdiff.solvers.lms import lms
+from fdiff.solvers.one_noise import one_noise
 from fdiff.solvers.pndm import pndm
 from fdiff.solvers.repaint import repaint
+from fdiff.solvers.rescaled_score import rescaled_score
 from fdiff.solvers.reverse_diffusion import reverse_diffusion
 from fdiff.solvers.sa import sa
 from fdiff.solvers.tcd import tcd
 from fdiff.solvers.unipc import unipc
 
 __all__ = [
+    "ancestral_flow",
     "consistency",
     "ddim",
     "ddpm",
@@ -36,8 +40,10 @@ __all__ = [
     "ipndm",
     "karras_ve",
     "lms",
+    "one_noise",
     "pndm",
     "repaint",
+    "rescaled_score",
     "reverse_diffusion",
     "sa",
     "tcd",

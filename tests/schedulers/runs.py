@@ -208,14 +208,51 @@ def known_part() -> tuple[np.ndarray, np.ndarray]:
     return rng.uniform(-1, 1, SHAPE).astype(np.float32), (rng.uniform(size=SHAPE) < 0.5).astype(np.float32)
 
 
+def ltx_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """One step; of given sigmas the last is where the run ends, which diffusers tells no network."""
+    memory["told"] = scheduler.timesteps.numpy()[: scheduler.num_inference_steps]
+    return plain_step(case, scheduler, network_at, i, x, memory) if i < len(memory["told"]) else x
+
+
+def piflow_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """The step of a class whose network gives n_grid velocities, all equal here, with the channels last."""
+    t = scheduler.timesteps[i]
+    out = network_at(x, t).movedim(1, -1).repeat(1, 1, 1, scheduler.n_grid)
+    return scheduler.step(out, t, x.movedim(1, -1)).prev_sample.movedim(-1, 1)
+
+
+def proteina_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """The step of a class for tokens, one row of a picture here, none of them known."""
+    import torch
+
+    t, tokens = scheduler.timesteps[i], x.movedim(1, -1).flatten(1, 2)
+    memory["noise"] = memory["noise"].movedim(1, -1).flatten(1, 2)
+    out, mask = network_at(x, t).movedim(1, -1).flatten(1, 2), torch.ones(tokens.shape[:2], dtype=torch.bool)
+    with drawing(scheduler, memory["noise"]):
+        moved = scheduler.step(out, t, tokens, mask).prev_sample
+    return moved.unflatten(1, SHAPE[1:3]).movedim(-1, 1)
+
+
+def helios_dmd_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
+    """The step of HeliosDMD, which is told the stage's first x, as its pipeline does."""
+    told, out, film = scheduler.timesteps, network_at(x, scheduler.timesteps[i]), x[:, :, None]
+    first = memory.setdefault("first", film)
+    return scheduler.step(out[:, :, None], told[i], film, cur_sampling_step=i, dmd_noisy_tensor=first,
+                          dmd_sigmas=scheduler.sigmas, dmd_timesteps=told, all_timesteps=told).prev_sample[:, :, 0]
+
+
 # Classes whose step wants more than (output, timestep, sample): the same arguments as plain_step.
 LOOPS: dict[str, Any] = {
     "CogVideoXDPMScheduler": cogvideox_step,
     "CosineDPMSolverMultistepScheduler": brownian_step,
     "DDPMWuerstchenScheduler": wuerstchen_step,
     "DPMSolverSDEScheduler": brownian_step,
+    "HeliosDMDScheduler": helios_dmd_step,
     "IPNDMScheduler": ipndm_step,
     "KarrasVeScheduler": karras_ve_step,
+    "LTXEulerAncestralRFScheduler": ltx_step,
+    "PiflowScheduler": piflow_step,
+    "RFD4ProteinaScheduler": proteina_step,
     "RePaintScheduler": repaint_step,
     "SCMScheduler": scm_step,
     "ScoreSdeVeScheduler": score_sde_ve_step,

@@ -14,7 +14,8 @@ from tests.schedulers.runs import diffusers_class
 
 CLASSES = sorted(Scheduler.__subclasses__(), key=lambda cls: cls.__name__)
 every = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-STEPS = {"SCMScheduler": 2}
+STEPS = {"RFD4ProteinaScheduler": 20, "SCMScheduler": 2}
+REQUIRED = {"RFD4ProteinaScheduler": {"schedule_mode": "log", "noise_mode": "1/t", "tsr_k": 1.0, "tsr_sigma": 1.0}}
 ROWS = 24  # more than any of these plans has
 
 
@@ -80,7 +81,7 @@ def network(x, t):
 @every
 def test_fields_and_defaults_are_those_of_diffusers(cls):
     pytest.importorskip("diffusers")
-    config = diffusers_class(cls.__name__)().config
+    config = diffusers_class(cls.__name__)(**REQUIRED.get(cls.__name__, {})).config
     other = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if not k.startswith("_")}
     ours = {name: value for name, value in cls().to_config().items() if name != "_class_name"}
     assert ours == other

@@ -1,4 +1,6 @@
-"""What flows do besides plans: runs that enlarge x from step to step, and tokens at levels of their own."""
+"""What flows do besides plans: x that grows, tokens at levels of their own, networks of more than (x, t), stages."""
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,14 @@ import numpy as np
 import pytest
 
 import fdiff
-from fdiff.schedulers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler
+from fdiff.schedulers import (
+    FlowMapEulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchLCMScheduler,
+    HeliosDMDScheduler,
+    HeliosScheduler,
+    PiflowScheduler,
+)
 from fdiff.schedulers.upscale import AXES, upscale
 
 FACTORS = (1.0, 1.25, 2.0)
@@ -131,3 +140,92 @@ def test_tokens_against_diffusers(stochastic, monkeypatch):
     given = torch.tensor(out if stochastic else -out)
     wanted = other.step(given, other.timesteps[0], torch.tensor(x), per_token_timesteps=torch.tensor(t)).prev_sample
     np.testing.assert_allclose(ours.step_tokens(out, t, x, plan, noise if stochastic else None), wanted, atol=1e-5)
+
+
+MIX = np.random.default_rng(1).standard_normal((3, 30)).astype(np.float32) * 0.4
+
+
+@jax.tree_util.Partial
+def policy(x, t):
+    return jnp.tanh(x @ MIX + t / 1000)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_equal_velocities_are_one(n):
+    scheduler, (x,) = PiflowScheduler(n_grid=4), draws((2, 5, 3))
+    plan = scheduler.plan(n)
+    same = scheduler.adapt(lambda x, t: jnp.tile(network(x, t), 4), plan)
+    np.testing.assert_allclose(fdiff.sample(same, plan, x), fdiff.sample(network, plan, x), atol=1e-5)
+    with pytest.raises(ValueError, match="n_grid = 4 times its channels"):
+        fdiff.sample(scheduler.adapt(network, plan), plan, x)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("config", [{}, {"shift": 1.0, "num_policy_substeps": 20, "final_step_size_scale": 1.0}])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_a_policy_against_diffusers(n, config):
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    ours, other, (x,) = PiflowScheduler(**config), diffusers.PiflowScheduler(**config), draws((2, 5, 3))
+    other.set_timesteps(n)
+    now = torch.tensor(x)
+    for t in other.timesteps:
+        now = other.step(torch.tensor(np.asarray(policy(now.numpy(), float(t)))), t, now).prev_sample
+    plan = ours.plan(n)
+    # diffusers sums up to 128 small steps in float32
+    np.testing.assert_allclose(fdiff.sample(ours.adapt(policy, plan), plan, x), now, atol=5e-5)
+
+
+def flow_map(x, t, r):
+    """The mean velocity from t to r of dx / dsigma = x, in T = 1000."""
+    return x * jnp.expm1((r - t) / 1000) / ((r - t) / 1000)
+
+
+@pytest.mark.parametrize("n", [1, 4, 7])
+def test_a_perfect_flow_map_is_exact_at_any_number_of_steps(n):
+    scheduler, (x,) = FlowMapEulerDiscreteScheduler(shift=5.0), draws((2, 5, 3))
+    plan = scheduler.plan(n)
+    last = fdiff.sample(scheduler.adapt(flow_map, plan), plan, x)
+    np.testing.assert_allclose(last, x * np.exp(-1), rtol=1e-5)
+
+
+@pytest.mark.parity
+def test_a_flow_map_against_diffusers():
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    ours, (x,) = FlowMapEulerDiscreteScheduler(shift=3.0), draws((2, 5, 3))
+    other = diffusers.FlowMapEulerDiscreteScheduler(shift=3.0)
+    other.set_timesteps(6)
+    now, times = torch.tensor(x), [*other.timesteps.tolist(), 0.0]
+    for t, r in itertools.pairwise(times):
+        now = other.step(torch.tensor(np.asarray(network(now.numpy(), t) + r / 500)), t, now, r).prev_sample
+    plan = ours.plan(6)
+    adapted = ours.adapt(lambda x, t, r: network(x, t) + r / 500, plan)
+    np.testing.assert_allclose(fdiff.sample(adapted, plan, x), now, atol=1e-5)
+
+
+@pytest.mark.parametrize("cls", [HeliosScheduler, HeliosDMDScheduler])
+def test_a_stage_is_renoised_to_where_it_begins(cls):
+    """The noise of an enlarged pixel is one number in four places; with what is added it is white, and of the flow."""
+    scheduler = cls(stages=2, stage_range=(0, 0.5, 1))
+    a, b = scheduler.renoising(1)
+    sigma = 0.5 * (1 - 1 / 1000)  # the flow's, where the second stage begins
+    added = (1 + scheduler.gamma) * np.eye(4) - scheduler.gamma
+    covariance = (a * sigma) ** 2 * np.ones((4, 4)) + b**2 * added
+    np.testing.assert_allclose(covariance, (1 - a * (1 - sigma)) ** 2 * np.eye(4), atol=1e-12)
+    with pytest.raises(ValueError, match="stage_index is 0; what is renoised begins at stage 1 to 1"):
+        scheduler.renoising(0)
+    with pytest.raises(ValueError, match="stage_index is 2; with these stages it must be 0 to 1"):
+        scheduler.plan(4, stage_index=2)
+
+
+@pytest.mark.parity
+def test_renoising_is_that_of_the_pipeline():
+    diffusers = pytest.importorskip("diffusers")
+    config = {"shift": 2.0, "gamma": 0.25}
+    ours, other = HeliosScheduler(**config), diffusers.HeliosScheduler(**config)
+    for stage in (1, 2):
+        a, b = ours.renoising(stage)
+        sigma = other.ori_start_sigmas[stage]  # what its pipeline reads
+        np.testing.assert_allclose(1 - a * (1 - sigma), other.start_sigmas[stage], rtol=1e-12)
+        np.testing.assert_allclose(b, a * sigma / np.sqrt(0.25), rtol=1e-12)

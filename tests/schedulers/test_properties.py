@@ -69,6 +69,7 @@ def test_any_options(cls, data):
 ROWS, SLOTS = 3000, 6
 COUNTS = {"CMStochasticIterativeScheduler": 40, "DPMSolverMultistepInverseScheduler": 999, "LCMScheduler": 50,
           "RePaintScheduler": 60, "SCMScheduler": 2, "TCDScheduler": 50}
+LEAST = {"MiniMaxH3Scheduler": 2, "PNDMScheduler": 4, "RFD4ProteinaScheduler": 20, "SCMScheduler": 2}
 
 
 @jax.tree_util.Partial
@@ -78,7 +79,7 @@ def half(x, t):
 
 @every
 def test_half_precision_stays_finite_from_one_step_to_a_thousand(cls):
-    most, least = COUNTS.get(cls.__name__, 1000), {"SCMScheduler": 2, "PNDMScheduler": 4}.get(cls.__name__, 1)
+    most, least = COUNTS.get(cls.__name__, 1000), LEAST.get(cls.__name__, 1)
     for n in (least, most):
         plan = cls().plan(n)
         x = jax.random.normal(jax.random.key(0), (1, 4, 4, 1)) * plan.start

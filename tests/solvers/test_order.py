@@ -108,6 +108,10 @@ ORDERS = [
     Order("ddim, ancestral", lambda n: solvers.ddim(1.0), preserving, 1),
     Order("euler, ancestral", lambda n: solvers.ddim(1.0), exploding, 1),
     Order("euler with churn", lambda n: solvers.euler(3.0 / n, x0_of=lambda sigma, hat: (1.0, -hat)), exploding, 1),
+    *(Order(f"ancestral_flow, eta {eta}", lambda n, eta=eta: solvers.ancestral_flow(eta), flow, 1)
+      for eta in (0.0, 0.5, 1.0)),
+    *(Order(f"rescaled_score, not rescaled, noise {g}",
+            lambda n, g=g: solvers.rescaled_score(np.ones(n), g / (1.05 - flow(n).sigma)), flow, 1) for g in (0, 1)),
     Order("heun", lambda n: solvers.heun(), halved(exploding, end), 2),
     Order("heun on a flow", lambda n: solvers.heun(), halved(flow, end), 2),
     Order("karras_ve with churn", lambda n: solvers.karras_ve(), churned, 2),

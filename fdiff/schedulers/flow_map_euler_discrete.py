@@ -1,0 +1,74 @@
+"""FlowMapEulerDiscreteScheduler."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdiff import sampling, solvers, spacing
+from fdiff.plan import Plan
+from fdiff.schedulers.flow import flow_levels, flow_velocity, given_levels, lay_flow, next_below, tabulate_flow
+from fdiff.schedulers.scheduler import Scheduler
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowMapEulerDiscreteScheduler(Scheduler):
+    """Steps of any length with a network that knows where each one ends (AnyFlow, Gu et al. 2026).
+
+        x = x + (sigma_to - sigma) out,  out = network(x, t, r) the mean velocity from t to r, r = T sigma_to
+
+    One network call a step; exact for a perfect flow map, and of order 1 for a network that takes no r. The fields are
+    the Hub's. `adapt` makes a network of (x, t, r) one of (x, t), as runs take it:
+
+        fdiff.sample(scheduler.adapt(network, plan), plan, x)
+    """
+
+    num_train_timesteps: int = 1000
+    shift: float = 1.0
+
+    def plan(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        strength: float = 1.0,
+    ) -> Plan:
+        """The table of a run, which ends at 0.
+
+        Args:
+            num_inference_steps: how many steps.
+            timesteps: T times the noise levels, falling, before their shift.
+            sigmas: the noise levels themselves, falling from 1, without the 0 at the end, before their shift.
+            strength: below 1, only that last part of the run (image to image).
+        """
+        if sigmas is not None:
+            laid = np.asarray(sigmas, np.float64)
+        elif timesteps is not None:
+            total = self.num_train_timesteps
+            laid = given_levels("timesteps", timesteps, total) / total
+        else:
+            laid = np.linspace(1, 0, spacing.check_steps(num_inference_steps), endpoint=False)
+        steps = lay_flow(self, num_inference_steps, sigmas=laid, strength=strength)
+        return tabulate_flow(self, solvers.ddim(), steps)
+
+    def adapt(self, network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], plan: Plan) -> sampling.Network:
+        """A network of (x, t, r) as one of (x, t): r is the timestep of the plan that comes below t, or 0."""
+        return jax.tree_util.Partial(_to_the_next, sampling.as_partial(network), jnp.asarray(plan.t))
+
+    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
+        """(1 - sigma, sigma) at timesteps t as the network is told them, sigma = t / num_train_timesteps."""
+        return flow_levels(self, t)
+
+    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
+        """noise - x0, the velocity at t, which the mean velocity becomes as r nears t."""
+        return flow_velocity(self, x0, noise)
+
+
+def _to_the_next(network: Callable[..., jax.Array], timesteps: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
+    return network(x, t, next_below(timesteps, t))

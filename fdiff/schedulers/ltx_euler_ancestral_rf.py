@@ -1,0 +1,67 @@
+"""LTXEulerAncestralRFScheduler."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from fdiff import solvers
+from fdiff.plan import Plan
+from fdiff.schedulers.exploding import Steps, cut, given_sigmas
+from fdiff.schedulers.flow import flow_levels, flow_velocity, lay_flow, tabulate_flow
+from fdiff.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from fdiff.schedulers.scheduler import Scheduler, one_of
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LTXEulerAncestralRFScheduler(Scheduler):
+    """Euler's ancestral method on a flow, as ComfyUI runs LTX-Video; order 1, stochastic, one network call a step.
+
+        down = sigma_to (1 + (sigma_to / sigma - 1) eta),  kept = (1 - sigma_to) down / (1 - down)
+        x    = (1 - sigma_to) x0 + kept eps + s_noise sqrt(sigma_to^2 - kept^2) noise
+
+    The fields are the Hub's. The levels are those of FlowMatchEulerDiscreteScheduler, whose options (shift and the
+    others) a config may hold as well. eta lies within [0, 1]; 0 is deterministic.
+    """
+
+    num_train_timesteps: int = 1000
+    eta: float = 1.0
+    s_noise: float = 1.0
+
+    def plan(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+        strength: float = 1.0,
+    ) -> Plan:
+        """The table of a run.
+
+        Args:
+            num_inference_steps: how many steps.
+            sigmas: the levels themselves, falling from 1 at most and ending with the one to reach, so one more than
+                the steps; they are not shifted.
+            mu: how much the resolution shifts the run, where the config has use_dynamic_shifting.
+            strength: below 1, only that last part of the run (image to image).
+        """
+        if one_of(num_inference_steps=num_inference_steps, sigmas=sigmas) == "sigmas":
+            levels = given_sigmas(sigmas)
+            if levels[0] > 1:
+                raise ValueError(f"sigmas begin at {levels[0]:g}; those of a flow are 1 at most")
+            steps = cut(Steps(levels[:-1] * self.num_train_timesteps, levels[:-1], levels[1:]), strength)
+        else:
+            flow = FlowMatchEulerDiscreteScheduler.from_config(self)
+            steps = lay_flow(flow, num_inference_steps, mu=mu, strength=strength)
+        return tabulate_flow(self, solvers.ancestral_flow(self.eta, self.s_noise), steps)
+
+    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
+        """(1 - sigma, sigma) at timesteps t as the network is told them, sigma = t / num_train_timesteps."""
+        return flow_levels(self, t)
+
+    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
+        """noise - x0, the target of the network."""
+        return flow_velocity(self, x0, noise)

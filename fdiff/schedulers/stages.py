@@ -1,0 +1,94 @@
+"""What the Helios schedulers share: a flow cut into stages, each with sigmas of its own and x twice as large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fdiff import spacing
+from fdiff.schedulers.exploding import Steps
+from fdiff.schedulers.flow import given_levels
+
+TOP = 0.999  # sigma at the begin of each of several stages
+
+
+def lay_stage(
+    scheduler: Any,
+    levels: int | None,
+    stage_index: int,
+    sigmas: Sequence[float] | None,
+    mu: float | None,
+    keep_last: bool = True,
+) -> Steps:
+    """The steps of one stage: even levels, then 0; without the lowest of them unless `keep_last`.
+
+    Raises ValueError for a stage that is none, sigmas for one of several, or shifts that contradict each other.
+    """
+    if not 0 <= stage_index < scheduler.stages:
+        raise ValueError(f"stage_index is {stage_index}; with these stages it must be 0 to {scheduler.stages - 1}")
+    dynamic, total = scheduler.use_dynamic_shifting, scheduler.num_train_timesteps
+    if dynamic and scheduler.shift != 1:
+        raise ValueError("shift contradicts use_dynamic_shifting, whose mu is the shift; leave it at 1")
+    if dynamic != (mu is not None):
+        raise ValueError("mu goes with use_dynamic_shifting: give both or neither")
+    if sigmas is not None:
+        if scheduler.stages > 1 or levels is not None:
+            raise ValueError("sigmas are for a scheduler of one stage, in place of num_inference_steps")
+        laid = given_levels("sigmas", sigmas, 1.0)
+    elif scheduler.stages > 1:
+        laid = np.linspace(TOP, TOP / total, spacing.check_steps(levels))
+    else:
+        laid = np.linspace(1, 1 / total, spacing.check_steps(levels) + 1)[:-1]
+        if scheduler.shift != 1:
+            laid = spacing.shift_flow_by(laid, scheduler.shift, scheduler.time_shift_type)
+    if scheduler.stages == 1:
+        high, low = float(total), 0.0
+        t = laid * total
+    else:
+        high, low = _timesteps(scheduler, stage_index)
+        t = np.linspace(high, low, len(laid))
+    if not keep_last:
+        t, laid = t[:-1], laid[:-1]
+    if mu is not None:
+        laid = spacing.shift_flow_by(laid, mu, scheduler.time_shift_type)
+        t = low + laid * (high - low)
+    return Steps(t, laid, np.append(laid[1:], 0.0))
+
+
+def renoising(scheduler: Any, stage_index: int) -> tuple[float, float]:
+    """(a, b) for x = a x + b noise, once x is enlarged for that stage.
+
+        a = 1 / (sqrt(1 + 1 / gamma) sigma + 1 - sigma),  b = a sigma / sqrt(gamma),  sigma the flow's where it begins
+
+    The noise of a patch of pixels has covariance (1 + gamma) I - gamma, which takes the blocks of the enlarged x away.
+    Raises ValueError for the first stage, which begins with noise, or one that is none.
+    """
+    if not 1 <= stage_index < scheduler.stages:
+        raise ValueError(f"stage_index is {stage_index}; what is renoised begins at stage 1 to {scheduler.stages - 1}")
+    sigma = _flow(scheduler)[int(scheduler.stage_range[stage_index] * scheduler.num_train_timesteps)]
+    a = 1 / (np.sqrt(1 + 1 / scheduler.gamma) * sigma + 1 - sigma)
+    return float(a), float(a * sigma / np.sqrt(scheduler.gamma))
+
+
+def _flow(scheduler: Any) -> np.ndarray:
+    """The sigmas (T,) of the whole flow, falling from below 1."""
+    even = np.arange(scheduler.num_train_timesteps, 0, -1) * (1 - 1 / scheduler.num_train_timesteps)
+    return spacing.shift_flow(even / scheduler.num_train_timesteps, scheduler.shift)
+
+
+def _timesteps(scheduler: Any, stage_index: int) -> tuple[float, float]:
+    """The highest and lowest timestep of a stage: its share of all timesteps is that of the noise it removes."""
+    total, flow = scheduler.num_train_timesteps, _flow(scheduler)
+    spans = []
+    for i in range(scheduler.stages):
+        begin, end = (int(scheduler.stage_range[j] * total) for j in (i, i + 1))
+        start = flow[max(begin, 0)]
+        if i:
+            start = 1 - renoising(scheduler, i)[0] * (1 - start)
+        spans.append(start - (flow[end] if end < total else 0.0))
+    before, after = (sum(spans[:k]) / sum(spans) for k in (stage_index, stage_index + 1))
+    high = min(flow[int(before * total)] * total, total - 1)
+    low = flow[min(int(after * total), total - 1)] * total
+    return high, high + (low - high) * (total - 1) / total
