@@ -4,10 +4,14 @@ Deterministic ones: the root mean square difference of their pictures from those
 noise (black to white is 2). Stochastic ones draw other pictures, so for them it is that of the mean and the deviation
 of each pixel in each class; what two fine runs from other noise differ by in these is printed last.
 
+Flows, EDM's levels and the like are served too: whatever a scheduler's x is at, its ratio of noise to signal names the
+timestep at which the digits model is asked, and what the model says is put as the scheduler wants to hear it.
+
     python examples/scheduler_table.py
 """
 
 import argparse
+import dataclasses
 import re
 
 import jax
@@ -18,11 +22,16 @@ from tqdm import tqdm
 
 import fdiff
 
-# Those that run on any network trained with betas to predict noise; the others belong to networks of their own.
+OTHER_WAY = {"DDIMInverse", "DPMSolverMultistepInverse"}  # from a picture to noise
+OTHER_NAMES = {"DDIMParallel", "DDPMParallel"}
+OPTIONS = {
+    "Helios": {"stages": 1, "stage_range": (0, 1)},
+    "HeliosDMD": {"stages": 1, "stage_range": (0, 1)},
+    "RFD4Proteina": {"tail_steps": 0},
+}
 NAMES = [
-    "DDIM", "DDPM", "PNDM", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete",
-    "KDPM2AncestralDiscrete", "LMSDiscrete", "DPMSolverMultistep", "DPMSolverSinglestep", "DPMSolverSDE",
-    "DEISMultistep", "UniPCMultistep", "SASolver",
+    name.removesuffix("Scheduler") for name in fdiff.schedulers.__all__
+    if name.endswith("Scheduler") and name.removesuffix("Scheduler") not in {"", *OTHER_WAY, *OTHER_NAMES}
 ]  # fmt: skip
 
 
@@ -35,14 +44,17 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     pipe, params = fdiff.DiffusionPipeline.from_pretrained(fdiff.DIGITS)
     labels = jnp.repeat(jnp.arange(10), arguments.each)
+    alpha, sigma = pipe.scheduler.levels(jnp.arange(pipe.scheduler.num_train_timesteps))
     network = Partial(pipe.unet.apply, {"params": params["unet"]}, class_labels=labels)
+    advance = Partial(step, network, jnp.log(sigma / alpha))
     noise = jax.random.normal(jax.random.key(0), (len(labels), 8, 8, 1))
 
     def run(plan, noise=noise):
-        x = noise * plan.start
-        for state, _ in fdiff.steps(network, plan.pad(slots=6), x, jax.random.key(1)):
-            x = state.x
-        return np.asarray(x)
+        plan = plan.pad(slots=6)
+        state = fdiff.init(plan, noise * plan.start)
+        for i in range(len(plan)):
+            state = advance(plan[i], state, jax.random.normal(jax.random.fold_in(jax.random.key(1), i), noise.shape))
+        return np.asarray(state.x)
 
     def moments(x):
         classes = x.reshape(10, arguments.each, -1)
@@ -55,22 +67,55 @@ def main(argv=None):
     print("| --- " * (4 + len(arguments.steps)) + "|")
     table = {}
     for name in tqdm(arguments.names, unit="scheduler"):
-        cls = getattr(fdiff, f"{name}Scheduler")
-        scheduler = cls.from_config(pipe.scheduler)
-        plans = [scheduler.plan(n) for n in arguments.steps]
-        stochastic = any(np.any(plan.from_noise) for plan in plans)
+        plans = [plan_of(name, pipe.scheduler, n) for n in arguments.steps]
+        stochastic = any(np.any(plan.from_noise) for plan in plans if plan)
         of = moments if stochastic else np.asarray
-        table[name] = [float(np.sqrt(np.mean((of(run(plan)) - of(exact)) ** 2))) for plan in plans]
-        declared = re.search(r"[Oo]rder (\d)", " ".join(cls.__doc__.split()))
-        order = declared[1] if declared else scheduler.predictor_order
-        order = getattr(scheduler, "solver_order", order)
-        calls = round(len(plans[-1]) / arguments.steps[-1])
-        errors = [f"{error:.3f}" for error in table[name]]
-        cells = [cls.__name__, order, "yes" if stochastic else "no", calls, *errors]
+        table[name] = [np.sqrt(np.mean((of(run(plan)) - of(exact)) ** 2)) if plan else None for plan in plans]
+        errors = ["-" if error is None else f"{error:.3f}" for error in table[name]]
+        calls = [round(np.count_nonzero(plan.c_in) / n) for plan, n in zip(plans, arguments.steps, strict=True) if plan]
+        cells = [f"{name}Scheduler", order(name), "yes" if stochastic else "no", calls[-1], *errors]
         tqdm.write("| " + " | ".join(str(cell) for cell in cells) + " |")
     other = run(fine, jax.random.normal(jax.random.key(2), noise.shape))
     print(f"two fine runs from other noise: {np.sqrt(np.mean((moments(other) - moments(exact)) ** 2)):.3f}")
     return table
+
+
+@jax.jit
+def step(network, log_ratios, row, state, noise):
+    """One row, with the digits model in the place of the scheduler's own network."""
+    log_ratio = jnp.minimum(jnp.log(jnp.abs(row.sigma / row.alpha)), log_ratios[-1])  # the model knows no purer noise
+    t, ratio = jnp.interp(log_ratio, log_ratios, jnp.arange(len(log_ratios))), jnp.exp(log_ratio)
+    alpha, sigma = 1 / jnp.hypot(1, ratio), ratio / jnp.hypot(1, ratio)
+    x = state.x / jnp.hypot(row.alpha, row.sigma)
+    x0 = (x - sigma * network(x, t)) / alpha
+    out = jnp.where(row.c_in == 0, 0.0, (x0 - row.x0_of[0] * state.x) / row.x0_of[1])
+    return fdiff.step(row, state, out, noise)
+
+
+def scheduler_of(name, trained):
+    """The scheduler, with the betas of the training where it has such options."""
+    cls, options = getattr(fdiff, f"{name}Scheduler"), OPTIONS.get(name, {})
+    has_betas = "beta_start" in {field.name for field in dataclasses.fields(cls)}
+    return cls.from_config(trained, **options) if has_betas else cls(**options)
+
+
+def plan_of(name, trained, n):
+    """The plan of n steps, None where there is none."""
+    try:
+        return scheduler_of(name, trained).plan(n + 1 if name == "MiniMaxH3" else n)  # which counts the 0 at the end
+    except ValueError:
+        return None
+
+
+def order(name):
+    """The order that the class declares."""
+    cls = getattr(fdiff, f"{name}Scheduler")
+    text = " ".join(cls.__doc__.split())
+    declared = re.search(r"[Oo]rder (is )?(\d|\w+_order)( \+ 1)?", text)
+    if re.search(r"\b[Nn]o order", text) or not declared:
+        return "-"
+    option = declared[2] if declared[2].endswith("_order") else "solver_order"  # "order 1 to 3"
+    return int(getattr(cls, option, declared[2])) + bool(declared[3])
 
 
 if __name__ == "__main__":

@@ -123,6 +123,12 @@ def _extend(leaf: Any, rows: int, edge: bool = False) -> np.ndarray:
     return np.pad(leaf, width, mode="edge" if edge else "constant")
 
 
+def unit_interval(name: str, value: float) -> None:
+    """Raise ValueError unless the option of that name is a number within [0, 1]."""
+    if not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r}; it must lie within [0, 1]")
+
+
 class Memory(NamedTuple):
     """What a one-step solver carries: x alone. Multistep solvers have a NamedTuple of their own, x first."""
 

@@ -8,7 +8,7 @@ import numpy as np
 def timesteps(
     spacing: str,
     num_train_timesteps: int,
-    n: int,
+    n: int | None,
     *,
     offset: int = 0,
     fence: bool = False,
@@ -25,7 +25,7 @@ def timesteps(
     Raises ValueError for another name, n outside 1..num_train_timesteps, or timesteps that do not fit.
     """
     last = num_train_timesteps if below is None else below
-    check_steps(n, None if between and spacing == "linspace" else last)
+    n = check_steps(n, None if between and spacing == "linspace" else last)
     if spacing == "linspace":
         laid: np.ndarray = np.linspace(0, last - 1, n + fence)
     elif spacing == "leading":
@@ -53,9 +53,20 @@ def check_steps(n: int | None, most: int | None = None) -> int:
     return int(n)
 
 
+def numbers(name: str, values: object) -> np.ndarray:
+    """A user's own numbers (n,), as float64. Raises ValueError unless they are a list of one or more."""
+    try:
+        found = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        found = np.array(np.nan)
+    if found.ndim != 1 or not len(found):
+        raise ValueError(f"{name} must be a list of one number or more")
+    return found
+
+
 def falls(levels: np.ndarray) -> bool:
-    """Whether `levels` is one list of one number or more, all finite, each below the one before."""
-    return levels.ndim == 1 and len(levels) > 0 and bool(np.isfinite(levels).all() and np.all(np.diff(levels) < 0))
+    """Whether `levels` (n,) are all finite, each below the one before."""
+    return bool(np.isfinite(levels).all() and np.all(np.diff(levels) < 0))
 
 
 def karras(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) -> np.ndarray:

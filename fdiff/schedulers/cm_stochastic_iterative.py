@@ -54,7 +54,7 @@ class CMStochasticIterativeScheduler(Scheduler):
         if one_of(num_inference_steps=num_inference_steps, timesteps=timesteps) == "timesteps":
             visited = given_timesteps(timesteps, most)
         else:
-            visited = spacing.timesteps("leading", most, num_inference_steps or 0)
+            visited = spacing.timesteps("leading", most, num_inference_steps)
         sigma = spacing.karras(self.sigma_min, self.sigma_max, most, self.rho)[visited[::-1].astype(int)]
         sigma_to = np.append(sigma[1:], self.sigma_min)
         noise = self.s_noise * np.sqrt(np.maximum(sigma_to**2 - self.sigma_min**2, 0))

@@ -41,21 +41,21 @@ class CogVideoXDDIMScheduler(Scheduler):
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of a run of that many steps; strength below 1 keeps its last part (image to image)."""
-        return tabulate(solvers.ddim(), video_grid(self, num_inference_steps or 0, strength), self.prediction_type)
+        return tabulate(solvers.ddim(), video_grid(self, num_inference_steps, strength), self.prediction_type)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at training timesteps t, alpha^2 + sigma^2 = 1."""
         return levels_at(shifted_signal(self), t)
 
 
-def video_grid(scheduler: Any, n: int, strength: float) -> Grid:
+def video_grid(scheduler: Any, n: int | None, strength: float) -> Grid:
     """The rows of a run of n steps, in strides as DDIM takes them."""
     t, t_to = strided(scheduler, n)
     signal = shifted_signal(scheduler)
     last = 1.0 if scheduler.set_alpha_to_one else signal[0]
     alpha2, alpha2_to = signal[t.astype(int)], np.where(t_to < 0, last, signal[np.maximum(t_to, 0).astype(int)])
     grid = Grid(t, np.sqrt(alpha2), np.sqrt(1 - alpha2), np.sqrt(alpha2_to), np.sqrt(1 - alpha2_to))
-    return grid.rows(first_step(n, strength))
+    return grid.rows(first_step(len(t), strength))
 
 
 @functools.lru_cache(maxsize=16)

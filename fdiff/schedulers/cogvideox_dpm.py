@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fdiff import solvers
+from fdiff import solvers, spacing
 from fdiff.plan import Plan, tabulate
 from fdiff.schedulers.cogvideox_ddim import shifted_signal, video_grid
 from fdiff.schedulers.scheduler import Scheduler, levels_at
@@ -39,7 +39,7 @@ class CogVideoXDPMScheduler(Scheduler):
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of a run of that many steps; strength below 1 keeps its last part (image to image)."""
-        n = num_inference_steps or 0
+        n = spacing.check_steps(num_inference_steps)
         grid = video_grid(self, n, strength)
         ends = grid.t < self.num_train_timesteps // n
         solver = solvers.dpm_multistep(np.where(ends, 1, 2).tolist(), stochastic=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fdiff import spacing
-from fdiff.schedulers.scheduler import check_strength, first_step, given_timesteps, one_of
+from fdiff.schedulers.scheduler import first_step, given_timesteps, one_of
 
 
 def distilled_timesteps(
@@ -21,15 +21,13 @@ def distilled_timesteps(
 ) -> np.ndarray:
     """The timesteps of a run: some of `trained`, which rise and are already cut by strength, or the user's own.
 
-    Raises ValueError for more steps than `trained` has, or than original_steps, and a strength outside [0, 1].
+    Raises ValueError for more steps than `trained` has, or than original_steps.
     """
-    check_strength(strength)
     given = one_of(num_inference_steps=num_inference_steps, timesteps=timesteps)
     if given == "timesteps":
         t = given_timesteps(timesteps, scheduler.num_train_timesteps)
         return t[first_step(len(t), strength):]
-    n = num_inference_steps or 0
-    spacing.check_steps(n, scheduler.num_train_timesteps)
+    n = spacing.check_steps(num_inference_steps, scheduler.num_train_timesteps)
     most = min(len(trained), original_steps)
     if n > most:
         raise ValueError(f"num_inference_steps is {n}, more than the {most} timesteps that "

@@ -13,8 +13,7 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.edm import edm_orders, edm_target, lay_edm, tabulate_edm
-from fdiff.schedulers.preserving import choose
-from fdiff.schedulers.scheduler import Scheduler, broadcast, length
+from fdiff.schedulers.scheduler import Scheduler, broadcast, choose, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

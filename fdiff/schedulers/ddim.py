@@ -69,7 +69,7 @@ class DDIMScheduler(Scheduler):
             t = given_timesteps(timesteps, self.num_train_timesteps)
             t_to = np.append(t[1:], -1.0)
         else:
-            t, t_to = strided(self, num_inference_steps or 0)
+            t, t_to = strided(self, num_inference_steps)
         alpha2 = signal(self)
         last = 1.0 if self.set_alpha_to_one else alpha2[0]
         alpha2_to = np.where(t_to < 0, last, alpha2[np.maximum(t_to, 0).astype(int)])

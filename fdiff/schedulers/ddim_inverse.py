@@ -10,8 +10,7 @@ import numpy as np
 
 from fdiff import solvers, spacing
 from fdiff.plan import Grid, Plan, tabulate
-from fdiff.schedulers.preserving import choose
-from fdiff.schedulers.scheduler import Scheduler, clipping, first_step, preserving_levels, signal
+from fdiff.schedulers.scheduler import Scheduler, choose, clipping, first_step, preserving_levels, signal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ class DDIMInverseScheduler(Scheduler):
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of a run of that many steps; strength below 1 keeps its first part, the least noise."""
-        n, most = num_inference_steps or 0, self.num_train_timesteps
+        n, most = spacing.check_steps(num_inference_steps), self.num_train_timesteps
         kind = choose("timestep_spacing", self.timestep_spacing, ("leading", "trailing"))
         t = np.round(spacing.timesteps(kind, most, n, offset=self.steps_offset))[::-1]
         below, alpha2 = np.minimum(t - most // n, most - 1), signal(self)

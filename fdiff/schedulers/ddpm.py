@@ -71,8 +71,8 @@ class DDPMScheduler(Scheduler):
         if one_of(num_inference_steps=num_inference_steps, timesteps=timesteps) == "timesteps":
             t = given_timesteps(timesteps, self.num_train_timesteps)
         else:
-            n, most = num_inference_steps or 0, self.num_train_timesteps
-            t = np.round(spacing.timesteps(self.timestep_spacing, most, n, offset=self.steps_offset))
+            t = np.round(spacing.timesteps(self.timestep_spacing, self.num_train_timesteps, num_inference_steps,
+                                           offset=self.steps_offset))
         alpha2 = signal(self)[t.astype(int)]
         grid = chain(t, alpha2, 1.0).rows(first_step(len(t), strength))
         std, variance_of = variances(self.variance_type, grid)

@@ -44,12 +44,11 @@ class DDPMWuerstchenScheduler(Scheduler):
             strength: below 1, only that last part of the run (image to image).
         """
         if one_of(num_inference_steps=num_inference_steps, timesteps=timesteps) == "timesteps":
-            t = np.asarray(timesteps, np.float64)
+            t = spacing.numbers("timesteps", timesteps)
             if not spacing.falls(t) or len(t) < 2 or t[0] > 1 or t[-1] < 0:
                 raise ValueError("timesteps must be two numbers or more that fall from 1 at most to 0 at least")
         else:
-            spacing.check_steps(num_inference_steps or 0)
-            t = np.linspace(1, 0, (num_inference_steps or 0) + 1)
+            t = np.linspace(1, 0, spacing.check_steps(num_inference_steps) + 1)
         alpha2 = np.asarray(self._signal(t, np))
         start = first_step(len(t) - 1, strength)
         grid = chain(t[:-1], alpha2[:-1], alpha2[-1]).rows(start)

@@ -11,8 +11,8 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Plan, Solver
-from fdiff.schedulers.preserving import choose, grid_of, lay_levels, log_snr_levels, lowered, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler, first_step
+from fdiff.schedulers.preserving import grid_of, lay_levels, log_snr_levels, lowered, tabulate_preserving
+from fdiff.schedulers.scheduler import Scheduler, choose, first_step
 
 ALGORITHMS = ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fdiff import spacing
 from fdiff.plan import Plan
-from fdiff.schedulers.dpmsolver_multistep import multistep_solver
+from fdiff.schedulers.dpmsolver_multistep import ALGORITHMS, multistep_solver
 from fdiff.schedulers.exploding import Steps, train_sigmas
 from fdiff.schedulers.preserving import (
     even_flow,
@@ -22,7 +22,7 @@ from fdiff.schedulers.preserving import (
     spaced,
     tabulate_preserving,
 )
-from fdiff.schedulers.scheduler import Scheduler, first_step
+from fdiff.schedulers.scheduler import Scheduler, choose, first_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,10 @@ class DPMSolverMultistepInverseScheduler(Scheduler):
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of a run of that many steps; strength below 1 keeps its first part, the least noise."""
-        if self.algorithm_type.startswith("sde"):
+        if choose("algorithm_type", self.algorithm_type, ALGORITHMS, ("deis",)).startswith("sde"):
             raise ValueError(f"algorithm_type {self.algorithm_type} draws noise and cannot be inverted; "
                              f"set it to {self.algorithm_type.removeprefix('sde-')}")
-        n = num_inference_steps or 0
-        spacing.check_steps(n)
+        n = spacing.check_steps(num_inference_steps)
         named, train = layout(self), train_sigmas(self)
         if named == "flow":
             levels = spacing.shift_flow(even_flow(len(train), n), self.flow_shift)[::-1]

@@ -11,8 +11,8 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Plan
-from fdiff.schedulers.preserving import choose, grid_of, lay_levels, log_snr_levels, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler, first_step
+from fdiff.schedulers.preserving import grid_of, lay_levels, log_snr_levels, tabulate_preserving
+from fdiff.schedulers.scheduler import Scheduler, choose, first_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -33,8 +33,7 @@ def lay_edm(
     if one_of(num_inference_steps=num_inference_steps, sigmas=sigmas) == "sigmas":
         levels = given_sigmas(sigmas)
     else:
-        n = num_inference_steps or 0
-        spacing.check_steps(n)
+        n = spacing.check_steps(num_inference_steps)
         low, high = scheduler.sigma_min, scheduler.sigma_max
         if scheduler.sigma_schedule not in ("karras", "exponential"):
             raise ValueError(f"sigma_schedule is {scheduler.sigma_schedule!r}; it can be karras or exponential")

@@ -68,7 +68,7 @@ def lay_steps(
                                  f"switch use_{named}_sigmas off or pass num_inference_steps")
             t = given_timesteps(timesteps, len(train))
         else:
-            t = spacing.timesteps(scheduler.timestep_spacing, len(train), num_inference_steps or 0,
+            t = spacing.timesteps(scheduler.timestep_spacing, len(train), num_inference_steps,
                                   offset=scheduler.steps_offset, between=True)
         levels = _interpolate(scheduler, t, train)
         if named:
@@ -110,8 +110,8 @@ def cut(steps: Steps, strength: float) -> Steps:
 
 def given_sigmas(sigmas: Sequence[float] | np.ndarray | None) -> np.ndarray:
     """A user's own sigmas (n + 1,), as float64. Raises ValueError unless they fall to 0 or above."""
-    levels = np.asarray(sigmas, np.float64)
-    if levels.ndim != 1 or len(levels) < 2:
+    levels = spacing.numbers("sigmas", sigmas)
+    if len(levels) < 2:
         raise ValueError("sigmas must be a list of two numbers or more: "
                          "every level visited, then the one to reach")
     if not spacing.falls(levels) or levels[-1] < 0:

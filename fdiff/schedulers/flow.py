@@ -57,7 +57,7 @@ def lay_flow(
 def _count(n: int | None, timesteps: Sequence[float] | None, sigmas: Sequence[float] | np.ndarray | None) -> int:
     """How many steps are asked for. Raises ValueError where nothing says so, or two options differ."""
     given = {"timesteps": timesteps, "sigmas": sigmas}
-    counts = {name: len(values) for name, values in given.items() if values is not None}
+    counts = {name: len(spacing.numbers(name, values)) for name, values in given.items() if values is not None}
     if n is not None:
         spacing.check_steps(n)
         counts["num_inference_steps"] = n
@@ -70,7 +70,7 @@ def _count(n: int | None, timesteps: Sequence[float] | None, sigmas: Sequence[fl
 
 def given_levels(name: str, values: Sequence[float] | np.ndarray | None, most: float) -> np.ndarray:
     """A user's own levels (n,), as float64. Raises ValueError unless they fall from `most` or less and stay above 0."""
-    levels = np.asarray(values, np.float64)
+    levels = spacing.numbers(name, values)
     if not spacing.falls(levels) or levels[-1] <= 0 or levels[0] > most:
         raise ValueError(f"{name} must fall from each to the next, from {most:g} at most and to above 0")
     return levels

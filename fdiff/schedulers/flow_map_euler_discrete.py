@@ -48,7 +48,7 @@ class FlowMapEulerDiscreteScheduler(Scheduler):
             strength: below 1, only that last part of the run (image to image).
         """
         if sigmas is not None:
-            laid = np.asarray(sigmas, np.float64)
+            laid = spacing.numbers("sigmas", sigmas)
         elif timesteps is not None:
             total = self.num_train_timesteps
             laid = given_levels("timesteps", timesteps, total) / total

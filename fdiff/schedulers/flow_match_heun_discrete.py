@@ -51,8 +51,8 @@ class FlowMatchHeunDiscreteScheduler(Scheduler):
             s_tmin, s_tmax: the noise levels between which it is added.
             s_noise: its deviation.
         """
-        whole = num_inference_steps or length(sigmas, timesteps)
         steps = lay_flow(self, num_inference_steps, timesteps, sigmas, None, strength)
+        whole = num_inference_steps or length(sigmas, timesteps)
         gamma = min(s_churn / (2 * whole - 1), np.sqrt(2) - 1)
         rows = halve(steps, steps.sigma_to, np.append(steps.t[1:], 0.0))
         return tabulate_flow(self, solvers.heun(gamma, s_tmin, s_tmax, s_noise), rows)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from fdiff import sampling, solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.flow import dynamic_mu, flow_levels, flow_velocity, lay_flow, tabulate_flow
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.scheduler import Scheduler, first_step
 from fdiff.schedulers.upscale import upscale
 
 
@@ -80,6 +80,7 @@ class FlowMatchLCMScheduler(Scheduler):
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
         mu: float | None = None,
+        strength: float = 1.0,
         noise: Sequence[jax.Array] | None = None,
     ) -> jax.Array:
         """Run all steps, x0 enlarged after step i to scale_factors[i] times the first size, and return the last x.
@@ -93,6 +94,7 @@ class FlowMatchLCMScheduler(Scheduler):
             x: (b, *spatial, c) the first sample, standard normal.
             key: a JAX key; or (b,) keys, one for each sample of the batch.
             num_inference_steps, timesteps, sigmas, mu: see `plan`; one step more than scale_factors.
+            strength: below 1, only that last part of the run, with its scale_factors (image to image).
             noise: standard normal draws in place of the key, one a step, each shaped like x after that step.
 
         Raises ValueError where the steps are not one more than scale_factors, upscale_mode is not for x, or neither
@@ -104,6 +106,8 @@ class FlowMatchLCMScheduler(Scheduler):
         if len(factors) != len(plan) - 1:
             raise ValueError(f"scale_factors has {len(factors)} numbers for {len(plan)} steps; "
                              "it must have one for each step but the last")
+        start = first_step(len(plan), strength)
+        plan, factors = plan[start:], factors[start:]
         if key is None and noise is None and len(plan) > 1:
             raise ValueError("this scheduler draws noise: pass a key, as in scheduler.sample(network, x, "
                              "jax.random.key(0), num_inference_steps=...)")

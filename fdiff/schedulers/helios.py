@@ -12,9 +12,10 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
-from fdiff.schedulers.preserving import choose, grid_of, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.preserving import grid_of, tabulate_preserving
+from fdiff.schedulers.scheduler import Scheduler, choose
 from fdiff.schedulers.stages import lay_stage, renoising
+from fdiff.schedulers.unipc_multistep import unipc_solver
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,8 @@ class HeliosScheduler(Scheduler):
     Deterministic, one network call a step. Each stage is a run and a plan of its own, with sigma from 0.999 to 0 and
     timesteps between those of its neighbours; between two of them x is enlarged and `renoising` says how much noise
     it gets. The fields are the Hub's. As UniPCMultistepScheduler, a step to sigma 0 has order 1, and a single stage
-    begins a millionth below 1, where UniPC's orders above 1 are NaN in diffusers. In its default numbers
-    scheduler_type euler reads x as a flow of velocities, whatever prediction_type says.
+    begins a millionth below 1, where UniPC's orders above 1 are NaN in diffusers. With scheduler_type euler the network
+    predicts velocities, whatever prediction_type says.
     """
 
     num_train_timesteps: int = 1000
@@ -65,19 +66,10 @@ class HeliosScheduler(Scheduler):
         steps = lay_stage(self, num_inference_steps, stage_index, sigmas, mu)
         if choose("scheduler_type", self.scheduler_type, ("unipc", "euler")) == "euler":
             return tabulate_flow(self, solvers.ddim(), steps)
-        if self.solver_p is not None:
-            raise ValueError("solver_p, another predictor, is not supported; leave it null")
         if self.thresholding:
             raise ValueError("thresholding has no numbers in this class; leave it false")
         steps = steps._replace(sigma=np.minimum(steps.sigma, 1 - 1e-6))
-        n = len(steps.t)
-        solver = solvers.unipc(
-            [min(self.solver_order, n - i) if self.lower_order_final else self.solver_order for i in range(n)],
-            noise_prediction=not self.predict_x0,
-            bh1=choose("solver_type", self.solver_type, ("bh2", "bh1"), ("midpoint", "heun", "logrho")) == "bh1",
-            uncorrected=self.disable_corrector,
-        )
-        return tabulate_preserving(self, solver, grid_of(self, steps))
+        return tabulate_preserving(self, unipc_solver(self, len(steps.t)), grid_of(self, steps))
 
     def renoising(self, stage_index: int) -> tuple[float, float]:
         """(a, b) for x = a x + b noise as that stage begins; noise as `fdiff.schedulers.stages.renoising` says."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from fdiff import solvers
+from fdiff import solvers, spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
 from fdiff.schedulers.scheduler import Scheduler
@@ -52,7 +52,7 @@ class HeliosDMDScheduler(Scheduler):
             sigmas: the levels of a scheduler of one stage, falling, and one more than the steps: the last is left out.
             mu: the resolution's shift, where use_dynamic_shifting is on.
         """
-        levels = None if num_inference_steps is None else num_inference_steps + 1
+        levels = None if num_inference_steps is None else spacing.check_steps(num_inference_steps) + 1
         steps = lay_stage(self, levels, stage_index, sigmas, mu, keep_last=False)
         return tabulate_flow(self, solvers.one_noise(), steps)
 

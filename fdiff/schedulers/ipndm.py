@@ -44,13 +44,12 @@ class IPNDMScheduler(Scheduler):
             strength: below 1, only that last part of the run, with a warm-up of its own.
         """
         if one_of(num_inference_steps=num_inference_steps, timesteps=timesteps) == "timesteps":
-            t = np.append(np.asarray(timesteps, np.float64), 0.0)
+            t = np.append(spacing.numbers("timesteps", timesteps), 0.0)
             if not spacing.falls(t) or len(t) < 2 or t[0] > 1:
                 raise ValueError("timesteps must fall from each to the next, within 0 and 1")
             sigma = np.sin(t * np.pi / 2)
         else:
-            n = num_inference_steps or 0
-            spacing.check_steps(n)
+            n = spacing.check_steps(num_inference_steps)
             sigma = np.sin(np.linspace(1, 0, n + 1) * np.pi / 2) ** 2
             if self.trained_betas is not None:
                 sigma = np.asarray(self.trained_betas, np.float64)

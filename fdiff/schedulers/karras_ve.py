@@ -51,8 +51,8 @@ class KarrasVeScheduler(Scheduler):
         if one_of(num_inference_steps=num_inference_steps, sigmas=sigmas) == "sigmas":
             levels = given_sigmas(sigmas)
         else:
-            spacing.check_steps(num_inference_steps or 0)
-            levels = np.append(spacing.exponential(self.sigma_min, self.sigma_max, num_inference_steps or 0), 0.0)
+            n = spacing.check_steps(num_inference_steps)
+            levels = np.append(spacing.exponential(self.sigma_min, self.sigma_max, n), 0.0)
         gamma = min(self.s_churn / (len(levels) - 1), np.sqrt(2) - 1)
         rows = []
         for sigma, _, sigma_to in zip(*cut(Steps(levels[:-1], levels[:-1], levels[1:]), strength), strict=True):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from fdiff import solvers
-from fdiff.plan import Grid, Pair, Plan, tabulate
+from fdiff.plan import Grid, Pair, Plan, tabulate, unit_interval
 from fdiff.schedulers.consistency import distilled_timesteps, original_steps, strided_timesteps
 from fdiff.schedulers.scheduler import Scheduler, clipping, preserving_levels, signal
 
@@ -59,6 +59,7 @@ class LCMScheduler(Scheduler):
             original_inference_steps: steps of the distillation, in place of the field.
             strength: below 1, the steps are laid over only that last part of the schedule (image to image).
         """
+        unit_interval("strength", strength)
         original = original_steps(self, original_inference_steps)
         trained = strided_timesteps(self, original, strength)
         t = distilled_timesteps(self, num_inference_steps, timesteps, trained, original, strength)

@@ -36,7 +36,7 @@ class PNDMScheduler(Scheduler):
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of a run of that many steps; strength below 1 keeps its last part (image to image)."""
-        n, most = num_inference_steps or 0, self.num_train_timesteps
+        n, most = spacing.check_steps(num_inference_steps), self.num_train_timesteps
         t = np.round(spacing.timesteps(self.timestep_spacing, most, n, offset=self.steps_offset))
         t, stride = t[first_step(n, strength):], most // n
         alpha2 = np.append(signal(self), 1.0 if self.set_alpha_to_one else signal(self)[0])

@@ -154,16 +154,6 @@ def _flow_velocity(alpha: float, sigma: float) -> tuple[Pair, Pair]:
     return (alpha, -sigma), (sigma, alpha)
 
 
-def choose(name: str, value: str, choices: Sequence[str], others: Sequence[str] = ()) -> str:
-    """The value if it is one of `choices`; their first if it is another scheduler's. Raises ValueError if neither."""
-    if value in choices:
-        return value
-    if value in others:
-        return choices[0]
-    named = " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
-    raise ValueError(f"{name} is {value!r}; it can be {named}")
-
-
 def lowered(order: int, n: int, lower_order_final: bool, euler_last: bool) -> list[int]:
     """The order of each of n steps: `order`, falling to 2 and 1 at the end of a short run, to 1 if euler_last."""
     orders = [order] * n
@@ -188,7 +178,9 @@ def log_snr_levels(scheduler: Any, t: Any) -> tuple[jax.Array, jax.Array]:
 def rounded_sigmas(scheduler: Any) -> np.ndarray:
     """The sigmas of training, each operation rounded to float32 as in diffusers; only to look timesteps up in.
 
-    As their fraction is cut off, which timestep is told may depend on such a rounding.
+    As their fraction is cut off, which timestep is told may depend on such a rounding. torch's roots are not rounded
+    correctly everywhere, which shows with rescale_betas_zero_snr: up to a tenth of the timesteps of laid out sigmas are
+    one off from diffusers' there, and the first one by four with linear betas and use_lu_lambdas.
     """
     single, n, power = np.float32, scheduler.num_train_timesteps, {"linear": 1, "scaled_linear": 2}
     if scheduler.trained_betas is None and scheduler.beta_schedule in power:

@@ -46,8 +46,7 @@ class RePaintScheduler(Scheduler):
             jump_length: how many steps a jump back up goes.
             jump_n_sample: how often each stretch of that length is run.
         """
-        spacing.check_steps(num_inference_steps or 0)
-        n = min(num_inference_steps or 0, self.num_train_timesteps)
+        n = min(spacing.check_steps(num_inference_steps), self.num_train_timesteps)
         if jump_length < 1 or jump_n_sample < 1:
             raise ValueError("jump_length and jump_n_sample must be 1 or more")
         t = np.array(visits(n, jump_length, jump_n_sample))

@@ -12,8 +12,7 @@ from fdiff import solvers, spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps
 from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
-from fdiff.schedulers.preserving import choose
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.scheduler import Scheduler, choose
 
 LOWEST = 1e-3  # the first time: at 0 the score has no value
 

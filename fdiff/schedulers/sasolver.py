@@ -11,16 +11,16 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Plan
-from fdiff.schedulers.preserving import choose, grid_of, lay_levels, log_snr_levels, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler, first_step
+from fdiff.schedulers.preserving import grid_of, lay_levels, log_snr_levels, tabulate_preserving
+from fdiff.schedulers.scheduler import Scheduler, choose, first_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SASolverScheduler(Scheduler):
     """SA-Solver (Xue et al. 2023, algorithm 1), stochastic where tau > 0, one network call a step.
 
-    Its order is that of the corrector where tau is 0. The fields are the Hub's. A run ends at the least noise of
-    training. diffusers sums large exponentials in float32, which loses up to four digits; here they are exact.
+    Order corrector_order (weak, and 2 at most, where tau > 0). The fields are the Hub's. A run ends at the least
+    noise of training. diffusers sums large exponentials in float32, which loses up to four digits; here they are exact.
     tau_func, which no JSON can hold, is the argument `tau` of plan. variance_type says that the network also
     predicts a variance, which this solver leaves aside.
     """

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import hub, noise, sampling, spacing
-from fdiff.plan import Pair, Plan
+from fdiff.plan import Pair, Plan, unit_interval
 
 FILE = "scheduler_config.json"
 
@@ -38,6 +38,15 @@ class Scheduler:
     others: tuple[tuple[str, Any], ...] = ()
     given: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        """Make lists and arrays tuples. Raises ValueError for an option that no scheduler can have."""
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        if getattr(self, "num_train_timesteps", 1) < 1:
+            raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; "  # type: ignore[attr-defined]
+                             "it must be a whole number of 1 or more")
+        choose("time_shift_type", getattr(self, "time_shift_type", "linear"), ("exponential", "linear"))
+
     def plan(self, num_inference_steps: int | None = None) -> Plan:
         """The table of a run of that many steps; each scheduler documents further options."""
         raise NotImplementedError
@@ -60,7 +69,7 @@ class Scheduler:
         if cls is Scheduler:
             return find_scheduler(config.get("_class_name")).from_config(config, **options)  # type: ignore[return-value]
         given = {k: v for k, v in {**config, **options}.items() if not k.startswith("_")}
-        given = {_RENAMED.get(k, k): _frozen(v) for k, v in given.items()}
+        given = {_RENAMED.get(k, k): v for k, v in given.items()}
         if given.pop("predict_epsilon", True) is False:
             given.setdefault("prediction_type", "sample")
         fields = {field.name for field in _options(cls)}
@@ -177,7 +186,21 @@ def _known_options() -> set[str]:
 
 
 def _frozen(value: Any) -> Any:
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic | jax.Array) else value
     return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
+    """The value, hashable. Raises ValueError unless it is a number where the field's type is one."""
+    value, kind = _frozen(value), str(field.type)
+    whole = kind.startswith("int")
+    if not kind.startswith(("int", "float")) or (kind.endswith("| None") and value is None):
+        return value
+    if whole and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise ValueError(f"{field.name} is {value!r}; it must be a {'whole ' if whole else ''}number")
+    return value
 
 
 @jax.jit
@@ -245,18 +268,12 @@ def clipping(scheduler: Any) -> Pair:
     return (float(scheduler.clip_sample_range) if getattr(scheduler, "clip_sample", False) else np.inf), 0.0
 
 
-def check_strength(strength: float) -> None:
-    """Raise ValueError unless strength lies within [0, 1]."""
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength is {strength}; it must lie within [0, 1]")
-
-
 def first_step(n: int, strength: float) -> int:
     """The step at which image-to-image of that strength begins: the last int(n * strength) of n are run.
 
     Raises ValueError for a strength outside (0, 1] or one that leaves no step.
     """
-    check_strength(strength)
+    unit_interval("strength", strength)
     kept = min(int(n * strength), n)
     if kept == 0:
         raise ValueError(f"strength {strength} leaves none of {n} steps; raise it above {1 / n:.3g}")
@@ -265,9 +282,7 @@ def first_step(n: int, strength: float) -> int:
 
 def given_timesteps(timesteps: Sequence[float] | np.ndarray | None, num_train_timesteps: int) -> np.ndarray:
     """A user's own timesteps, as float64. Raises ValueError unless they fall and lie in the trained range."""
-    t = np.asarray(timesteps, np.float64)
-    if t.ndim != 1 or not len(t):
-        raise ValueError("timesteps must be a list of one number or more")
+    t = spacing.numbers("timesteps", timesteps)
     if not spacing.falls(t):
         raise ValueError("timesteps must fall from each to the next")
     if t[0] >= num_train_timesteps or t[-1] < 0:
@@ -289,8 +304,18 @@ def length(*lists: Sequence[float] | None) -> int:
     return next((len(numbers) for numbers in lists if numbers is not None), 0)
 
 
-def strided(scheduler: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+def choose(name: str, value: str, choices: Sequence[str], others: Sequence[str] = ()) -> str:
+    """The value if it is one of `choices`; their first if it is another scheduler's. Raises ValueError if neither."""
+    if value in choices:
+        return value
+    if value in others:
+        return choices[0]
+    named = " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
+    raise ValueError(f"{name} is {value!r}; it can be {named}")
+
+
+def strided(scheduler: Any, n: int | None) -> tuple[np.ndarray, np.ndarray]:
     """n timesteps by timestep_spacing, and where each goes: a whole stride lower, below 0 at the end (DDIM)."""
     most = scheduler.num_train_timesteps
     t = np.round(spacing.timesteps(scheduler.timestep_spacing, most, n, offset=scheduler.steps_offset))
-    return t, t - most // n
+    return t, t - most // len(t)

@@ -52,7 +52,7 @@ class SCMScheduler(Scheduler):
         if self.prediction_type != "trigflow":
             raise ValueError(f"prediction_type is {self.prediction_type!r}; SCMScheduler has trigflow alone")
         if timesteps is not None:
-            t = np.asarray(timesteps, np.float64)
+            t = spacing.numbers("timesteps", timesteps)
             if max_timesteps is not None or intermediate_timesteps is not None:
                 raise ValueError("timesteps contradict max_timesteps and intermediate_timesteps; pass either")
             if num_inference_steps not in (None, len(t) - 1):
@@ -61,8 +61,7 @@ class SCMScheduler(Scheduler):
             if not spacing.falls(t) or len(t) < 2 or t[0] > FIRST or t[-1] < 0:
                 raise ValueError("timesteps must be two angles or more, falling from pi / 2 at most to 0 or above")
         else:
-            n = num_inference_steps or 0
-            spacing.check_steps(n, self.num_train_timesteps)
+            n = spacing.check_steps(num_inference_steps, self.num_train_timesteps)
             if intermediate_timesteps is not None and n != 2:
                 raise ValueError(f"intermediate_timesteps is for num_inference_steps 2, not {n}")
             first = FIRST if max_timesteps is None else max_timesteps

@@ -36,8 +36,7 @@ class ScoreSdeVeScheduler(Scheduler):
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of the predictor's steps; strength below 1 keeps the last part of them (image to image)."""
-        n = num_inference_steps or 0
-        spacing.check_steps(n)
+        n = spacing.check_steps(num_inference_steps)
         sigma = spacing.exponential(self.sigma_min, self.sigma_max, n)
         t, one = np.linspace(1, self.sampling_eps, n), np.ones(n)
         told = self.sigma_min * (self.sigma_max / self.sigma_min) ** t

@@ -30,8 +30,7 @@ class ScoreSdeVpScheduler(Scheduler):
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of a run of that many steps; strength below 1 keeps its last part (image to image)."""
-        n = num_inference_steps or 0
-        spacing.check_steps(n)
+        n = spacing.check_steps(num_inference_steps)
         t = np.linspace(1, self.sampling_eps, n)
         alpha, sigma = self._levels(np.append(t, 0.0))
         grid = Grid(t, alpha[:-1], sigma[:-1], alpha[1:], sigma[1:]).rows(first_step(n, strength))

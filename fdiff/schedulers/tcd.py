@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from fdiff import solvers
-from fdiff.plan import Grid, Plan, tabulate
+from fdiff.plan import Grid, Plan, tabulate, unit_interval
 from fdiff.schedulers.consistency import distilled_timesteps, original_steps, strided_timesteps
 from fdiff.schedulers.scheduler import Scheduler, preserving_levels, signal
 
@@ -61,8 +61,8 @@ class TCDScheduler(Scheduler):
             strength: below 1, the steps are laid over only that last part of the schedule (image to image).
             eta: how far below the next timestep each step jumps, 0 (deterministic) to 1 (to timestep 0).
         """
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta is {eta}; it must lie within [0, 1]")
+        unit_interval("eta", eta)
+        unit_interval("strength", strength)
         original = original_steps(self, original_inference_steps)
         trained = np.arange(int(self.num_train_timesteps * strength)) if original_inference_steps is not None \
             else strided_timesteps(self, original, strength)

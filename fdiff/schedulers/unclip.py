@@ -11,8 +11,7 @@ import numpy as np
 from fdiff import noise, solvers, spacing
 from fdiff.plan import Plan, tabulate
 from fdiff.schedulers.ddpm import chain, variances
-from fdiff.schedulers.preserving import choose
-from fdiff.schedulers.scheduler import Scheduler, clipping, first_step, levels_at
+from fdiff.schedulers.scheduler import Scheduler, choose, clipping, first_step, levels_at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +34,7 @@ class UnCLIPScheduler(Scheduler):
         """The table of a run of that many steps; strength below 1 keeps its last part (image to image)."""
         variance_type = choose("variance_type", self.variance_type, ("fixed_small_log", "learned_range"))
         choose("prediction_type", self.prediction_type, ("epsilon", "sample"))
-        n, last = num_inference_steps or 0, self.num_train_timesteps - 1
-        spacing.check_steps(n, self.num_train_timesteps)
+        n, last = spacing.check_steps(num_inference_steps, self.num_train_timesteps), self.num_train_timesteps - 1
         t = np.round(np.arange(n) * (last / (n - 1)))[::-1] if n > 1 else np.array([float(last)])
         grid = chain(t, self._signal()[t.astype(int)], 1.0).rows(first_step(n, strength))
         std, variance_of = variances(variance_type, grid)

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from fdiff import solvers, spacing
-from fdiff.plan import Plan
+from fdiff.plan import Plan, Solver
 from fdiff.schedulers.exploding import Steps, final_sigma
-from fdiff.schedulers.preserving import choose, grid_of, lay_levels, layout, log_snr_levels, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler, first_step, one_of
+from fdiff.schedulers.preserving import grid_of, lay_levels, layout, log_snr_levels, tabulate_preserving
+from fdiff.schedulers.scheduler import Scheduler, choose, first_step, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,20 +74,9 @@ class UniPCMultistepScheduler(Scheduler):
             mu: the resolution's shift of flow sigmas, where use_dynamic_shifting is on.
             strength: below 1, only that last part of the run (image to image), with a warm-up of its own.
         """
-        if self.solver_p is not None:
-            raise ValueError("solver_p, another predictor, is not supported; leave it null")
-        if not isinstance(self.solver_order, int) or self.solver_order < 1:
-            raise ValueError(f"solver_order is {self.solver_order}; it must be 1 or more")
         steps = self._steps(num_inference_steps, timesteps, sigmas, mu)
-        n = len(steps.t)
-        start = first_step(n, strength)
-        orders = [min(self.solver_order, n - i) if self.lower_order_final else self.solver_order for i in range(n)]
-        solver = solvers.unipc(
-            orders[start:], noise_prediction=not self.predict_x0,
-            bh1=choose("solver_type", self.solver_type, ("bh2", "bh1"), ("midpoint", "heun", "logrho")) == "bh1",
-            uncorrected=[i - start for i in self.disable_corrector],
-        )
-        return tabulate_preserving(self, solver, grid_of(self, steps).rows(start))
+        start = first_step(len(steps.t), strength)
+        return tabulate_preserving(self, unipc_solver(self, len(steps.t), start), grid_of(self, steps).rows(start))
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at training timesteps t."""
@@ -115,12 +104,11 @@ class UniPCMultistepScheduler(Scheduler):
     def _flow_sigmas(self, n: int | None, sigmas: Sequence[float] | None, mu: float | None) -> np.ndarray:
         """The flow's sigmas: even or given, shifted, stretched; the first stays below 1, where alpha is 0."""
         if one_of(num_inference_steps=n, sigmas=sigmas) == "sigmas":
-            laid = np.asarray(sigmas, np.float64)
+            laid = spacing.numbers("sigmas", sigmas)
             if not spacing.falls(laid) or laid[0] > 1 or laid[-1] <= 0:
                 raise ValueError("the sigmas of a flow must fall from each to the next, from 1 at most, above 0")
         else:
-            spacing.check_steps(n or 0)
-            laid = np.linspace(1, 1 / self.num_train_timesteps, (n or 0) + 1)[:-1]
+            laid = np.linspace(1, 1 / self.num_train_timesteps, spacing.check_steps(n) + 1)[:-1]
         if self.use_dynamic_shifting != (mu is not None):
             raise ValueError("mu goes with use_dynamic_shifting: give both or neither")
         if mu is None:
@@ -130,3 +118,21 @@ class UniPCMultistepScheduler(Scheduler):
         if self.shift_terminal is not None:
             laid = spacing.stretch_flow(laid, self.shift_terminal)
         return np.append(laid[0] - 1e-6 if abs(laid[0] - 1) < 1e-6 else laid[0], laid[1:])
+
+
+def unipc_solver(scheduler: Any, n: int, start: int = 0) -> Solver:
+    """UniPC for the last rows, from `start`, of a run of n, by the scheduler's options.
+
+    Raises ValueError for a solver_order or solver_type that there is not, or a solver_p.
+    """
+    if scheduler.solver_p is not None:
+        raise ValueError("solver_p, another predictor, is not supported; leave it null")
+    order = scheduler.solver_order
+    if order < 1:
+        raise ValueError(f"solver_order is {order}; it must be 1 or more")
+    return solvers.unipc(
+        [min(order, n - i) if scheduler.lower_order_final else order for i in range(start, n)],
+        noise_prediction=not scheduler.predict_x0,
+        bh1=choose("solver_type", scheduler.solver_type, ("bh2", "bh1"), ("midpoint", "heun", "logrho")) == "bh1",
+        uncorrected=[i - start for i in scheduler.disable_corrector],
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fdiff.plan import Grid, Memory, Solver
+from fdiff.plan import Grid, Memory, Solver, unit_interval
 
 
 def ddim(eta: float = 0.0, *, clipped_model_output: bool = False) -> Solver:
@@ -21,8 +21,7 @@ def ddim(eta: float = 0.0, *, clipped_model_output: bool = False) -> Solver:
 
     Raises ValueError for an eta outside [0, 1].
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta is {eta}; it must lie within [0, 1]")
+    unit_interval("eta", eta)
 
     def step(i: int, grid: Grid, state: Memory, x0: Any, eps: Any, noise: Any) -> Memory:
         _, alpha, sigma, alpha_to, sigma_to = (column[i] for column in grid)

@@ -57,6 +57,19 @@ def test_without_scale_factors_the_loop_is_the_plan():
     np.testing.assert_allclose(scheduler.sample(network, x, num_inference_steps=5, noise=noise), wanted, atol=1e-6)
 
 
+def test_a_scale_wise_run_of_less_strength_is_its_last_part():
+    scheduler, (x, *noise) = FlowMatchLCMScheduler(scale_factors=(1.0, 1.0, 2.0)), scale_wise((4, 4))
+    whole = scheduler.sample(network, x, num_inference_steps=4, noise=[x, x, noise[3], noise[3]])
+    part = scheduler.sample(network, x, num_inference_steps=4, strength=0.5, noise=[noise[3]])
+    plan = FlowMatchLCMScheduler().plan(4)
+    begun = x
+    for row in (plan[0], plan[1]):
+        begun = row.from_x0[0] * fdiff.predict(row, begun, network(begun, row.t))[0] + row.from_noise[0] * x
+    again = scheduler.sample(network, begun, num_inference_steps=4, strength=0.5, noise=[noise[3]])
+    np.testing.assert_allclose(again, whole, atol=1e-5)
+    assert part.shape == whole.shape == (2, 8, 8, 3)
+
+
 WRONG = [
     (FACTORS, "nearest", 5, True, "scale_factors has 3 numbers for 5 steps"),
     (FACTORS, "cubic", 4, True, "upscale_mode is 'cubic'"),

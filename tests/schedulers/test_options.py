@@ -45,7 +45,8 @@ BETAS = [name for name in fdiff.schedulers.__all__ if hasattr(getattr(fdiff.sche
 
 
 @pytest.mark.parametrize("name", TIMED)
-@pytest.mark.parametrize("timesteps", [[], [1, 5, 9], [9, 9, 1], [np.nan, 1], [np.inf, 9], [[9, 5]], [5, -1]])
+@pytest.mark.parametrize("timesteps", [[], [1, 5, 9], [9, 9, 1], [np.nan, 1], [np.inf, 9], [[9, 5]], [5, -1], "abc",
+                                       (t for t in (9, 5))])
 def test_bad_timesteps_are_one_sentence(name, timesteps):
     with pytest.raises(ValueError, match="timesteps must"):
         getattr(fdiff.schedulers, name)().plan(timesteps=timesteps)
@@ -68,6 +69,49 @@ def test_eta_lies_within_0_and_1(name, eta):
 def test_a_distilled_run_has_strength_within_0_and_1(name):
     with pytest.raises(ValueError, match=r"strength is 1\.5; it must lie"):
         getattr(fdiff.schedulers, name)().plan(10, strength=1.5)
+
+
+@pytest.mark.parametrize("name", BETAS)
+def test_trained_betas_may_be_a_list_or_an_array(name):
+    betas = np.linspace(1e-4, 0.02, 1000)
+    cls = getattr(fdiff.schedulers, name)
+    wanted = cls(trained_betas=tuple(betas.tolist()))
+    assert wanted == cls(trained_betas=betas) == cls(trained_betas=betas.tolist())
+    assert hash(wanted) == hash(cls(trained_betas=betas))
+
+
+NUMBERS = [
+    ("num_train_timesteps", 0, "it must be a whole number of 1 or more"),
+    ("num_train_timesteps", 10.5, "it must be a whole number"),
+    ("num_train_timesteps", "1000", "it must be a whole number"),
+    ("solver_order", "2", "it must be a whole number"),
+    ("beta_start", None, "it must be a number"),
+    ("time_shift_type", "odd", "it can be exponential or linear"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "message"), NUMBERS)
+def test_an_option_of_another_kind_is_one_sentence(option, value, message):
+    with pytest.raises(ValueError, match=f"{option} is {value!r}; {message}"):
+        fdiff.schedulers.UniPCMultistepScheduler(**{option: value})
+    with pytest.raises(ValueError, match=f"{option} is {value!r}; {message}"):
+        fdiff.schedulers.UniPCMultistepScheduler.from_config({option: value})
+
+
+def test_whole_numbers_may_be_written_as_floats_or_numpy():
+    scheduler = fdiff.schedulers.UniPCMultistepScheduler(num_train_timesteps=1000.0, solver_order=np.int64(3))
+    assert scheduler == fdiff.schedulers.UniPCMultistepScheduler(solver_order=3)
+
+
+STRENGTH = [name for name in fdiff.schedulers.__all__ if name.endswith("Scheduler")
+            and "strength" in inspect.signature(getattr(fdiff.schedulers, name).plan).parameters]
+
+
+@pytest.mark.parametrize("strength", [None, "half", 1.5, -0.1, np.nan])
+@pytest.mark.parametrize("name", STRENGTH)
+def test_a_strength_that_is_none_is_one_sentence(name, strength):
+    with pytest.raises(ValueError, match="strength is"):
+        getattr(fdiff.schedulers, name)().plan(10, strength=strength)
 
 
 def test_a_prediction_type_that_is_none_is_one_sentence():
@@ -109,6 +153,23 @@ WRONG = [
     ("FlowMatchEulerDiscrete", {}, {"n": 3, "sigmas": [1.0, 0.5]}, "different numbers of steps"),
     ("FlowMatchEulerDiscrete", {}, {"sigmas": [0.5, 1.0]}, "sigmas must fall"),
     ("FlowMatchLCM", {"scale_factors": (1.0, 2.0)}, {}, "scale_factors change the shape"),
+    ("DPMSolverMultistepInverse", {"algorithm_type": None}, {}, "algorithm_type is None"),
+    ("LTXEulerAncestralRF", {"eta": 2.0}, {}, "eta is 2.0"),
+    ("LTXEulerAncestralRF", {}, {"sigmas": [1.5, 0.0]}, "sigmas begin at 1.5"),
+    ("MiniMaxH3", {}, {"n": 1}, "num_inference_steps is 1"),
+    ("MiniMaxH3", {"shift": 0.0}, {}, "shift is 0.0"),
+    ("MiniMaxH3", {}, {"sigmas": [1.0, 0.5]}, "from 1 at most to 0"),
+    ("Piflow", {"n_grid": 1}, {}, "n_grid is 1"),
+    ("Piflow", {"final_step_size_scale": 1.5}, {}, "final_step_size_scale is 1.5"),
+    ("RFD4Proteina", {}, {}, "it must be 20 or more"),
+    ("RFD4Proteina", {"schedule_mode": "odd"}, {"n": 30}, "schedule_mode is 'odd'"),
+    ("RFD4Proteina", {}, {"n": 30, "start_time": 1.0}, "start_time is 1.0"),
+    ("Helios", {}, {"stage_index": 3}, "stage_index is 3"),
+    ("Helios", {}, {"mu": 1.0}, "mu goes with use_dynamic_shifting"),
+    ("Helios", {"shift": 3.0, "use_dynamic_shifting": True}, {"mu": 1.0}, "shift contradicts use_dynamic_shifting"),
+    ("Helios", {}, {"sigmas": [1.0]}, "sigmas are for a scheduler of one stage"),
+    ("Helios", {"scheduler_type": "dmd"}, {}, "scheduler_type is 'dmd'"),
+    ("Helios", {"solver_order": 0}, {}, "solver_order is 0"),
     ("LCM", {}, {"n": 51}, "more than the 50 timesteps"),
     ("LCM", {}, {"original_inference_steps": 2000}, "original_inference_steps is 2000"),
     ("TCD", {}, {"eta": 1.5}, "eta is 1.5"),
