@@ -77,6 +77,54 @@ def network(x, t):
     return 0.5 * x + 0.1 * jax.numpy.tanh(x)
 
 
+def drawn():
+    """The first x (without its deviation) and the noise of each row."""
+    rng = np.random.default_rng(3)
+    return [rng.normal(size=(k, 1, 2, 2, 1)).astype(np.float32) for k in (1, ROWS)]
+
+
+@pytest.fixture(scope="module")
+def all_at_once():
+    """The last x of every class, from one call that maps over their plans."""
+    plans = [plan_of(cls).pad(rows=ROWS, slots=8) for cls in CLASSES]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *plans)
+    (x,), noise = drawn()
+    mapped = jax.vmap(lambda plan: sampling.sample(network, plan, x * plan.start, noise=noise))(stacked)
+    return dict(zip(CLASSES, mapped, strict=True))
+
+
+@every
+def test_mapped_compiled_streamed_and_eager_runs_agree(cls, all_at_once):
+    plan = plan_of(cls).pad(rows=ROWS, slots=8)
+    (x,), noise = drawn()
+    eager = sampling.init(plan, x * plan.start)
+    for i in range(len(plan_of(cls))):
+        row = plan[i]
+        eager = sampling.step(row, eager, network(row.c_in * eager.x, row.t), noise[i])
+    compiled = sampling.sample(network, plan, x * plan.start, noise=noise)
+    *_, (streamed, _) = sampling.steps(network, plan, x * plan.start, noise=noise)
+    for other in (all_at_once[cls], compiled, streamed.x):
+        np.testing.assert_allclose(other, eager.x, rtol=1e-5, atol=1e-5 * float(np.abs(eager.x).max()))
+
+
+def test_one_trace_serves_every_class_and_step_count():
+    traces = []
+
+    @jax.tree_util.Partial
+    def counted(x, t):
+        traces.append(1)
+        return network(x, t)
+
+    (x,), _ = drawn()
+    key, first = jax.random.key(0), 0
+    for cls in CLASSES:
+        plan = plan_of(cls)
+        for n in {2, len(plan)}:
+            sampling.sample(counted, plan[:n].pad(rows=ROWS, slots=8), x, key)
+            first = first or len(traces)
+    assert len(traces) == first
+
+
 @pytest.mark.parity
 @every
 def test_fields_and_defaults_are_those_of_diffusers(cls):
