@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 import fdiff
 
-OTHER_WAY = {"DDIMInverse", "DPMSolverMultistepInverse"}  # from a picture to noise
-OTHER_NAMES = {"DDIMParallel", "DDPMParallel"}
+OUT = {"DDIMInverse", "DPMSolverMultistepInverse"}  # from a picture to noise
+OUT |= {"ConsistencyDecoder", "DDIMParallel", "DDPMParallel", ""}  # of two steps; second names; the base class
 OPTIONS = {
     "Helios": {"stages": 1, "stage_range": (0, 1)},
     "HeliosDMD": {"stages": 1, "stage_range": (0, 1)},
@@ -31,7 +31,7 @@ OPTIONS = {
 }
 NAMES = [
     name.removesuffix("Scheduler") for name in fdiff.schedulers.__all__
-    if name.endswith("Scheduler") and name.removesuffix("Scheduler") not in {"", *OTHER_WAY, *OTHER_NAMES}
+    if name.endswith("Scheduler") and name.removesuffix("Scheduler") not in OUT
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -79,8 +80,9 @@ def test_adaptive_ode(tmp_path):
 
 
 def test_scheduler_table():
-    names = ("DDIM", "DDPM", "UniPCMultistep")
-    table = run("scheduler_table", "--steps", "4", "12", "--each", "1", "--fine", "60", "--names", *names)
-    for name in ("DDIM", "UniPCMultistep"):
+    names = ("DDIM", "DDPM", "UniPCMultistep", "FlowMatchHeunDiscrete", "SCM", "CMStochasticIterative")
+    table = run("scheduler_table", "--steps", "4", "12", "41", "--each", "1", "--fine", "60", "--names", *names)
+    for name in ("DDIM", "UniPCMultistep", "FlowMatchHeunDiscrete"):
         assert table[name][1] < 0.6 * table[name][0]
-    assert len(table["DDPM"]) == 2
+    assert np.isfinite(table["DDPM"] + table["SCM"]).all()
+    assert table["CMStochasticIterative"][2] is None  # it has 40 levels

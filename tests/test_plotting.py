@@ -12,7 +12,8 @@ def test_all_schedulers_in_one_picture():
     from fdiff.plotting import draw_schedulers
 
     classes = sorted(Scheduler.__subclasses__(), key=lambda cls: cls.__name__)
-    few = {cls.__name__: cls() for cls in classes if cls.__name__ == "SCMScheduler"}  # its timesteps are for two
+    two = {"ConsistencyDecoderScheduler", "SCMScheduler"}  # their timesteps are for two
+    few = {cls.__name__: cls() for cls in classes if cls.__name__ in two}
     many = {cls.__name__: cls() for cls in classes if cls.__name__ not in few}
     for named, steps in ((few, 2), (many, 20)):
         picture = draw_schedulers(named, steps)

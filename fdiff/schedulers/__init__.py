@@ -3,6 +3,7 @@
 from fdiff.schedulers.cm_stochastic_iterative import CMStochasticIterativeScheduler
 from fdiff.schedulers.cogvideox_ddim import CogVideoXDDIMScheduler
 from fdiff.schedulers.cogvideox_dpm import CogVideoXDPMScheduler
+from fdiff.schedulers.consistency_decoder import ConsistencyDecoderScheduler
 from fdiff.schedulers.cosine_dpmsolver_multistep import CosineDPMSolverMultistepScheduler
 from fdiff.schedulers.ddim import DDIMScheduler
 from fdiff.schedulers.ddim_inverse import DDIMInverseScheduler
@@ -51,6 +52,7 @@ __all__ = [
     "CMStochasticIterativeScheduler",
     "CogVideoXDDIMScheduler",
     "CogVideoXDPMScheduler",
+    "ConsistencyDecoderScheduler",
     "CosineDPMSolverMultistepScheduler",
     "DDIMInverseScheduler",
     "DDIMParallelScheduler",

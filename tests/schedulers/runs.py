@@ -270,6 +270,7 @@ def diffusers_class(name: str) -> Any:
     import diffusers
 
     hidden = {
+        "ConsistencyDecoderScheduler": "scheduling_consistency_decoder",
         "DPMSolverSDEScheduler": "scheduling_dpmsolver_sde",
         "CosineDPMSolverMultistepScheduler": "scheduling_cosine_dpmsolver_multistep",
         "KarrasVeScheduler": "deprecated.scheduling_karras_ve",

@@ -14,7 +14,7 @@ from tests.schedulers.runs import diffusers_class
 
 CLASSES = sorted(Scheduler.__subclasses__(), key=lambda cls: cls.__name__)
 every = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-STEPS = {"RFD4ProteinaScheduler": 20, "SCMScheduler": 2}
+STEPS = {"ConsistencyDecoderScheduler": 2, "RFD4ProteinaScheduler": 20, "SCMScheduler": 2}
 REQUIRED = {"RFD4ProteinaScheduler": {"schedule_mode": "log", "noise_mode": "1/t", "tsr_k": 1.0, "tsr_sigma": 1.0}}
 ROWS = 24  # more than any of these plans has
 

@@ -67,9 +67,11 @@ def test_any_options(cls, data):
 
 
 ROWS, SLOTS = 3000, 6
-COUNTS = {"CMStochasticIterativeScheduler": 40, "DPMSolverMultistepInverseScheduler": 999, "LCMScheduler": 50,
+COUNTS = {"CMStochasticIterativeScheduler": 40, "ConsistencyDecoderScheduler": 2,
+          "DPMSolverMultistepInverseScheduler": 999, "LCMScheduler": 50,
           "RePaintScheduler": 60, "SCMScheduler": 2, "TCDScheduler": 50}
-LEAST = {"MiniMaxH3Scheduler": 2, "PNDMScheduler": 4, "RFD4ProteinaScheduler": 20, "SCMScheduler": 2}
+LEAST = {"ConsistencyDecoderScheduler": 2, "MiniMaxH3Scheduler": 2, "PNDMScheduler": 4,
+         "RFD4ProteinaScheduler": 20, "SCMScheduler": 2}
 
 
 @jax.tree_util.Partial
