@@ -19,11 +19,13 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A fresh folder to write into, whose files move into `folder` once the block ends well.
 
     A new `folder` appears at once. One that exists keeps its other files, except weights that those written
-    replace: shards and index of an earlier save. If the block fails, nothing of it stays; an OSError, such as
-    that of a full disk, becomes one sentence.
+    replace: shards and index of an earlier save. It may be a disk of its own, so the fresh folder is then in it, and
+    beside it otherwise. If the block fails, nothing of it stays; an OSError, such as that of a full disk, becomes
+    one sentence.
     """
     folder = Path(folder)
-    temporary = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.tmp"
+    place = folder if folder.is_dir() else folder.parent
+    temporary = place / f".{folder.name}.{secrets.token_hex(4)}.tmp"
     try:
         temporary.mkdir(parents=True)
         yield temporary

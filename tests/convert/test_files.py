@@ -52,6 +52,17 @@ def test_nothing_stays_of_a_save_that_fails(tmp_path):
     assert names(tmp_path) == ["m.safetensors"] and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_folder_that_exists_is_written_from_inside(tmp_path):
+    """As it may be a disk of its own, or the only place where this user may write."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    with staged(folder) as temporary:
+        write(temporary, "config.json")
+        assert temporary.parent == folder
+        assert list(tmp_path.iterdir()) == [folder]
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
 def test_a_place_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"folder was not saved \(.*\); make"), staged(tmp_path / "file" / "folder"):
