@@ -16,11 +16,16 @@ class Leaf:
     """A parameter in a file: its shape and dtype are known, NumPy reads it when it needs its numbers."""
 
     def __init__(
-        self, path: layout.Path, tensor: Tensor, shape: tuple[int, ...], dtype: Any, report: Callable[[int], object]
+        self,
+        path: layout.Path,
+        tensor: Tensor,
+        shape: tuple[int, ...],
+        dtype: np.dtype | None,
+        report: Callable[[int], object],
     ) -> None:
         self.path, self.tensor, self.shape, self.report = path, tensor, shape, report
         floating = jnp.issubdtype(tensor.dtype, jnp.floating)
-        self.dtype = np.dtype(jnp.dtype(dtype)) if dtype is not None and floating else tensor.dtype
+        self.dtype = dtype if dtype is not None and floating else tensor.dtype
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Read it. The report gets the size in bytes."""
@@ -51,5 +56,6 @@ def lazy(
     paths = [tuple(str(entry.key) for entry in path) for path, _ in leaves]
     wanted = {path: leaf.shape for path, (_, leaf) in zip(paths, leaves, strict=True)}
     sources = weights.match(found, wanted, file)
-    made = [Leaf(path, source, wanted[path], dtype, report) for path, source in zip(paths, sources, strict=True)]
+    target = weights.floating(dtype)
+    made = [Leaf(path, source, wanted[path], target, report) for path, source in zip(paths, sources, strict=True)]
     return jax.tree.unflatten(treedef, made)

@@ -61,7 +61,7 @@ def fill(
     paths = [tuple(str(entry.key) for entry in path) for path, _ in leaves]
     sources = match(found, {path: leaf.shape for path, (_, leaf) in zip(paths, leaves, strict=True)}, file)
     places = _places(sharding, shapes, paths)
-    target = None if dtype is None else jnp.dtype(dtype)
+    target = floating(dtype)
 
     def put(i: int) -> jax.Array:
         array = sources[i].read()
@@ -79,6 +79,19 @@ def fill(
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         made = dict(zip(order, pool.map(put, order), strict=True))
     return jax.tree.unflatten(treedef, [made[i] for i in range(len(paths))])
+
+
+def floating(dtype: Any) -> np.dtype | None:
+    """The dtype that floating point parameters are to have; None keeps what the file has. ValueError for another."""
+    if dtype is None:
+        return None
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise ValueError(f"dtype is {dtype!r}; it must be float32, bfloat16, float16 or another of floating point")
+    return found
 
 
 def match(

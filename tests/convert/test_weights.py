@@ -114,6 +114,9 @@ def test_dtype(tmp_path):
         found = weights.load(file, params, dtype=dtype)
         cast = jax.tree.map(lambda x, d=dtype: x.astype(d) if x.dtype == jnp.float16 else x, params)
         same(found, cast)
+    for dtype in ("int32", "fp16", "half precision", bool):
+        with pytest.raises(ValueError, match=r"^dtype is .*; it must be float32, bfloat16, float16 or another"):
+            weights.load(file, params, dtype=dtype)
 
 
 def test_sharding(tmp_path):
