@@ -85,7 +85,7 @@ class StableDiffusionAdapterPipeline(DiffusionPipeline):
         table = make_plan(self.scheduler, num_inference_steps, plan)
         texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
         shape = (texts.batch_size, *size, self.vae.latent_channels)
-        features = steering.features(self, params, image, adapter_conditioning_scale, shape)
+        features = steering.features(self, params, image, adapter_conditioning_scale, shape, texts.prompts)
         x, draws = latent.first_latents(table, shape, latents, key, torch_seed, texts.dtype)
         condition, negative = text.conditions(self, texts, guidance_scale)
         both = condition._replace(features=features), negative and negative._replace(features=features)

@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 
 from fdiff import guidance, images, sampling
 from fdiff.models import UNet2DModel
+from fdiff.pipelines.denoise import check_scale
 from fdiff.pipelines.pipeline import (
     DiffusionPipeline,
     ImageOutput,
@@ -23,6 +24,7 @@ from fdiff.pipelines.pipeline import (
     make_plan,
     normal,
     sample_shape,
+    tree_of,
 )
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
@@ -57,7 +59,7 @@ def _run(
     first, later = image_keys(key, len(class_labels))
     x = plan.start * normal(first, sample_shape(unet))
     nothing = jnp.full_like(class_labels, (unet.num_class_embeds or 1) - 1)
-    network = Partial(unet.apply, {"params": params["unet"]})
+    network = Partial(unet.apply, {"params": tree_of(params, "unet")})
     guided = guidance.classifier_free(network, class_labels, nothing, guidance_scale)
     return sampling.steps(guided, plan, x, later)
 
@@ -123,12 +125,16 @@ class ClassConditionalPipeline(DiffusionPipeline):
         plan: Plan | None = None,
     ) -> sampling.Steps:
         """The same run to iterate over: (state, x0) after each step."""
-        asked = [class_labels] if isinstance(class_labels, int | str | np.integer) else class_labels
+        many = isinstance(class_labels, list | tuple | np.ndarray | jax.Array)
+        asked: Any = class_labels if many else [class_labels]
         labels = jnp.asarray([self.class_number(label) for label in asked], jnp.int32)
         if not len(labels):
             raise ValueError("class_labels is empty; name one class or more")
-        plan = make_plan(self.scheduler, num_inference_steps or self.num_inference_steps, plan)
+        plan = make_plan(
+            self.scheduler, self.num_inference_steps if num_inference_steps is None else num_inference_steps, plan
+        )
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        check_scale("guidance_scale", scale, len(labels))
         return _run(self.unet, params, plan, labels, key, scale)
 
     def class_number(self, label: int | str) -> int:
@@ -136,7 +142,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         classes = (self.unet.num_class_embeds or 1) - 1
         if str(label) in self.labels:
             return self.labels.index(str(label))
-        if not str(label).isdigit() or int(label) >= classes:
+        if not str(label).isdecimal() or int(label) >= classes:
             names = f" ({', '.join(self.labels)})" if self.labels else ""
             raise ValueError(f"the model has no class {label!r}; it has 0 to {classes - 1}{names}")
         return int(label)

@@ -101,5 +101,5 @@ class StableDiffusionControlNetPipeline(DiffusionPipeline):
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws = latent.first_latents(table, shape, latents, key, torch_seed, texts.dtype)
         both = text.conditions(self, texts, guidance_scale)
-        network, both = steering.steer(self, params, table, both, steer, shape)
+        network, both = steering.steer(self, params, table, both, steer, shape, texts.prompts)
         return denoise.start_run(self, params, table, x, draws, both, how, network=network)

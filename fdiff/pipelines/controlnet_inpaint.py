@@ -97,10 +97,12 @@ class StableDiffusionControlNetInpaintPipeline(DiffusionPipeline):
         mask = inputs.mask_pictures(mask_image, pixels)
         table = make_plan(self.scheduler, num_inference_steps, plan, strength)
         texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
+        inputs.check_number("image", array, texts.batch_size, texts.prompts)
+        inputs.check_number("mask_image", mask, texts.batch_size, texts.prompts)
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws, appended, after = start(
             self, params, table, array, mask, shape, strength, latents, key, torch_seed, texts.dtype
         )
         both = text.conditions(self, texts, guidance_scale, appended)
-        network, both = steering.steer(self, params, table, both, steer, shape)
+        network, both = steering.steer(self, params, table, both, steer, shape, texts.prompts)
         return denoise.start_run(self, params, table, x, draws, both, how, network=network, after=after)

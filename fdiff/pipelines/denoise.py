@@ -17,7 +17,7 @@ from fdiff.models import ControlNetModel, UNet2DConditionModel, edits
 from fdiff.models.controlnet import ControlNetOutput, add_residuals
 from fdiff.models.layers.embeddings import sinusoidal
 from fdiff.pipelines.draws import Draws
-from fdiff.pipelines.pipeline import Params
+from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.plan import Plan
 from fdiff.sampling import Network, Steps
 
@@ -109,7 +109,7 @@ def denoiser(
     params: "unet", for the nets a list of trees under "controlnet", and under "lora", if there, what
     `fdiff.adapters.lora.collection` gives, which then is added while the U-Net runs.
     """
-    own = {name: params[name] for name in (("unet", "controlnet") if nets else ("unet",))}
+    own = {name: tree_of(params, name) for name in (("unet", "controlnet") if nets else ("unet",))}
     if "unet" in params.get("lora", {}):
         own["lora"] = {"lora": params["lora"]["unet"]}
     return Partial(Denoiser(unet, nets, guess_mode), own, control)
@@ -155,9 +155,17 @@ def is_guided(unet: UNet2DConditionModel, scale: Scale) -> bool:
 
     Raises ValueError for a scale that is no number.
     """
-    if not np.all(np.isfinite(np.asarray(scale))):
-        raise ValueError(f"guidance_scale is {scale}; it must be a number, such as 7.5")
+    check_scale("guidance_scale", scale)
     return bool(np.any(np.asarray(scale) > 1)) and unet.time_cond_proj_dim is None
+
+
+def check_scale(name: str, scale: Scale, batch_size: int | None = None) -> None:
+    """Raise ValueError unless it is a number, or one for each picture."""
+    values = np.asarray(scale)
+    if values.ndim > 1 or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise ValueError(f"{name} is {scale!r}; it must be a number, such as 7.5, or one for each picture")
+    if batch_size is not None and values.ndim and len(values) != batch_size:
+        raise ValueError(f"{name} has {len(values)} numbers for {batch_size} pictures; pass one, or one for each")
 
 
 def told_scale(unet: UNet2DConditionModel, scale: Scale, batch_size: int) -> jax.Array | None:
@@ -194,6 +202,10 @@ def start_run(
     Raises ValueError where the conditions do not fit the U-Net, which then belongs to another pipeline.
     """
     check_condition(pipe, both[0])
+    check_scale("guidance_scale", how.scale, len(x))
+    check_scale("guidance_rescale", how.rescale, len(x))
+    if not np.all((np.asarray(how.rescale) >= 0) & (np.asarray(how.rescale) <= 1)):
+        raise ValueError(f"guidance_rescale is {how.rescale!r}; it must lie within 0 and 1")
     network = denoiser(pipe.unet, params) if network is None else network
     guided = guide(network, *both, how.scale, how.rescale, times_of(plan, how.interval), how.guider)
     return sampling.steps(guided, plan, x, draws.key, noise=draws.noise, after=after)
@@ -214,6 +226,9 @@ def check_condition(pipe: Any, condition: Condition) -> None:
             f"the unet reads text of {wanted} channels and the prompt's has {width}; use the text encoders, or the "
             "prompt_embeds, that belong to it"
         )
+    if condition.added is not None and unet.addition_embed_type is None:
+        raise ValueError(f"the unet is told nothing of the picture, so it is none of SDXL; {name} cannot use it, "
+                         "load the checkpoint with the pipeline that its model_index.json names")
     if condition.added is not None and unet.addition_time_embed_dim is not None:
         told = {key: value.shape[-1] for key, value in condition.added.items()}
         total = told["text_embeds"] + told["time_ids"] * unet.addition_time_embed_dim
@@ -232,8 +247,8 @@ def times_of(plan: Plan, interval: Interval) -> tuple[float, float] | None:
     """
     if interval is None:
         return None
+    if np.shape(interval) != (2,) or not 0 <= interval[0] <= interval[1] <= 1:
+        raise ValueError(f"guidance_interval is {interval!r}; it must be two numbers that rise from 0 to 1")
     start, stop = interval
-    if not 0 <= start <= stop <= 1:
-        raise ValueError(f"guidance_interval is {interval}; it must be two numbers that rise from 0 to 1")
     t = np.asarray(plan.t)[int(start * len(plan)) : int(stop * len(plan))]
     return (float(t.min()), float(t.max())) if len(t) else (np.inf, -np.inf)

@@ -28,10 +28,12 @@ def depth_channel(depth_map: Any, height: int, width: int) -> np.ndarray:
 
     Near or far may be large, as the model that estimates it has it; fdiff has none: those of the Hub (MiDaS, DPT) do.
     """
-    depth = np.asarray(depth_map, np.float32)
+    depth = np.asarray(depth_map)
     depth = depth[None] if depth.ndim == 2 else depth
-    if depth.ndim != 3:
-        raise ValueError(f"depth_map has shape {depth.shape}; it must be (batch, height, width)")
+    if depth.ndim != 3 or not depth.size or depth.dtype.kind not in "iuf":
+        raise ValueError(f"depth_map has shape {depth.shape} and holds {depth.dtype}; it must be numbers "
+                         "(height, width), or (batch, height, width)")
+    latent.finite("depth_map", depth)
     rows, columns = cubic_weights(depth.shape[1], height), cubic_weights(depth.shape[2], width)
     depth = np.einsum("yh,bhw,xw->byx", rows, depth, columns)
     low, high = depth.min((1, 2), keepdims=True), depth.max((1, 2), keepdims=True)
@@ -112,6 +114,8 @@ class StableDiffusionDepth2ImgPipeline(DiffusionPipeline):
         depth = depth_channel(depth_map, *size)
         table = make_plan(self.scheduler, num_inference_steps, plan, strength)
         texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
+        inputs.check_number("image", array, texts.batch_size, texts.prompts)
+        inputs.check_number("depth_map", depth, texts.batch_size, texts.prompts)
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws = start(self, params, table, array, shape, key, torch_seed, texts.dtype)
         both = text.conditions(self, texts, guidance_scale, inputs.spread("depth_map", depth, texts.batch_size))

@@ -65,7 +65,9 @@ def draw_as_asked(
     if torch_seed is None:
         return draw(jax.random.key(0) if key is None else key, batch_size, *wanted)
     generators: Any
-    if isinstance(torch_seed, Sequence):
+    if isinstance(torch_seed, np.ndarray) and torch_seed.ndim:
+        torch_seed = torch_seed.tolist()
+    if isinstance(torch_seed, Sequence) and not isinstance(torch_seed, str):
         generators = [_generator(seed) for seed in torch_seed]
         if len(generators) != batch_size:
             raise ValueError(f"{len(generators)} seeds are given for {batch_size} images; pass one, or one each")
@@ -84,7 +86,11 @@ def draw_as_asked(
 
 
 def _generator(seed: int | Generator) -> Generator:
-    return CPUGenerator(int(seed)) if isinstance(seed, int | np.integer) else seed
+    if isinstance(seed, int | np.integer):
+        return CPUGenerator(int(seed))
+    if not hasattr(seed, "randn"):
+        raise ValueError(f"torch_seed is {seed!r}; it must be a whole number, or a generator of fdiff.torch_random")
+    return seed
 
 
 def _step_noise(plan: Plan, drawn: Any, shape: tuple[int, ...]) -> jax.Array | None:

@@ -143,6 +143,7 @@ class StableDiffusionImg2ImgPipeline(DiffusionPipeline):
         size, _ = inputs.check_picture(self, "image", array)
         table = make_plan(self.scheduler, num_inference_steps, plan, strength)
         texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
+        inputs.check_number("image", array, texts.batch_size, texts.prompts)
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         x, draws = start(self, params, table, array, shape, key, torch_seed, texts.dtype)
         return denoise.start_run(self, params, table, x, draws, text.conditions(self, texts, guidance_scale), how)

@@ -83,6 +83,7 @@ class StableDiffusionXLImg2ImgPipeline(DiffusionPipeline):
         size, pixels = inputs.check_picture(self, "image", array)
         table = part(self.scheduler, num_inference_steps, plan, strength, denoising_start, denoising_end)
         texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
+        inputs.check_number("image", array, texts.batch_size, texts.prompts)
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         begun = denoising_start is not None
         x, draws = start(self, params, table, array, shape, key, torch_seed, texts.dtype, begun=begun)

@@ -83,6 +83,8 @@ class StableDiffusionXLInpaintPipeline(DiffusionPipeline):
         mask = inputs.mask_pictures(mask_image, pixels)
         table = part(self.scheduler, num_inference_steps, plan, strength, denoising_start, denoising_end)
         texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
+        inputs.check_number("image", array, texts.batch_size, texts.prompts)
+        inputs.check_number("mask_image", mask, texts.batch_size, texts.prompts)
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         begun = denoising_start is not None
         x, draws, appended, after = start(

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff.pipelines.latent import check_pixels, encoded, factor_of
+from fdiff.pipelines.latent import check_pixels, encoded, factor_of, finite
 from fdiff.pipelines.pipeline import Params
 
 Picture = Any  # a PIL image, an array (h, w, c) or (b, h, w, c), or a list of one kind
 
 
 def pictures(name: str, given: Picture, *, low: float = -1.0, mode: str = "RGB") -> np.ndarray:
-    """(b, h, w, c) float32 from `low` to 1: PIL images and uint8 are brought there, other numbers must be there.
+    """(b, h, w, c) float32 from `low` to 1: PIL images and uint8 are brought there, other numbers are as they are.
 
-    Raises ValueError for none, pictures of several sizes, and another shape.
+    Raises ValueError for none, pictures of several sizes, and another shape or kind of numbers.
     """
     if given is None:
         raise ValueError(f"{name} is missing; pass a picture, or an array (height, width, channels)")
+    if isinstance(given, str | Path):
+        raise ValueError(f"{name} is the path {str(given)!r}; open it first, as PIL.Image.open does")
     listed = list(given) if isinstance(given, list | tuple) else [given]
     arrays = [np.asarray(one.convert(mode) if hasattr(one, "convert") else one) for one in listed]
     arrays = [array[..., None] if array.ndim == 2 else array for array in arrays]
@@ -29,11 +32,24 @@ def pictures(name: str, given: Picture, *, low: float = -1.0, mode: str = "RGB")
     stacked = np.concatenate([array if array.ndim == 4 else array[None] for array in arrays])
     if stacked.ndim != 4:
         raise ValueError(f"{name} has shape {stacked.shape}; it must be (height, width, channels), or a batch of those")
+    if not stacked.size:
+        raise ValueError(f"{name} has shape {stacked.shape}, so it holds no picture")
     if stacked.dtype == np.uint8:
+        if stacked.shape[-1] == 4:
+            raise ValueError(f"{name} has 4 channels; convert it to RGB")
+        if low == 0 and stacked.shape[-1] == 1 and stacked.max() == 1:
+            raise ValueError(f"{name} holds whole numbers of 1 at most, where white is 255; multiply it by 255")
         return stacked.astype(np.float32) / 255 * (1 - low) + low
-    if np.issubdtype(stacked.dtype, np.integer):
+    if not jnp.issubdtype(stacked.dtype, jnp.floating):
         raise ValueError(f"{name} holds {stacked.dtype} numbers; it must be uint8, or float from {low:g} to 1")
-    return stacked.astype(np.float32)
+    return np.asarray(finite(name, stacked.astype(np.float32)))
+
+
+def check_range(name: str, array: np.ndarray, low: float) -> None:
+    """Raise ValueError unless the numbers of pictures lie between `low` and 1, or a hundredth beside them."""
+    if array.min() < low - 0.01 or array.max() > 1.01:
+        raise ValueError(f"{name} holds numbers from {array.min():g} to {array.max():g}; floats must lie within "
+                         f"{low:g} and 1, or pass uint8")
 
 
 def mask_pictures(given: Picture, size: tuple[int, int]) -> np.ndarray:
@@ -44,18 +60,21 @@ def mask_pictures(given: Picture, size: tuple[int, int]) -> np.ndarray:
             f"mask_image is {mask.shape[1]} x {mask.shape[2]} with {mask.shape[3]} channels, and the picture "
             f"{size[0]} x {size[1]}; it must have that size and one channel"
         )
+    check_range("mask_image", mask, 0.0)
     return (mask >= 0.5).astype(np.float32)
 
 
-def check_number(name: str, array: Any, batch_size: int) -> None:
-    """Raise ValueError unless there is one picture for all, or one for each prompt."""
-    if batch_size % len(array):
-        raise ValueError(f"{len(array)} pictures are given as {name} for {batch_size} to draw; pass one, or one each")
+def check_number(name: str, array: Any, batch_size: int, prompts: int) -> None:
+    """Raise ValueError unless there is one picture for all, or one for each prompt or each picture to draw."""
+    if len(array) not in (1, prompts, batch_size):
+        raise ValueError(f"{len(array)} pictures are given as {name} for {prompts} prompts, {batch_size} to draw; "
+                         "pass one, or one for each")
 
 
 def spread(name: str, array: Any, batch_size: int) -> jax.Array:
-    """One picture for all, or one for each prompt, repeated for b pictures. For errors see `check_number`."""
-    check_number(name, array, batch_size)
+    """One picture for all, or one for each prompt, repeated for b. Raises ValueError where that does not come out."""
+    if batch_size % len(array):
+        raise ValueError(f"{len(array)} pictures are given as {name} for {batch_size} to draw; pass one, or one each")
     return jnp.repeat(jnp.asarray(array), batch_size // len(array), axis=0)
 
 
@@ -70,6 +89,7 @@ def check_picture(pipe: Any, name: str, array: np.ndarray) -> tuple[tuple[int, i
         return (height, width), (height * factor, width * factor)
     if channels != pipe.vae.in_channels:
         raise ValueError(f"{name} has {channels} channels; it must have {pipe.vae.in_channels}")
+    check_range(name, array, -1.0)
     check_pixels(height, width, factor)
     return (height // factor, width // factor), (height, width)
 
@@ -85,7 +105,6 @@ def latents_of(vae: Any, params: Params, array: Any, noise: jax.Array | None, ba
     `noise` (b, h, w, c) draws them from the encoder's distribution; without it they are the most probable ones.
     """
     array = jnp.asarray(array, jnp.float32)
-    check_number("image", array, batch_size)
     if not holds_latents(vae, array):
         array = encoded(vae, params["vae"], array, noise)
     return spread("image", array, batch_size)

@@ -122,7 +122,7 @@ class StableDiffusionInstructPix2PixPipeline(DiffusionPipeline):
         prompt: what to do to the picture.
         image: the picture: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each; its sides
             are multiples of 8.
-        image_guidance_scale: how closely to keep to the picture, at least 1.
+        image_guidance_scale: how closely to keep to the picture; below 1 there is no guidance at all.
         """
         asked = Asked(
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip, attention
@@ -130,13 +130,17 @@ class StableDiffusionInstructPix2PixPipeline(DiffusionPipeline):
         array = inputs.pictures("image", image)
         size, _ = inputs.check_picture(self, "image", array)
         table = make_plan(self.scheduler, num_inference_steps, plan)
+        denoise.check_scale("image_guidance_scale", image_guidance_scale)
         guided = denoise.is_guided(self.unet, guidance_scale) and bool(np.all(np.asarray(image_guidance_scale) >= 1))
         texts = text.encode_asked(self, params, asked, guided)
+        inputs.check_number("image", array, texts.batch_size, texts.prompts)
         shape = (texts.batch_size, *size, self.vae.latent_channels)
         seen = inputs.spread("image", seen_latents(self.vae, params, array), texts.batch_size)
         x, draws = latent.first_latents(table, shape, latents, key, torch_seed, texts.dtype)
         condition, negative = text.conditions(self, texts, guidance_scale)
         denoise.check_condition(self, condition._replace(appended=seen))
+        denoise.check_scale("guidance_scale", guidance_scale, len(x))
+        denoise.check_scale("image_guidance_scale", image_guidance_scale, len(x))
         network = denoise.denoiser(self.unet, params)
         twice = guided_twice(network, condition, negative, seen, guidance_scale, image_guidance_scale)
         return sampling.steps(twice, table, x, draws.key, noise=draws.noise)

@@ -14,7 +14,7 @@ from fdiff.image_processors import CLIPImageProcessor
 from fdiff.models.layers.vae import DiagonalGaussian
 from fdiff.models.tiling import sliced, tiled_decode
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw_as_asked
-from fdiff.pipelines.pipeline import ImageOutput, Params, finish
+from fdiff.pipelines.pipeline import ImageOutput, Params, check_finite, finish, tree_of
 from fdiff.plan import Plan
 from fdiff.sampling import Steps
 
@@ -37,7 +37,7 @@ def latent_size(pipe: Any, height: int | None, width: int | None) -> tuple[int, 
     if size is None and None in (height, width):
         raise ValueError("the config.json of the unet has no sample_size; pass height and width")
     sides = (size, size) if size is None or isinstance(size, int) else size
-    pixels = [given or side * factor for given, side in zip((height, width), sides, strict=True)]
+    pixels = [side * factor if given is None else given for given, side in zip((height, width), sides, strict=True)]
     check_pixels(pixels[0], pixels[1], factor)
     return pixels[0] // factor, pixels[1] // factor
 
@@ -47,8 +47,9 @@ def check_pixels(height: int, width: int, factor: int) -> None:
     step = max(8, factor)
     for name, value in (("height", height), ("width", width)):
         if not isinstance(value, int | np.integer) or value < step or value % step:
-            near = max(step, round(value / step) * step)
-            raise ValueError(f"{name} is {value}; it must be a multiple of {step}, such as {near}")
+            known = isinstance(value, int | float | np.number) and np.isfinite(value)
+            near = max(step, round(value / step) * step) if known else 8 * step
+            raise ValueError(f"{name} is {value!r}; it must be a multiple of {step}, such as {near}")
 
 
 def first_latents(
@@ -63,7 +64,14 @@ def checked_latents(latents: Any, shape: tuple[int, ...]) -> jax.Array:
     """The user's latents. Raises ValueError where they have another shape."""
     if tuple(np.shape(latents)) != shape:
         raise ValueError(f"latents have shape {tuple(np.shape(latents))}; it must be {shape}: batch, height, width, c")
-    return jnp.asarray(latents, jnp.float32)
+    return finite("latents", jnp.asarray(latents, jnp.float32))
+
+
+def finite(name: str, array: Any) -> Any:
+    """The user's array. Raises ValueError where some of its numbers are not finite."""
+    if not np.isfinite(np.asarray(array, np.float32)).all():
+        raise ValueError(f"{name} holds numbers that are not finite; look for NaN and infinity in it")
+    return array
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -103,8 +111,8 @@ def decode(pipe: Any, params: Params, latents: jax.Array, tile_size: int | None 
 
 def check_output_type(output_type: str) -> None:
     """Raise ValueError unless it is one of those of `fdiff.images` or latent."""
-    if output_type != "latent":
-        images.check_output_type(output_type)
+    if output_type not in ("latent", *images.OUTPUT_TYPES):
+        raise ValueError(f"output_type is {output_type!r}; it can be latent, {', '.join(images.OUTPUT_TYPES)}")
 
 
 def output(pipe: Any, params: Params, run: Steps, output_type: str, progress: bool) -> ImageOutput:
@@ -113,10 +121,13 @@ def output(pipe: Any, params: Params, run: Steps, output_type: str, progress: bo
     output_type: pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]; latent, undecoded. progress: show a bar.
     Where the pipeline has a safety checker, what it finds unsafe comes out black.
     """
+    if output_type != "latent":  # before the first step
+        tree_of(params, "vqvae" if hasattr(pipe, "vqvae") else "vae")
     latents = finish(run, progress=progress)
     if output_type == "latent":
         return ImageOutput(latents)
     pictures, flags = pipe.decode(params, latents), None
+    check_finite(pictures)
     if getattr(pipe, "safety_checker", None) is not None:
         pixels = (pipe.feature_extractor or CLIPImageProcessor())(np.asarray(pictures))
         flags = _flagged(pipe.safety_checker, params["safety_checker"], pixels)

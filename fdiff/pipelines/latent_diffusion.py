@@ -19,6 +19,7 @@ from fdiff.pipelines.pipeline import (
     check_count,
     make_plan,
     sample_shape,
+    tree_of,
 )
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
@@ -40,7 +41,7 @@ def latent_diffusion(
 
 
 def _run(unet: UNet2DModel, params: Params, plan: Plan, draws: Draws) -> sampling.Steps:
-    network = Partial(unet.apply, {"params": params["unet"]})
+    network = Partial(unet.apply, {"params": tree_of(params, "unet")})
     return sampling.steps(network, plan, plan.start * draws.arrays[0], draws.key, noise=draws.noise)
 
 

@@ -18,7 +18,12 @@ def part(
     denoising_start: float | None,
     denoising_end: float | None,
 ) -> Plan:
-    """The table of an image-to-image run: of a strength, or from the share that is done already, and to a share."""
+    """The table of an image-to-image run: of a strength, or from the share that is done already, and to a share.
+
+    Raises ValueError for shares that do not rise, and as `since` and `until` do.
+    """
+    if None not in (denoising_start, denoising_end) and denoising_start >= denoising_end:  # type: ignore[operator]
+        raise ValueError(f"denoising_end {denoising_end} must be above denoising_start, {denoising_start}")
     if denoising_start is None:
         table = make_plan(scheduler, num_inference_steps, plan, strength)
     else:
@@ -58,6 +63,6 @@ def since(scheduler: Any, num_inference_steps: int, plan: Plan | None, denoising
 
 
 def _cutoff(name: str, scheduler: Any, share: float) -> int:
-    if not 0 < share <= 1:
-        raise ValueError(f"{name} is {share}; it must lie above 0 and be at most 1")
+    if not isinstance(share, int | float | np.number) or not 0 < share <= 1:
+        raise ValueError(f"{name} is {share!r}; it must lie above 0 and be at most 1")
     return round(scheduler.num_train_timesteps * (1 - share))

@@ -13,8 +13,8 @@ import numpy as np
 from fdiff import guidance
 from fdiff.models.t2i_adapter import add_features
 from fdiff.pipelines.denoise import Condition, Control, denoiser
-from fdiff.pipelines.inputs import Picture, pictures, spread
-from fdiff.pipelines.pipeline import Params
+from fdiff.pipelines.inputs import Picture, check_number, check_range, pictures, spread
+from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.plan import Plan
 
 Numbers = float | Sequence[float]
@@ -33,17 +33,18 @@ class Steer(NamedTuple):
 
 
 def steer(
-    pipe: Any, params: Params, plan: Plan, both: Both, how: Steer, shape: tuple[int, ...]
+    pipe: Any, params: Params, plan: Plan, both: Both, how: Steer, shape: tuple[int, ...], prompts: int
 ) -> tuple[guidance.Conditional, Both]:
     """The U-Net with its ControlNets, and the conditions with their pictures; shape: of the latents.
 
     Raises ValueError for another number of pictures or settings than of nets, and pictures of another size.
     """
-    nets, trees = _several(pipe.controlnet, params["controlnet"])
+    nets, trees = _several(pipe.controlnet, tree_of(params, "controlnet"))
     arrays = control_pictures(how.name, how.image, nets)
     for net, array in zip(nets, arrays, strict=True):
         factor = 2 ** (len(net.conditioning_embedding_out_channels) - 1)
         check_size(how.name, array, shape, factor)
+        check_number(how.name, array, shape[0], prompts)
     guess = how.guess_mode or nets[0].global_pool_conditions
     own = {**params, "controlnet": trees}
     network = denoiser(pipe.unet, own, nets, control(plan, len(nets), how), guess)
@@ -86,16 +87,19 @@ def control(plan: Plan, count: int, how: Steer) -> Control:
     return Control(*(jnp.asarray(value, jnp.float32) for value in (scale, low, high)))
 
 
-def features(pipe: Any, params: Params, image: Picture, scale: Numbers, shape: tuple[int, ...]) -> tuple[Any, ...]:
+def features(
+    pipe: Any, params: Params, image: Picture, scale: Numbers, shape: tuple[int, ...], prompts: int
+) -> tuple[Any, ...]:
     """What the T2I-Adapters add to the U-Net, (b, h, w, c) for each level, shape being that of the latents.
 
     Raises ValueError as `steer` does.
     """
-    adapters, trees = _several(pipe.adapter, params["adapter"])
+    adapters, trees = _several(pipe.adapter, tree_of(params, "adapter"))
     arrays = control_pictures("image", image, adapters)
     weights = _each("adapter_conditioning_scale", scale, len(adapters))
     for adapter, array in zip(adapters, arrays, strict=True):
         check_size("image", array, shape, adapter.downscale_factor)
+        check_number("image", array, shape[0], prompts)
     found = [_adapt(*each) for each in zip(adapters, trees, arrays, strict=True)]
     return tuple(spread("image", level, shape[0]) for level in add_features(found, list(weights)))
 
@@ -117,6 +121,7 @@ def control_pictures(name: str, image: Picture, modules: tuple[Any, ...]) -> lis
     for array, number in zip(arrays, channels, strict=True):
         if array.shape[-1] != number:
             raise ValueError(f"{name} has {array.shape[-1]} channels; it must have {number}")
+        check_range(name, array, 0.0)
     return arrays
 
 
@@ -129,12 +134,17 @@ def check_size(name: str, array: np.ndarray, shape: tuple[int, ...], factor: int
 
 
 def _several(modules: Any, trees: Any) -> tuple[tuple[Any, ...], list[Any]]:
-    return (modules, list(trees or ())) if isinstance(modules, tuple) else ((modules,), [trees])
+    """The modules and their trees, one or several. Raises ValueError for another number of trees."""
+    if not isinstance(modules, tuple):
+        return (modules,), [trees]
+    if trees is not None and (not isinstance(trees, list | tuple) or len(trees) != len(modules)):
+        raise ValueError(f"there are {len(modules)} networks; pass a list of as many trees of parameters for them")
+    return modules, list(trees or ())
 
 
 def _each(name: str, value: Numbers, count: int) -> np.ndarray:
     """(count,): one number for all, or one for each."""
-    values = np.asarray(value, np.float64)
-    if values.ndim > 1 or (values.ndim == 1 and len(values) != count):
-        raise ValueError(f"{name} is {value}; it must be a number, or one for each of {count} networks")
-    return np.broadcast_to(values, (count,))
+    values = np.asarray(value)
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all() or values.shape not in ((), (count,)):
+        raise ValueError(f"{name} is {value!r}; it must be a number, or one for each of {count} networks")
+    return np.broadcast_to(values.astype(np.float64), (count,))

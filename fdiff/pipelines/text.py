@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fdiff import prompts
 from fdiff.pipelines.denoise import Condition, Scale, told_scale
 from fdiff.pipelines.inputs import spread
-from fdiff.pipelines.pipeline import Params, check_count
+from fdiff.pipelines.latent import finite
+from fdiff.pipelines.pipeline import Params, check_count, tree_of
 from fdiff.prompts import Encoded, Tokens
 
 Prompt = str | Sequence[str] | None
@@ -55,6 +57,7 @@ class Texts(NamedTuple):
     positive: Encoded
     negative: Encoded | None
     attention: tuple[Any, Any] = (None, None)
+    prompts: int = 1
 
     @property
     def batch_size(self) -> int:
@@ -95,6 +98,8 @@ def encode_prompt(
         weighted: "(a cat:1.3)" gives weights, see `fdiff.prompts.parse_weights`.
         chunked: prompts of more than 75 tokens are read in chunks of them, and not cut.
     """
+    if not isinstance(clip_skip, int | np.integer) or clip_skip < 0:
+        raise ValueError(f"clip_skip is {clip_skip!r}; it must be a whole number of 0 or more")
     texts = listed("prompt", prompt)
     against = listed("negative_prompt", negative_prompt or "", len(texts))
     seconds = texts if prompt_2 is None else listed("prompt_2", prompt_2, len(texts))
@@ -110,7 +115,7 @@ def encode_prompt(
             continue
         tokens = prompts.tokenize(getattr(pipe, tokenizer), [*positive, *negative], weighted=weighted, chunked=chunked)
         lora = params.get("lora", {}).get(name)
-        encode = functools.partial(encode_jit, model, params[name], penultimate=large, lora=lora)
+        encode = functools.partial(encode_jit, model, tree_of(params, name), penultimate=large, lora=lora)
         found.append([encode(_part(tokens, 0, len(texts)), clip_skip=clip_skip), encode(_part(tokens, len(texts)))])
     if not found:
         raise ValueError(f"this {type(pipe).__name__} has no text encoder; pass prompt_embeds in place of a prompt")
@@ -135,6 +140,8 @@ def encode_asked(pipe: Any, params: Params, asked: Asked, guided: bool) -> Texts
     do not belong together.
     """
     check_count("num_images_per_prompt", asked.num_images_per_prompt)
+    if asked.negative_prompt is not None and asked.negative_prompt_embeds is not None:
+        raise ValueError("both negative_prompt and negative_prompt_embeds are given; pass one of them")
     if (asked.prompt is None) == (asked.prompt_embeds is None):
         raise ValueError("pass either prompt or prompt_embeds" + (", not both" if asked.prompt is not None else ""))
     negative: Encoded | None = None
@@ -156,7 +163,7 @@ def encode_asked(pipe: Any, params: Params, asked: Asked, guided: bool) -> Texts
         )
     count = asked.num_images_per_prompt
     each = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), (positive, negative if guided else None))
-    texts = Texts(*each)
+    texts = Texts(each[0], each[1], prompts=positive.embeddings.shape[0])
     return texts._replace(attention=_for_batch(asked.attention, texts.batch_size))
 
 
@@ -177,15 +184,19 @@ def _for_batch(attention: Any, batch_size: int) -> tuple[Any, Any]:
 
 def _encoded(pipe: Any, name: str, given: Any) -> Encoded:
     """The user's embeddings, with or without their pooled part, which SDXL needs."""
-    embeddings, pooled = given if isinstance(given, tuple) else (given, None)
-    embeddings = jnp.asarray(embeddings)
-    if embeddings.ndim != 3:
-        raise ValueError(f"{name} has shape {embeddings.shape}; it must be (batch, tokens, channels)")
+    embeddings, pooled = given if isinstance(given, tuple | list) and len(given) == 2 else (given, None)
+    if not hasattr(embeddings, "shape") or embeddings.ndim != 3:
+        what = f"shape {embeddings.shape}" if hasattr(embeddings, "shape") else f"the type {type(given).__name__}"
+        raise ValueError(f"{name} has {what}; it must be an array (batch, tokens, channels), from encode_prompt")
+    embeddings = finite(name, jnp.asarray(embeddings))
     if pooled is None:
         if hasattr(pipe, "text_encoder_2"):
             raise ValueError(f"{name} of SDXL must be a pair (embeddings, pooled), as encode_prompt gives it")
         pooled = jnp.zeros(embeddings.shape[::2])  # which Stable Diffusion does not read
-    return Encoded(embeddings, jnp.asarray(pooled))
+    if np.ndim(pooled) != 2 or len(pooled) != len(embeddings):
+        raise ValueError(f"the second of {name} has shape {np.shape(pooled)}; it must be (batch, channels), as many as "
+                         f"the first, {len(embeddings)}")
+    return Encoded(embeddings, finite(name, jnp.asarray(pooled)))
 
 
 def conditions(
@@ -210,7 +221,7 @@ def conditions_xl(
 ) -> tuple[Condition, Condition | None]:
     """The two conditions of SDXL, `size` being that of the picture in pixels."""
     told = told_scale(pipe.unet, scale, texts.batch_size)
-    ids, negative_ids = time_ids(pipe, micro or MicroConditions(), size)
+    ids, negative_ids = time_ids(pipe, MicroConditions() if micro is None else micro, size)
 
     def condition(text: Encoded, attention: Any) -> Condition:
         numbers = jnp.asarray(ids if text is texts.positive else negative_ids, jnp.float32)
@@ -227,7 +238,20 @@ def _both(texts: Texts, condition: Callable[[Encoded, Any], Condition]) -> tuple
 
 
 def time_ids(pipe: Any, micro: MicroConditions, size: Size) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The numbers that SDXL is told: original size, crop, and target size or, to the refiner, the score."""
+    """The numbers that SDXL is told: original size, crop, and target size or, to the refiner, the score.
+
+    Raises ValueError for micro-conditions that are not pairs of numbers, and scores that are none.
+    """
+    if not isinstance(micro, MicroConditions):
+        raise ValueError(f"micro_conditions must be fdiff.MicroConditions, not {type(micro).__name__}")
+    for name, value in micro._asdict().items():
+        numbers = np.asarray(value)
+        wanted = () if name.endswith("score") else (2,)
+        if value is not None and (
+            numbers.shape != wanted or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all()
+        ):
+            raise ValueError(f"{name} of micro_conditions is {value!r}; it must be "
+                             f"{'a number' if wanted == () else 'two numbers, (height, width)'}")
     original, target = micro.original_size or size, micro.target_size or size
     against, against_target = micro.negative_original_size or original, micro.negative_target_size or target
     scored = getattr(pipe, "requires_aesthetics_score", False)

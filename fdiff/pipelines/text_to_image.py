@@ -118,6 +118,7 @@ class StableDiffusionPipeline(DiffusionPipeline):
             key: a JAX key, or one for each picture; picture i depends on its own key alone.
             torch_seed: in place of a key, the numbers of torch.Generator("cpu").manual_seed(torch_seed), which give
                 the picture that diffusers gives; or a seed for each picture, or generators of `fdiff.torch_random`.
+                As in diffusers, pictures that are painted anew, or upscaled, from one picture share its first noise.
             negative_prompt: what not to draw, one for all or one for each.
             guidance_scale: how closely to keep to the prompt, a number or one for each picture; at most 1 is none, and
                 costs half.

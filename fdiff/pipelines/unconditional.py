@@ -19,6 +19,7 @@ from fdiff.pipelines.pipeline import (
     make_plan,
     normal,
     sample_shape,
+    tree_of,
 )
 from fdiff.plan import Plan
 from fdiff.schedulers import DDIMScheduler, Scheduler
@@ -40,7 +41,7 @@ def unconditional(unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array,
 def _run(unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array, batch_size: int) -> sampling.Steps:
     first, later = image_keys(key, batch_size)
     x = plan.start * normal(first, sample_shape(unet))
-    return sampling.steps(Partial(unet.apply, {"params": params["unet"]}), plan, x, later)
+    return sampling.steps(Partial(unet.apply, {"params": tree_of(params, "unet")}), plan, x, later)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fdiff import sampling
 from fdiff.guidance import Guider
@@ -115,15 +116,20 @@ class StableDiffusionUpscalePipeline(DiffusionPipeline):
         image: the small picture: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each.
         noise_level: how much noise it gets before it is looked at, 0 to max_noise_level; more hides its flaws.
         """
-        if not 0 <= noise_level <= self.max_noise_level:
-            raise ValueError(f"noise_level is {noise_level}; it must lie within 0 and {self.max_noise_level}")
+        if not isinstance(noise_level, int | np.integer) or not 0 <= noise_level <= self.max_noise_level:
+            raise ValueError(f"noise_level is {noise_level!r}; it must be a whole number from 0 to "
+                             f"{self.max_noise_level}")
         asked = Asked(
             prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip, attention
         )
         how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
         array = inputs.pictures("image", image)
+        if array.shape[-1] != 3:
+            raise ValueError(f"image has {array.shape[-1]} channels; it must have 3")
+        inputs.check_range("image", array, -1.0)
         table = make_plan(self.scheduler, num_inference_steps, plan)
         texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
+        inputs.check_number("image", array, texts.batch_size, texts.prompts)
         small = inputs.spread("image", array, texts.batch_size)
         shape = (*small.shape[:3], self.vae.latent_channels)
         wanted = (Wanted(array.shape[1:], len(array)), Wanted(shape[1:], None if latents is None else 0))

@@ -28,11 +28,14 @@ def test_guidance_is_a_difference_of_two_classes(conditional):
 
 def test_classes_are_checked(conditional):
     pipe, params = conditional
-    for label in ("bird", 3, -1):
+    for label in ("bird", 3, -1, "²", 1.5, None):
         with pytest.raises(ValueError, match="no class"):
             pipe(params, [label], key=jax.random.key(0), progress=False)
     with pytest.raises(ValueError, match="empty"):
         pipe(params, [], key=jax.random.key(0), progress=False)
+    for options in ({"num_inference_steps": 0}, {"guidance_scale": "7"}, {"guidance_scale": np.inf}, {"key": None}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            pipe.steps(params, "cat", **{"key": jax.random.key(0), **options})
 
 
 def test_nothing_is_compiled_twice(conditional):

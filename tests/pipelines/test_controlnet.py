@@ -1,6 +1,7 @@
 """Stable Diffusion steered by ControlNets."""
 
 import jax
+import numpy as np
 import pytest
 
 import fdiff
@@ -45,6 +46,10 @@ def test_two_nets_load_as_a_list_and_from_their_folders(sd, net, tmp_path):
         (None, {}, "image is missing"),
         (EDGES[..., :1], {}, "image has 1 channels; it must have 3"),
         (EDGES, {"controlnet_conditioning_scale": [1.0, 2.0]}, "a number, or one for each of 1 networks"),
+        (EDGES, {"control_guidance_end": None}, "control_guidance_end is None; it must be a number"),
+        (EDGES, {"control_guidance_start": np.nan}, "control_guidance_start is nan; it must be a number"),
+        (EDGES, {"controlnet_conditioning_scale": "x"}, "controlnet_conditioning_scale is 'x'; it must be a number"),
+        (EDGES - 1.5, {}, "image holds numbers from .*; floats must lie within 0 and 1"),
         (EDGES, {"control_guidance_start": 0.8, "control_guidance_end": 0.5}, "must rise, from 0 to 1"),
     ],
 )

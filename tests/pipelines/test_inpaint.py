@@ -74,6 +74,10 @@ def test_an_inpainting_unet_is_told_the_mask_and_the_rest(paint):
         (None, "mask_image is missing"),
         (np.ones((8, 8)), "mask_image is 8 x 8 with 1 channels, and the picture 16 x 16"),
         (np.ones((16, 16, 3)), "with 3 channels"),
+        (np.ones((16, 16), np.uint8), "mask_image holds whole numbers of 1 at most, where white is 255"),
+        (np.full((16, 16), np.nan), "mask_image holds numbers that are not finite"),
+        (-np.ones((16, 16)), "mask_image holds numbers from -1 to -1; floats must lie within 0 and 1"),
+        (np.ones((3, 16, 16, 1)), "3 pictures are given as mask_image for 1 prompts"),
     ],
 )
 def test_bad_masks_are_named(paint, mask, message):

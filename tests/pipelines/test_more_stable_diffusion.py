@@ -40,6 +40,8 @@ def test_instruct_pix2pix_runs(sd):
     image, options = inputs.picture(16), {"key": jax.random.key(0), "num_inference_steps": 2}
     assert_runs(pipe.steps(params, inputs.PROMPTS, image, **options))
     both = [denoise.Condition(one.embeddings) for one in pipe.encode_prompt(params, "a")]
+    with pytest.raises(ValueError, match="image_guidance_scale is nan; it must be a number"):
+        pipe.steps(params, "a", image, image_guidance_scale=np.nan, **options)
     pure = fdiff.pipelines.instruct
     arguments = (params, pipe.scheduler.plan(2), image, *both, jax.random.key(0))
     assert jax.eval_shape(lambda *a: pure(pipe.unet, pipe.vae, *a), *arguments).shape == (1, 16, 16, 3)
@@ -50,8 +52,10 @@ def test_upscale_runs(sd):
     pipe, params = with_channels(sd, "StableDiffusionUpscalePipeline", 7, **fields)
     small, options = inputs.picture(16)[:, ::2, ::2], {"key": jax.random.key(0), "num_inference_steps": 2}
     assert_runs(pipe.steps(params, inputs.PROMPTS, small, **options))
-    with pytest.raises(ValueError, match="noise_level is 351; it must lie within 0 and 350"):
+    with pytest.raises(ValueError, match="noise_level is 351; it must be a whole number from 0 to 350"):
         pipe.steps(params, "a", small, noise_level=351, **options)
+    with pytest.raises(ValueError, match="image has 1 channels; it must have 3"):
+        pipe.steps(params, "a", small[..., :1], **options)
     both = [denoise.Condition(one.embeddings) for one in pipe.encode_prompt(params, "a")]
     arguments = (params, pipe.scheduler.plan(2), small, 20, *both, jax.random.key(0))
     pure = fdiff.pipelines.upscale

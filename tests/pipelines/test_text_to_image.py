@@ -225,9 +225,28 @@ def test_the_safety_checker_is_loaded_when_asked_for(sd, reference, tmp_path):
         ({"prompt": "a", "key": None}, "noise is needed"),
         ({"prompt": "a", "key": None, "torch_seed": [1, 2]}, "2 seeds are given for 1 images"),
         ({"prompt": "a", "guidance_interval": (0.5, 0.2)}, "guidance_interval"),
+        ({"prompt": "a", "guidance_interval": 0.5}, "guidance_interval is 0.5; it must be two numbers"),
         ({"prompt": "a", "guidance_scale": np.nan}, "guidance_scale is nan; it must be a number"),
+        ({"prompt": "a", "guidance_scale": "7"}, "guidance_scale is '7'; it must be a number"),
+        ({"prompt": "a", "guidance_scale": [1.0, 2.0, 3.0]}, "guidance_scale has 3 numbers for 1 pictures"),
+        ({"prompt": "a", "guidance_rescale": np.nan}, "guidance_rescale is nan; it must be a number"),
+        ({"prompt": "a", "guidance_rescale": 1.5}, "guidance_rescale is 1.5; it must lie within 0 and 1"),
+        ({"prompt": "a", "height": 0}, "height is 0; it must be a multiple of 8, such as 8"),
+        ({"prompt": "a", "height": "16"}, "height is '16'; it must be a multiple of 8"),
+        ({"prompt": "a", "width": np.nan}, "width is nan; it must be a multiple of 8"),
+        ({"prompt": "a", "num_inference_steps": None}, "num_inference_steps is None; it must be a whole number"),
+        ({"prompt": "a", "plan": 5}, "plan must be a table"),
+        ({"prompt": "a", "key": 0}, "key must be a JAX key or one for each image, such as .*, not int"),
+        ({"prompt": "a", "key": None, "torch_seed": "x"}, "torch_seed is 'x'; it must be a whole number"),
+        ({"prompt": "a", "key": None, "torch_seed": [1.5]}, "torch_seed is 1.5; it must be a whole number"),
+        ({"prompt": "a", "latents": np.full((1, 8, 8, 4), np.nan)}, "latents holds numbers that are not finite"),
+        ({"prompt": "a", "clip_skip": 1.5}, "clip_skip is 1.5; it must be a whole number"),
+        ({"prompt_embeds": "a cat"}, "prompt_embeds has the type str; it must be an array"),
+        ({"prompt_embeds": np.full((1, 77, 16), np.nan)}, "prompt_embeds holds numbers that are not finite"),
+        ({"prompt": "a", "negative_prompt": "b", "negative_prompt_embeds": np.zeros((1, 77, 16))},
+         "both negative_prompt and negative_prompt_embeds are given"),
         ({"prompt": "a", "clip_skip": 9}, "clip_skip 9"),
-        ({"prompt": "a", "output_type": "jpg"}, "output_type is 'jpg'"),
+        ({"prompt": "a", "output_type": "jpg"}, "output_type is 'jpg'; it can be latent, pil, np, array"),
         ({"prompt_embeds": np.zeros((1, 77, 24))}, "the unet reads text of 16 channels and the prompt's has 24"),
     ],
 )
@@ -237,6 +256,31 @@ def test_bad_input_is_named_before_the_first_step(sd, options, message):
         options = {**options, "guidance_scale": 1.0}
     with pytest.raises(ValueError, match=message):
         pipe(params, **{"key": jax.random.key(0), "num_inference_steps": 2, "progress": False, **options})
+
+
+@pytest.mark.parametrize("name", ["unet", "text_encoder", "vae"])
+def test_params_that_lack_a_model_are_named_before_the_first_step(sd, name):
+    pipe, params = sd
+    some = {key: tree for key, tree in params.items() if key != name}
+    with pytest.raises(ValueError, match=f"params has no '{name}'; pass the params that from_pretrained gave"):
+        pipe(some, "a", key=jax.random.key(0), num_inference_steps=2)
+
+
+def test_keys_may_be_of_the_old_style(sd):
+    new = draw(sd, "a", key=jax.random.key(5), num_inference_steps=2)
+    np.testing.assert_array_equal(draw(sd, "a", key=jax.random.PRNGKey(5), num_inference_steps=2), new)
+    many = jax.random.split(jax.random.PRNGKey(5), 2)
+    typed = jax.random.split(jax.random.key(5), 2)
+    options = {"num_inference_steps": 2, "num_images_per_prompt": 2}
+    np.testing.assert_array_equal(draw(sd, "a", key=many, **options), draw(sd, "a", key=typed, **options))
+
+
+def test_an_autoencoder_that_gives_no_numbers_is_named(sd):
+    pipe, params = sd
+    broken = {**params, "vae": jax.tree.map(lambda leaf: leaf * jnp.nan, params["vae"])}
+    for output_type in ("array", "np", "pil"):
+        with pytest.raises(ValueError, match="not finite"):
+            pipe(broken, "a", key=jax.random.key(0), num_inference_steps=1, progress=False, output_type=output_type)
 
 
 def test_a_network_that_gives_no_numbers_is_named(sd):

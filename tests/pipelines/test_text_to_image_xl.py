@@ -63,7 +63,43 @@ def test_a_unet_that_is_told_other_numbers_is_named(xl):
         without.steps(xl[1], "a", key=jax.random.key(0))
 
 
-@pytest.mark.parametrize("share", [0.0, 1.2])
+def test_a_checkpoint_that_is_not_sdxl_is_named(xl, sd):
+    pipe = fdiff.StableDiffusionXLPipeline.from_pipe(sd[0])
+    pair = (np.zeros((1, 77, 16), np.float32), np.zeros((1, 32), np.float32))
+    with pytest.raises(ValueError, match="so it is none of SDXL; StableDiffusionXLPipeline cannot use it"):
+        pipe.steps(sd[1], prompt_embeds=pair, guidance_scale=1.0, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "micro_conditions must be fdiff.MicroConditions, not dict"),
+        (fdiff.MicroConditions((8,)), "original_size of micro_conditions is .*; it must be two numbers"),
+        (fdiff.MicroConditions(target_size=(8, np.nan)), "target_size of micro_conditions is"),
+        (fdiff.MicroConditions(aesthetic_score="6"), "aesthetic_score of micro_conditions is '6'; it must be a number"),
+    ],
+)
+def test_bad_micro_conditions_are_named(xl, given, message):
+    with pytest.raises(ValueError, match=message):
+        xl[0].steps(xl[1], "a", micro_conditions=given, key=jax.random.key(0))
+
+
+def test_pooled_embeddings_of_another_batch_are_named(xl):
+    pipe, params = xl
+    positive, _ = pipe.encode_prompt(params, "a")
+    assert pipe.steps(params, prompt_embeds=list(positive), key=jax.random.key(0)).x.shape[0] == 1
+    with pytest.raises(ValueError, match=r"the second of prompt_embeds has shape \(2, .*as many as the first, 1"):
+        pooled = np.concatenate([positive.pooled] * 2)
+        pipe.steps(params, prompt_embeds=(positive.embeddings, pooled), key=jax.random.key(0))
+
+
+def test_shares_must_rise(xl):
+    refiner = fdiff.StableDiffusionXLImg2ImgPipeline.from_pipe(xl[0])
+    with pytest.raises(ValueError, match=r"denoising_end 0.3 must be above denoising_start, 0.8"):
+        refiner.steps(xl[1], "a", inputs.picture(16), denoising_start=0.8, denoising_end=0.3, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.2, "x"])
 def test_bad_shares_are_named(xl, share):
     with pytest.raises(ValueError, match="denoising_end is"):
         xl[0].steps(xl[1], "a", denoising_end=share, key=jax.random.key(0))
