@@ -199,19 +199,30 @@ def find_pipeline(name: str | None, source: str | Path) -> type[DiffusionPipelin
 
 
 def make_plan(scheduler: Any, num_inference_steps: int, plan: Plan | None, strength: float = 1.0) -> Plan:
-    """The given plan or the scheduler's own, padded in slots so that every scheduler shares one compilation."""
+    """The given plan or the scheduler's own, padded in slots so that every scheduler shares one compilation.
+
+    Raises ValueError for a number of steps that is none, or a plan without rows.
+    """
     if plan is None:
+        check_count("num_inference_steps", num_inference_steps)
         plan = scheduler.plan(num_inference_steps, **({} if strength == 1 else {"strength": strength}))
+    elif not isinstance(plan, Plan) or np.ndim(plan.t) != 1 or not len(plan):
+        raise ValueError("plan must be a table of one row or more, such as scheduler.plan(20)")
     return plan.pad(slots=max(plan.slots, SLOTS))
 
 
 def image_keys(key: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
     """Keys for the first sample and for the steps, (b,) each; image i depends on its own key alone.
 
-    `key` is one key, from which image i takes the i-th, or (b,) keys.
+    `key` is one key, from which image i takes the i-th, or (b,) keys, of the new style or of the old one.
 
-    Raises ValueError where the number of keys is not the batch size.
+    Raises ValueError for what is no key, or where the number of keys is not the batch size.
     """
+    if isinstance(key, jax.Array) and key.dtype == np.uint32:  # as jax.random.PRNGKey makes them
+        key = jax.random.wrap_key_data(key)
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim < 2):
+        raise ValueError(f"key must be a JAX key or one for each image, such as jax.random.key(0), "
+                         f"not {type(key).__name__}")
     if key.ndim == 0:
         key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
     elif len(key) != batch_size:
@@ -258,6 +269,13 @@ def check_finite(x: jax.Array) -> None:
             "the network gave values that are not finite; compute in float32 or bfloat16 instead of float16, "
             "or lower the guidance scale"
         )
+
+
+def tree_of(params: Params, name: str) -> Any:
+    """The parameters of the model of that name. Raises ValueError where there are none."""
+    if name not in params:
+        raise ValueError(f"params has no {name!r}; pass the params that from_pretrained gave with this pipeline")
+    return params[name]
 
 
 def check_count(name: str, value: int) -> None:
