@@ -33,6 +33,7 @@ ALONE = {
     "controlnet_cond_embedding.conv_in.weight": "control_model.",
     "input_blocks.0.0.weight": "model.diffusion_model.",
     "encoder.conv_in.weight": "first_stage_model.",
+    "conv_in.weight": "model.diffusion_model.",
 }
 
 # Numbers that a scheduler computes anew, averages that training keeps, and what training alone needs.
@@ -50,7 +51,7 @@ def parts(found: Mapping[str, Tensor], *, file: str | Path, ema: bool = False) -
     """The components in a file, each tensor under its name of today.
 
     ema: take the averaged weights of the U-Net, which some files hold beside those of the last step.
-    Raises ValueError for a tensor that no component has; `file` is what the error names.
+    Raises ValueError for a tensor that no component has, or without any; `file` is what the error names.
     """
     prefix = next((prefix for name, prefix in ALONE.items() if name in found), "")
     full = {prefix + name: tensor for name, tensor in found.items()}
@@ -70,6 +71,8 @@ def parts(found: Mapping[str, Tensor], *, file: str | Path, ema: bool = False) -
                 raise ValueError(f"{file} has no averaged weights of {name}; leave ema out.")
             tensor = full[averaged]
         components.setdefault(place[1], {}).update(_relaid(name, place[2](name.removeprefix(place[0])), tensor))
+    if not components:
+        raise ValueError(f"{file} holds no weights of a Stable Diffusion model; download or copy it again.")
     return components
 
 

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from convert import flax_weights
-from convert.lazy import Leaf, lazy
+import jax
+
+from convert import flax_weights, weights
+from convert.lazy import lazy
 from convert.tensors import Tensor
-from fdiff import hub, models, schedulers, single_file
+from fdiff import hub, single_file
 from fdiff.models.model import CONFIG, Model
-from fdiff.pipelines.components import find_component
-from fdiff.pipelines.pipeline import INDEX, DiffusionPipeline
+from fdiff.pipelines.components import (
+    INDEX,
+    check_complete,
+    find_component,
+    listed,
+    load_component,
+    read_index,
+    save_component,
+    write_index,
+)
+from fdiff.pipelines.pipeline import PARTS, find_pipeline
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
 from fdiff.schedulers.scheduler import Scheduler
 
 FLAX_ONLY = ("dtype", "split_head_dim", "use_memory_efficient_attention")  # fields of Flax's modules alone
 
 Progress = Callable[[int, int], object]  # bytes written, bytes in all
-Found = dict[str, tuple[Model, dict[str, Tensor]]]  # folder -> model, tensors by their names of today
+
+
+class Weights(NamedTuple):
+    """What a file, or the files of an index, hold; nothing is read yet."""
+
+    file: Path
+    tensors: dict[str, Tensor]
+
+
+class Checkpoint(NamedTuple):
+    """What is to be written: the class of a pipeline, None for a model alone, and what its index lists.
+
+    parts: name -> (component or setting, its weights or those of several; None for what has none). The name of a
+    model alone is empty, so that it is written beside nothing.
+    """
+
+    pipeline: str | None
+    parts: dict[str, tuple[Any, Any]]
 
 
 def convert(
@@ -42,138 +69,126 @@ def convert(
             Flax weights, a .msgpack file with its config.json beside it or a folder of them; or a single file of Stable
             Diffusion, as `fdiff.single_file.load` takes it.
         folder: where to write.
-        dtype: of the weights that are written; None keeps what the file has.
-        variant: which weights of a repository to read, such as "fp16".
+        dtype: of the weights that are written, those of an autoencoder too for which `from_pretrained` widens
+            float16; None keeps what the file has.
+        variant: which weights of a repository to read, such as "fp16"; a model without such ones has its plain ones.
         config, tokenizer, prediction_type, ema: for single files, see `fdiff.single_file.load`.
-        progress: called with the bytes written and those in all, for files and Flax's weights, of which one tensor
-            at a time is in memory.
+        progress: called with the bytes written and those in all; one tensor at a time is in memory.
 
     Raises ValueError and OSError that name what is wrong with the source.
     """
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise ValueError(f"{folder} is a file; name a folder to write.")
+    weights.floating(dtype)
     path = Path(source).expanduser()
-    if path.suffix == ".msgpack" or (path.is_dir() and any(next(path.rglob(n), None) for n in flax_weights.NAMES)):
-        _convert_flax(path, folder, dtype, progress)
+    options = {"config": config, "tokenizer": tokenizer, "prediction_type": prediction_type, "ema": ema}
+    given = [name for name, value in options.items() if value]
+    if path.suffix == ".msgpack":
+        file = hub.fetch(hub.Source(path.parent), path.name)
+        found = Checkpoint(None, {"": _of_flax(_class(path.parent / CONFIG), path.parent / CONFIG, file)})
     elif path.is_file() or path.suffix in (".safetensors", ".ckpt"):
-        file = single_file.find(source, single_file.ANYWHERE)
-        opened = single_file.inspect(
-            file, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema
-        )
-        _convert_single(file, opened, folder, dtype, progress)
+        if variant is not None:
+            raise ValueError("variant is for repositories and folders; leave it out for a single file")
+        found = _single(source, options)
+    elif given:
+        raise ValueError(f"{given[0]} is for single files; leave it out for {source}")
     else:
-        _convert_repository(source, folder, dtype, variant)
+        found = _repository(source, variant)
+    _write(folder, found, dtype, progress)
 
 
-def _convert_repository(source: str | Path, folder: str | Path, dtype: Any, variant: str | None) -> None:
-    file = hub.fetch(hub.Source(source), INDEX, CONFIG, SCHEDULER_CONFIG)
-    if file.name == INDEX:
-        pipe, params = DiffusionPipeline.from_pretrained(source, dtype=dtype, variant=variant)
-        pipe.save_pretrained(folder, params)
-    elif file.name == SCHEDULER_CONFIG:
-        Scheduler.from_pretrained(source).save_pretrained(folder)
-    else:
-        config = hub.read_json(file)
-        kind = config.get("_class_name") or (config.get("architectures") or [None])[0]
-        if kind is None:
-            raise ValueError(f"{file} does not say of which class it is; add _class_name to it")
-        model, params = find_component(kind, source).from_pretrained(source, dtype=dtype, variant=variant)
-        model.save_pretrained(folder, params)
+def _single(source: str | Path, options: dict[str, Any]) -> Checkpoint:
+    """What a single file holds: a pipeline, or one model with its tokenizer."""
+    file = single_file.find(source, single_file.ANYWHERE)
+    opened = single_file.inspect(file, **options)
+    found = {name: (model, Weights(file, opened.params[name])) for name, model in opened.models.items()}
+    tokenizers = {name: (tokenizer, None) for name, tokenizer in opened.tokenizers.items()}
+    if len(found) == 1:
+        return Checkpoint(None, {"": next(iter(found.values())), **tokenizers})
+    if opened.pipeline is None:
+        raise ValueError(f"{source} holds a {' and a '.join(found)}, which are no pipeline; {PARTS}")
+    others = {"scheduler": opened.scheduler, **opened.options}
+    if "unet" in found and "text_encoder_2" not in found:
+        others |= {"safety_checker": None, "feature_extractor": None}
+    parts = {**found, **tokenizers, **{name: (other, None) for name, other in others.items()}}
+    check_complete(find_pipeline(opened.pipeline, source), parts, source, PARTS)
+    return Checkpoint(opened.pipeline, parts)
 
 
-def _convert_flax(path: Path, folder: str | Path, dtype: Any, progress: Progress) -> None:
-    found = _flax_pipeline(path) if (path / INDEX).is_file() else {"": _flax_model(path)}
-    with hub.staged(folder) as temporary:
-        _save(temporary, path, found, dtype, progress)
-        if (path / INDEX).is_file():
-            _copy_rest(path, temporary, found)
+def _repository(source: str | Path, variant: str | None) -> Checkpoint:
+    """What a repository or a folder holds: a pipeline with all that its index lists, a model or a scheduler."""
+    place = hub.Source(source)
+    file = hub.fetch(place, INDEX, CONFIG, SCHEDULER_CONFIG)
+    place = hub.pinned(place, file)
+    if file.name == SCHEDULER_CONFIG:
+        return Checkpoint(None, {"": (Scheduler.from_pretrained(source), None)})
+    if file.name == CONFIG:
+        return Checkpoint(None, {"": _open(_class(file), place, variant)})
+    index = read_index(file)
+    kind = find_pipeline(str(index.get("_class_name")).removeprefix("Flax"), source)
+    entries = listed(index, kind, file)
+    check_complete(kind, entries, source, "choose another model")
+    hub.available_variant(place, variant)
+
+    def load(component: Any, source: str | Path, **where: Any) -> tuple[Model, Weights]:
+        place = hub.Source(source, **where)
+        return _open(component, place, hub.available_variant(place, variant))
+
+    parts: dict[str, tuple[Any, Any]] = {}
+    for name, entry in index.items():
+        if name in entries and isinstance(entry, list):
+            parts[name] = load_component(entry[1], source, name, {"revision": place.revision}, load)
+        elif not name.startswith("_"):
+            parts[name] = (entries.get(name), None)
+    return Checkpoint(kind.__name__, parts)
 
 
-def _convert_single(
-    file: Path, opened: single_file.Loaded, folder: str | Path, dtype: Any, progress: Progress
-) -> None:
-    alone = opened.pipeline is None and len(opened.models) == 1
-    with hub.staged(folder) as temporary:
-        found = {"" if alone else name: (model, opened.params[name]) for name, model in opened.models.items()}
-        _save(temporary, file, found, dtype, progress)
-        for name, clip in opened.tokenizers.items():
-            clip.save_pretrained(temporary / name)
-        if opened.scheduler is not None:
-            opened.scheduler.save_pretrained(temporary / "scheduler")
-        if not alone:
-            hub.write_json(temporary / INDEX, _index(opened))
+def _class(file: Path) -> Any:
+    """The model that a config.json describes. ValueError for another class."""
+    found = find_component(hub.class_name(hub.read_json(file), file), file)
+    if not issubclass(found, Model):
+        raise ValueError(f"{file} describes a {found.__name__}, which is no model")
+    return found
 
 
-def _save(folder: Path, file: Path, found: Found, dtype: Any, progress: Progress) -> None:
-    """Write the models, reading as they are written, after all of them are known to be complete."""
-    done, leaves = 0, []
+def _open(component: Any, place: hub.Source, variant: str | None) -> tuple[Model, Weights]:
+    """A model of that class with its weights, those of torch before those of Flax."""
+    config = hub.fetch(place, CONFIG)
+    try:
+        file = hub.fetch_weights(hub.pinned(place, config), component.weights_name, variant)
+    except FileNotFoundError:
+        flax = next((file for name in flax_weights.NAMES if (file := config.parent / name).is_file()), None)
+        if flax is None:
+            raise
+        return _of_flax(component, config, flax)
+    return component.from_config(hub.read_json(config), file=config), Weights(file, weights.tensors(file))
+
+
+def _of_flax(component: Any, config: Path, file: Path) -> tuple[Model, Weights]:
+    options = {key: value for key, value in hub.read_json(config).items() if key not in FLAX_ONLY}
+    model = component.from_config({**options, "_class_name": component.__name__}, file=config)
+    return model, Weights(file, flax_weights.tensors(file))
+
+
+def _write(folder: str | Path, found: Checkpoint, dtype: Any, progress: Progress) -> None:
+    """Write all parts, reading as they are written, after the models are known to be complete."""
+    done = 0
 
     def report(nbytes: int) -> None:
         nonlocal done
         done += nbytes
         progress(done, total)
 
-    trees = {}
-    for name, (model, tensors) in found.items():
-        trees[name] = lazy(tensors, model.shapes(), file=file, dtype=dtype, report=report)
-        leaves += _leaves(trees[name])
-    total = sum(leaf.nbytes for leaf in leaves)
-    for name, (model, _) in found.items():
-        model.save_pretrained(folder / name, trees[name])
+    def tree(model: Any, source: Any) -> Any:
+        if isinstance(model, tuple):
+            return [tree(*pair) for pair in zip(model, source, strict=True)]
+        return lazy(source.tensors, model.shapes(), file=source.file, dtype=dtype, report=report)
 
-
-def _leaves(tree: Any) -> list[Leaf]:
-    return [leaf for value in tree.values() for leaf in _leaves(value)] if isinstance(tree, dict) else [tree]
-
-
-def _index(opened: single_file.Loaded) -> dict[str, Any]:
-    """model_index.json of what a single file held."""
-    index: dict[str, Any] = {"_class_name": opened.pipeline}
-    for name, model in opened.models.items():
-        index[name] = ["transformers" if model.model_type else "diffusers", type(model).__name__]
-    index |= {name: ["transformers", type(clip).__name__] for name, clip in opened.tokenizers.items()}
-    index["scheduler"] = ["diffusers", type(opened.scheduler).__name__]
-    if "unet" in opened.models and "text_encoder_2" not in opened.models:
-        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
-    return index | opened.options
-
-
-def _flax_model(path: Path) -> tuple[Model, dict[str, Tensor]]:
-    """A model of Flax: its weights file, or the folder of it. Raises FileNotFoundError, and ValueError."""
-    folder = path if path.is_dir() else path.parent
-    candidates = [folder / name for name in flax_weights.NAMES] if path.is_dir() else [path]
-    file = next((file for file in candidates if file.is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f"{path} has no {' nor '.join(flax_weights.NAMES)}; check its name.")
-    config = {key: value for key, value in hub.read_json(folder / CONFIG).items() if key not in FLAX_ONLY}
-    kind = str(config.get("_class_name") or (config.get("architectures") or [None])[0]).removeprefix("Flax")
-    found = getattr(models, kind, None)
-    if not (isinstance(found, type) and issubclass(found, Model)):
-        raise ValueError(f"{folder / CONFIG} describes a {kind}, which fdiff does not have.")
-    config.pop("_class_name", None)
-    return found.from_config(config, file=folder / CONFIG), flax_weights.tensors(file)
-
-
-def _flax_pipeline(folder: Path) -> Found:
-    """The models of a pipeline of Flax."""
-    names = [name for name, entry in hub.read_json(folder / INDEX).items() if isinstance(entry, list)]
-    return {
-        name: _flax_model(folder / name)
-        for name in names
-        if any((folder / name / weights).is_file() for weights in flax_weights.NAMES)
-    }
-
-
-def _copy_rest(source: Path, target: Path, written: Found) -> None:
-    """Bring over what has no weights: the index, the scheduler and the folders of small files."""
-    index = hub.read_json(source / INDEX)
-    for name, entry in index.items():
-        if isinstance(entry, list):
-            index[name] = [text.removeprefix("Flax") if isinstance(text, str) else text for text in entry]
-            if (source / name / SCHEDULER_CONFIG).is_file():
-                config = hub.read_json(source / name / SCHEDULER_CONFIG)
-                kind = str(config.pop("_class_name")).removeprefix("Flax")
-                config = {key: value for key, value in config.items() if key != "dtype"}
-                getattr(schedulers, kind).from_config(config).save_pretrained(target / name)
-            elif name not in written and (source / name).is_dir():
-                shutil.copytree(source / name, target / name)
-    index["_class_name"] = str(index["_class_name"]).removeprefix("Flax")
-    hub.write_json(target / INDEX, index)
+    trees = {name: tree(*part) for name, part in found.parts.items() if part[1] is not None}
+    total = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
+    with hub.staged(folder) as temporary:
+        entries = {
+            name: save_component(part, trees.get(name), temporary, name) for name, (part, _) in found.parts.items()
+        }
+        if found.pipeline is not None:
+            write_index(temporary, found.pipeline, entries)

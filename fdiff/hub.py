@@ -25,6 +25,8 @@ from convert.files import replacing, staged
 
 __all__ = [
     "Source",
+    "available_variant",
+    "class_name",
     "fetch",
     "fetch_weights",
     "has_folder",
@@ -130,19 +132,45 @@ def has_folder(
     local_files_only: bool = False,
 ) -> bool:
     """Whether a pipeline keeps that component in a folder of its own; old ones have it beside the index."""
-    if _is_folder(source):
-        return (Path(source).expanduser() / name).is_dir()
+    place = Source(source, None, revision, cache_dir, token, local_files_only)
+    return (_here(place) / name).is_dir() or any(file.startswith(f"{name}/") for file in _on_hub(place))
+
+
+def available_variant(source: Source, variant: str | None) -> str | None:
+    """The variant, where a pipeline or its subfolder has weights of it; None, for the plain ones, elsewhere.
+
+    Raises FileNotFoundError for a whole pipeline without it.
+    """
+    if variant is None:
+        return None
+    folder = _here(source)
+    here = [path.relative_to(folder).as_posix() for pattern in ("*", "*/*") for path in folder.glob(pattern)]
+    start = f"{source.subfolder}/" if source.subfolder else ""
+    if any(file.startswith(start) and f".{variant}." in file for file in (*here, *_on_hub(source))):
+        return variant
+    if source.subfolder is None:
+        raise FileNotFoundError(f"{source.name} has no weights of the variant {variant}; leave variant out.")
+    return None
+
+
+def _here(source: Source) -> Path:
+    """The folder, or where the cache keeps the repository of a pipeline."""
+    if _is_folder(source.name):
+        return Path(source.name).expanduser()
+    return fetch(source._replace(subfolder=None), "model_index.json").parent
+
+
+def _on_hub(source: Source) -> list[str]:
+    """The files of a repository; none of a folder, and where the Hub is out of reach: what is in the cache decides."""
+    if source.local_files_only or _is_folder(source.name):
+        return []
     from huggingface_hub import HfApi
 
-    place = Source(source, None, revision, cache_dir, token, local_files_only)
-    index = fetch(place, "model_index.json")
-    if (index.parent / name).is_dir() or local_files_only:
-        return (index.parent / name).is_dir()
+    revision = pinned(source, _here(source) / "model_index.json").revision
     try:
-        files = HfApi(token=token).list_repo_files(str(source), revision=pinned(place, index).revision)
-    except Exception:  # out of reach, though the index is in the cache: what else is there decides
-        return False
-    return any(file.startswith(f"{name}/") for file in files)
+        return HfApi(token=source.token).list_repo_files(str(source.name), revision=revision)
+    except Exception:
+        return []
 
 
 def _is_folder(name: str | Path) -> bool:
@@ -224,6 +252,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def class_name(config: dict[str, Any], file: Path) -> str:
+    """The class that a config.json describes: diffusers and transformers say it in two ways. ValueError for none."""
+    found = config.get("_class_name") or config.get("architectures")
+    name = found[0] if isinstance(found, list) and found else found
+    if not isinstance(name, str):
+        raise ValueError(f"{file} does not say of which class it is; add _class_name to it.")
+    return name
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON file, moved into place when it is whole."""
     with replacing(path) as part:
@@ -279,7 +316,7 @@ def card(folder: Path, repo_id: str, pipeline_tag: str | None = None) -> str:
     names = ("model_index.json", "config.json", "scheduler_config.json")
     found = next(name for name in names if (folder / name).is_file())
     config = read_json(folder / found)
-    kind = config.get("_class_name") or config["architectures"][0]
+    kind = class_name(config, folder / found)
     call, target = {
         "model_index.json": ("DiffusionPipeline", "pipe, params"),
         "config.json": (kind, "model, params"),

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from convert import families, single_file, weights
-from fdiff import hub, models, schedulers
+from fdiff import hub
 from fdiff.models.model import CONFIG, Model
+from fdiff.pipelines.components import find_component
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
 from fdiff.schedulers.scheduler import Scheduler
 from fdiff.tokenizers import CLIPTokenizer
@@ -57,7 +58,8 @@ def load(
 
     Args:
         source: a file, its address on the Hub, or "owner/name/file.safetensors".
-        config: a folder or Hub id whose configs replace those that follow from the tensors.
+        config: a folder or Hub id whose configs replace those that follow from the tensors; for a file of one model,
+            the config.json beside it, if not given and there.
         tokenizer: a folder or Hub id with CLIP's vocab.json and merges.txt, also in a folder "tokenizer" of it;
             `config`, or else openai/clip-vit-large-patch14, if not given.
         prediction_type: "epsilon" or "v_prediction", where the tensors do not say it: SD 2.x is taken to be
@@ -104,17 +106,21 @@ def inspect(
     """What `load` loads, but params holds tensors that lie in the file; `place` says how to reach the Hub."""
     found = weights.tensors(file)
     parts = single_file.parts(found, file=file, ema=ema)
+    vocabulary = tokenizer or config or CLIP
+    if config is None and len(parts) == 1 and (file.parent / CONFIG).is_file():
+        config = file.parent
     if config is not None:
         family = from_configs(place._replace(name=config), parts)
     else:
         family = single_file.family(found, parts, file=file, prediction_type=prediction_type)
-    built = {name: getattr(models, kind).from_config(entry) for name, (kind, entry) in family.models.items()}
+    built = {name: find_component(kind, config or file).from_config(entry)
+             for name, (kind, entry) in family.models.items()}  # fmt: skip
     encoders = [name for name in built if name.startswith("text_encoder")]
-    clip = read_tokenizer(file, tokenizer or config or CLIP, place) if encoders else None
+    clip = read_tokenizer(file, vocabulary, place) if encoders else None
     tokenizers = {name.replace("text_encoder", "tokenizer"): pad(clip, built[name]) for name in encoders}
     scheduler = None
     if family.scheduler:
-        scheduler = getattr(schedulers, family.scheduler["_class_name"]).from_config(family.scheduler)
+        scheduler = Scheduler.from_config(family.scheduler)
     return Loaded(family.pipeline, built, parts, scheduler, tokenizers, family.options)
 
 
@@ -144,17 +150,17 @@ def read_tokenizer(file: Path, source: str | Path, place: hub.Source) -> CLIPTok
 
 
 def from_configs(place: hub.Source, parts: single_file.Parts) -> families.Family:
-    """What the configs of a folder or a repository say of the components."""
-    alone = "unet" not in parts
+    """What the configs of a folder or a repository say of the components; of one alone it may be a model's own."""
+    alone = len(parts) == 1
     index = {} if alone else hub.read_json(hub.fetch(place, "model_index.json"))
     found = {}
     for name in parts:
         paths = (f"{name}/{CONFIG}", CONFIG) if alone else (f"{name}/{CONFIG}",)
-        config = hub.read_json(hub.fetch(place, *paths))
-        kind = config.get("_class_name") or config["architectures"][0]
-        found[name] = (kind, config)
+        file = hub.fetch(place, *paths)
+        config = hub.read_json(file)
+        found[name] = (hub.class_name(config, file), config)
     if alone:
         return families.Family(None, found, {}, {})
     scheduler = hub.read_json(hub.fetch(place._replace(subfolder="scheduler"), SCHEDULER_CONFIG))
     options = {key: value for key, value in index.items() if not (key.startswith("_") or isinstance(value, list))}
-    return families.Family(index["_class_name"], found, scheduler, options)
+    return families.Family(index.get("_class_name"), found, scheduler, options)

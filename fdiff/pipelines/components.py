@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import fdiff.image_processors
 import fdiff.models
 import fdiff.schedulers
 import fdiff.tokenizers
+from convert.weights import floating
 from fdiff import hub
 from fdiff.models.model import Model
 from fdiff.schedulers.scheduler import Scheduler
 
+INDEX = "model_index.json"
+DIFFUSERS_VERSION = "0.42.1"  # whose layout is written: diffusers asks an index for it
 TOKENIZER_FILES = (
     "tokenizer_config.json",
     "vocab.json",
@@ -37,8 +41,52 @@ def find_component(name: str, source: str | Path) -> Any:
     raise ValueError(f"{source} needs a {name}, which fdiff does not have")
 
 
+def read_index(file: Path) -> dict[str, Any]:
+    """A model_index.json. Raises ValueError for a list in it that is no [library, class]."""
+    index = hub.read_json(file)
+    for name, entry in index.items():
+        pair = isinstance(entry, list) and [part for part in entry if part is None or isinstance(part, str)]
+        if not name.startswith("_") and isinstance(entry, list) and (pair != entry or len(entry) != 2):
+            raise _malformed(file, name, entry)
+    return index
+
+
+def write_index(folder: Path, kind: str, entries: Mapping[str, Any]) -> None:
+    """Write the model_index.json of a pipeline of that class."""
+    hub.write_json(folder / INDEX, {"_class_name": kind, "_diffusers_version": DIFFUSERS_VERSION, **entries})
+
+
+def listed(index: Mapping[str, Any], kind: Any, file: Path) -> dict[str, Any]:
+    """The entries of an index that are not null. Raises ValueError for a component in need that is no such entry."""
+    needed = {field.name for field in dataclasses.fields(kind) if required(field)}
+    for name in needed & index.keys():
+        if not isinstance(index[name], list | dict | None):
+            raise _malformed(file, name, index[name])
+    return {
+        name: entry
+        for name, entry in index.items()
+        if not (name.startswith("_") or entry is None or (isinstance(entry, list) and entry[1] is None))
+    }
+
+
+def check_complete(kind: Any, given: Mapping[str, Any], source: Any, cure: str) -> None:
+    """Raise ValueError unless `given` has all that a pipeline of that class needs."""
+    for field in dataclasses.fields(kind):
+        if required(field) and given.get(field.name) is None:
+            raise ValueError(f"{source} has no {field.name}, which {kind.__name__} needs; {cure}")
+
+
+def required(field: dataclasses.Field[Any]) -> bool:
+    """Whether a pipeline cannot do without that component."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _malformed(file: Path, name: str, entry: Any) -> ValueError:
+    return ValueError(f"{file} says that {name} is {entry!r}; correct it to [library, class] or [null, null]")
+
+
 def load_component(
-    class_name: str, source: str | Path, name: str, where: dict[str, Any], weights: dict[str, Any]
+    class_name: str, source: str | Path, name: str, where: dict[str, Any], load: Callable[..., tuple[Any, Any]]
 ) -> tuple[Any, Any]:
     """(component, params) of the class that model_index.json names; params is None for what has none.
 
@@ -46,18 +94,28 @@ def load_component(
         class_name: a MultiControlNetModel stands for the models in the folders `name`, `name`_1 and so on, which come
             as a tuple with a list of their params.
         source, name: the component is in the source's folder of that name, or beside the index.
-        where: keyword arguments of `hub.load_config`; weights: those of `Model.from_pretrained` beside them.
+        where: keyword arguments of `hub.load_config`.
+        load: gives (model, params) of a class, the source, `where` and a subfolder.
+
+    Raises FileNotFoundError where it is neither in its folder nor beside the index.
     """
     component = find_component(class_name.removeprefix("Multi"), source)
     if class_name.startswith("Multi"):
         folders = _numbered(name, lambda folder: hub.has_folder(source, folder, **where))
-        return several([component.from_pretrained(source, subfolder=f, **where, **weights) for f in folders])
+        return several([load(component, source, subfolder=folder, **where) for folder in folders])
     place = {**where, "subfolder": name if hub.has_folder(source, name, **where) else None}
-    if issubclass(component, Model):
-        return _load_model(component, source, place, weights)
-    if hasattr(component, "from_folder"):
-        return component.from_folder(_tokenizer_folder(source, name, place)), None
-    return component.from_pretrained(source, **place), None
+    try:
+        if issubclass(component, Model):
+            return load(component, source, **place)
+        if hasattr(component, "from_folder"):
+            return component.from_folder(_tokenizer_folder(source, name, place)), None
+        return component.from_pretrained(source, **place), None
+    except FileNotFoundError as error:
+        if place["subfolder"] is not None:
+            raise
+        raise FileNotFoundError(
+            f"{source} has no folder {name}, though its {INDEX} lists one; download or copy it again"
+        ) from error
 
 
 def several(pairs: Any) -> tuple[tuple[Any, ...], list[Any]]:
@@ -65,21 +123,29 @@ def several(pairs: Any) -> tuple[tuple[Any, ...], list[Any]]:
     return tuple(module for module, _ in pairs), [params for _, params in pairs]
 
 
-def save_component(component: Any, params: Any, folder: Path, name: str, variant: str | None) -> Any:
+def save_component(component: Any, params: Any, folder: Path, name: str, variant: str | None = None) -> Any:
     """Write a component into the folder and return what model_index.json says of it."""
     if isinstance(component, Model):
         component.save_pretrained(folder / name, params, variant=variant)
-        return ["transformers" if component.model_type else "diffusers", type(component).__name__]
+        return [_library(component), type(component).__name__]
     if isinstance(component, tuple) and component and isinstance(component[0], Model):
         for i, (module, tree) in enumerate(zip(component, params, strict=True)):
             module.save_pretrained(folder / (f"{name}_{i}" if i else name), tree, variant=variant)
         return ["diffusers", f"Multi{type(component[0]).__name__}"]
     if hasattr(component, "save_pretrained"):
         component.save_pretrained(folder / name)
-        return ["diffusers" if isinstance(component, Scheduler) else "transformers", type(component).__name__]
+        return [_library(component), type(component).__name__]
     if component is None:
         return [None, None]
     return dict(enumerate(component)) if isinstance(component, tuple) else component
+
+
+def _library(component: Any) -> str:
+    """Where diffusers looks for the class of a component: in itself, in transformers, or in a pipeline's module."""
+    if isinstance(component, fdiff.models.StableDiffusionSafetyChecker):
+        return "stable_diffusion"
+    own = isinstance(component, Scheduler) or (isinstance(component, Model) and not component.model_type)
+    return "diffusers" if own else "transformers"
 
 
 def setting(value: Any) -> Any:
@@ -87,12 +153,18 @@ def setting(value: Any) -> Any:
     return tuple(value.values()) if isinstance(value, dict) else value
 
 
-def _load_model(component: Any, source: str | Path, place: dict[str, Any], weights: dict[str, Any]) -> tuple[Any, Any]:
-    """The model in the dtype asked for, but an autoencoder for which float16 is too narrow in float32."""
-    narrow = weights["dtype"] is not None and jnp.dtype(weights["dtype"]) == jnp.float16
-    if not (narrow and hasattr(component, "force_upcast")):
-        return component.from_pretrained(source, **place, **weights)
-    module, params = component.from_pretrained(source, **place, **{**weights, "dtype": jnp.float32})
+def load_model(
+    component: Any, source: str | Path, *, variant: str | None, dtype: Any, sharding: Any, **place: Any
+) -> tuple[Any, Any]:
+    """The model in the dtype asked for, but an autoencoder for which float16 is too narrow in float32.
+
+    Its weights are those of the variant if it has such ones.
+    """
+    available = hub.available_variant(hub.Source(source, **place), variant)
+    options = {**place, "variant": available, "sharding": sharding}
+    if not (floating(dtype) == jnp.float16 and hasattr(component, "force_upcast")):
+        return component.from_pretrained(source, dtype=dtype, **options)
+    module, params = component.from_pretrained(source, dtype=jnp.float32, **options)
     return module, params if module.force_upcast else jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -12,11 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import hub, single_file
-from fdiff.pipelines.components import load_component, save_component, setting, several
+from fdiff.pipelines.components import (
+    INDEX,
+    check_complete,
+    listed,
+    load_component,
+    load_model,
+    read_index,
+    save_component,
+    setting,
+    several,
+    write_index,
+)
 from fdiff.plan import Plan
 from fdiff.sampling import Steps
 
-INDEX = "model_index.json"
 SLOTS = 6  # plans are padded to as many slots, so that swapping the scheduler compiles nothing
 
 Params = dict[str, Any]
@@ -57,7 +68,8 @@ class DiffusionPipeline:
 
         Args:
             source: a Hub id such as "google/ddpm-cat-256", or a folder.
-            revision, variant, cache_dir, token, local_files_only: see `fdiff.hub`.
+            revision, variant, cache_dir, token, local_files_only: see `fdiff.hub`; a model without weights of the
+                variant has its plain ones, where another has such ones.
             dtype: of the parameters, and so of the computation.
             sharding: see `Model.from_pretrained`.
             components: a component to use in place of the repository's, such as scheduler=...; a model comes as
@@ -68,7 +80,7 @@ class DiffusionPipeline:
         """
         place = hub.Source(source, None, revision, cache_dir, token, local_files_only)
         file = hub.fetch(place, INDEX)
-        index = hub.read_json(file)
+        index = read_index(file)
         where: dict[str, Any] = {
             "revision": hub.pinned(place, file).revision,  # all components from one commit
             "cache_dir": cache_dir,
@@ -80,32 +92,29 @@ class DiffusionPipeline:
                 source, variant=variant, dtype=dtype, sharding=sharding, **where, **components
             )
             return found
+        check_family(cls, index.get("_class_name"), source)
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(components) - set(fields))
         if unknown:
             raise ValueError(f"{cls.__name__} has no component {unknown[0]!r}; it has {', '.join(fields)}")
+        given = {name: value for name, value in components.items() if value is not True}
+        entries = listed(index, cls, file)
+        check_complete(cls, {**entries, **given}, source, "pass it by its name or choose another model")
+        hub.available_variant(place._replace(revision=where["revision"]), variant)
+        load = functools.partial(load_model, variant=variant, dtype=dtype, sharding=sharding)
         built: dict[str, Any] = {}
         params: Params = {}
-        for name, field in fields.items():
-            required = _required(field)
-            entry, tree = index.get(name), None
-            if components.get(name, True) is not True:
-                given = components[name]
-                pair = several(given) if isinstance(given, list) else given
+        for name in fields:
+            entry, tree = entries.get(name), None
+            if name in given:
+                pair = several(given[name]) if isinstance(given[name], list) else given[name]
                 built[name], tree = pair if isinstance(pair, tuple) else (pair, None)
-            elif isinstance(entry, list):
-                if entry[1] is None or (not required and name in OPT_IN and name not in components):
-                    continue
-                weights = {"variant": variant, "dtype": dtype, "sharding": sharding}
-                built[name], tree = load_component(entry[1], source, name, where, weights)
-            elif name in index:
+            elif isinstance(entry, list) and (name not in OPT_IN or name in components):
+                built[name], tree = load_component(entry[1], source, name, where, load)
+            elif entry is not None and not isinstance(entry, list):
                 built[name] = setting(entry)
             if tree is not None:
                 params[name] = tree
-            if required and built.get(name) is None:
-                raise ValueError(
-                    f"{source} has no {name}, which {cls.__name__} needs; pass {name}=... or choose another model"
-                )
         return cls(**built), params
 
     @classmethod
@@ -131,15 +140,14 @@ class DiffusionPipeline:
             source, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema, dtype=dtype,
             sharding=sharding, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
         )  # fmt: skip
+        if loaded.pipeline is None and cls is DiffusionPipeline:
+            raise ValueError(f"{source} holds a {' and a '.join(loaded.models)} alone; {PARTS}")
         kind: Any = find_pipeline(loaded.pipeline, source) if cls is DiffusionPipeline else cls
-        fields = {field.name: field for field in dataclasses.fields(kind)}
+        check_family(kind, loaded.pipeline, source)
+        fields = {field.name for field in dataclasses.fields(kind)}
         parts = {**loaded.options, **loaded.models, **loaded.tokenizers, "scheduler": loaded.scheduler}
         given = {name: value for name, value in parts.items() if name in fields}
-        for name, field in fields.items():
-            if _required(field) and given.get(name) is None:
-                raise ValueError(
-                    f"{source} has no {name}, which {kind.__name__} needs; load its parts with fdiff.single_file.load"
-                )
+        check_complete(kind, given, source, PARTS)
         return kind(**given), {name: tree for name, tree in loaded.params.items() if name in fields}
 
     @classmethod
@@ -150,9 +158,7 @@ class DiffusionPipeline:
         """
         fields = dataclasses.fields(cls)
         given = {field.name: getattr(pipe, field.name) for field in fields if hasattr(pipe, field.name)} | components
-        for field in fields:
-            if _required(field) and given.get(field.name) is None:
-                raise ValueError(f"{type(pipe).__name__} has no {field.name}, which {cls.__name__} needs; pass it")
+        check_complete(cls, given, type(pipe).__name__, "pass it")
         return cls(**given)
 
     def replace(self, **components: Any) -> Self:
@@ -161,12 +167,12 @@ class DiffusionPipeline:
 
     def save_pretrained(self, folder: str | Path, params: Params, *, variant: str | None = None) -> None:
         """Write the pipeline and its parameters in the Hub's layout: all of it appears, or nothing."""
-        index: dict[str, Any] = {"_class_name": type(self).__name__}
+        index: dict[str, Any] = {}
         with hub.staged(folder) as temporary:
             for field in dataclasses.fields(self):
                 component, tree = getattr(self, field.name), params.get(field.name)
                 index[field.name] = save_component(component, tree, temporary, field.name, variant)
-            hub.write_json(temporary / INDEX, index)
+            write_index(temporary, type(self).__name__, index)
 
     def push_to_hub(self, repo_id: str, params: Params, *, token: str | None = None, private: bool = False) -> str:
         """Upload the pipeline with a model card to a Hub repository, made if need be; returns its address."""
@@ -178,24 +184,30 @@ class DiffusionPipeline:
         )  # fmt: skip
 
 
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
 # Components that are loaded only when asked for by name.
 OPT_IN = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
+PARTS = "load its parts with fdiff.single_file.load"  # the cure for a single file that is no whole pipeline
 
 
 def find_pipeline(name: str | None, source: str | Path) -> type[DiffusionPipeline]:
     """The pipeline class of that name. Raises ValueError where fdiff has none."""
     import fdiff.pipelines
 
-    found = getattr(fdiff.pipelines, name or "", None)
+    found = getattr(fdiff.pipelines, str(name), None)
     if not (isinstance(found, type) and issubclass(found, DiffusionPipeline)):
         raise ValueError(
             f"{source} is a {name}, a pipeline that fdiff does not have; load its models one by one instead"
         )
     return found
+
+
+def check_family(kind: type, name: Any, source: str | Path) -> None:
+    """Raise ValueError where one of the checkpoint's pipeline, of that name, and this class is SDXL's, one is not."""
+    import fdiff.pipelines
+
+    known = isinstance(name, str) and hasattr(fdiff.pipelines, name)
+    if known and ("StableDiffusionXL" in str(name)) != ("StableDiffusionXL" in kind.__name__):
+        raise ValueError(f"{source} is a {name}, whose models {kind.__name__} cannot use; load it with fdiff.{name}")
 
 
 def make_plan(scheduler: Any, num_inference_steps: int, plan: Plan | None, strength: float = 1.0) -> Plan:
