@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect as introspection
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,132 +101,10 @@ def parser() -> argparse.ArgumentParser:
 
 def generate(arguments: argparse.Namespace) -> None:
     """Make pictures, a sheet or a folder of them, and an animation if asked."""
-    from fdiff import images
+    from fdiff.cli_generate import generate
 
-    sheet = bool(Path(arguments.out).suffix)
-    if sheet:
-        images.picture_format(arguments.out)
-    if arguments.animate and Path(arguments.animate).suffix.lower() != ".gif":
-        raise ValueError(f"--animate writes a GIF; call {arguments.animate} something.gif")
-    for name in ("num_images", "steps"):
-        if (value := getattr(arguments, name)) is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more")
-    pipe, params = _load(arguments)
-    run = pipe.steps(params, **_call_options(pipe, arguments))
-    frames, x = [], run.x
-    for state, x0 in _bar(run):
-        x = state.x
-        if arguments.animate:
-            frames.append(images.grid([images.enlarge(image, 32) for image in _decode(pipe, params, x0)]))
-    drawn = [images.enlarge(image, 32) for image in _decode(pipe, params, x)]
-    if sheet:
-        images.save(images.grid(drawn, columns=10 if len(drawn) == 100 else None), arguments.out)
-    else:
-        images.save_all(drawn, arguments.out)
-    if arguments.animate:
-        images.save_animation(frames, arguments.animate)
+    generate(arguments)
     print(f"wrote {arguments.out}" + (f" and {arguments.animate}" if arguments.animate else ""))
-
-
-def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The pipeline asked for, with its scheduler swapped if asked, and its parameters."""
-    import fdiff
-
-    source = arguments.model or fdiff.pipelines.DIGITS
-    pipe: Any
-    pipe, params = fdiff.DiffusionPipeline.from_pretrained(source, dtype=arguments.dtype)
-    if arguments.scheduler:
-        pipe = pipe.replace(scheduler=_scheduler_class(arguments.scheduler).from_config(pipe.scheduler))
-    if arguments.lora:
-        params = _with_adapters(params, arguments.lora)
-    if arguments.image and "image" not in introspection.signature(pipe.steps).parameters:
-        pipe = _sibling(pipe, "Inpaint" if arguments.mask else "Img2Img")
-    return pipe, params
-
-
-def _with_adapters(params: Any, files: Sequence[str]) -> Any:
-    """The parameters with the LoRAs merged, each given as FILE or FILE:SCALE."""
-    from fdiff.adapters import lora
-
-    adapters = []
-    for given in files:
-        name, _, scale = given.rpartition(":") if not Path(given).exists() and ":" in given else (given, "", "1")
-        try:
-            adapters.append((lora.load(name, params), float(scale)))
-        except ValueError as error:
-            raise ValueError(f"--lora {given}: {error}") from None
-    return lora.merge(params, *adapters)[0]
-
-
-def _sibling(pipe: Any, task: str) -> Any:
-    """The pipeline of another task over the same components. Raises ValueError where there is none."""
-    from fdiff import pipelines
-
-    cls = getattr(pipelines, f"{type(pipe).__name__.removesuffix('Pipeline')}{task}Pipeline", None)
-    if cls is None:
-        raise ValueError(f"a {type(pipe).__name__} draws from nothing; leave --image out")
-    return cls.from_pipe(pipe)
-
-
-def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of this pipeline's `steps`. Raises ValueError for an option that it does not have."""
-    import jax
-
-    known = introspection.signature(pipe.steps).parameters
-    count = arguments.num_images or (1 if arguments.model else 100)
-    options: dict[str, Any] = {}
-    for flag, name, value in (
-        ("--class", "class_labels", arguments.classes and arguments.classes.split(",")),
-        ("PROMPT", "prompt", arguments.prompt),
-        ("--steps", "num_inference_steps", arguments.steps),
-        ("--guidance-scale", "guidance_scale", arguments.guidance_scale),
-        ("--negative-prompt", "negative_prompt", arguments.negative_prompt),
-        ("--height", "height", arguments.height),
-        ("--width", "width", arguments.width),
-        ("--image", "image", arguments.image and _open(arguments.image)),
-        ("--mask", "mask_image", arguments.mask and _open(arguments.mask)),
-        ("--strength", "strength", arguments.strength),
-        ("--torch-seed", "torch_seed", arguments.torch_seed),
-    ):
-        if value is not None and name not in known:
-            raise ValueError(f"{flag} means nothing to a {type(pipe).__name__}; leave it out")
-        if value is not None:
-            options[name] = value
-    if "prompt" in known and not arguments.prompt:
-        raise ValueError(f"{arguments.model} draws what a text says; add a PROMPT in quotes after it")
-    if "class_labels" in known:
-        classes = options.get("class_labels") or list(range(pipe.unet.num_class_embeds - 1))
-        options["class_labels"] = [classes[i % len(classes)] for i in range(count)]
-    else:
-        options["num_images_per_prompt" if "prompt" in known else "batch_size"] = count
-    if arguments.torch_seed is None:
-        options["key"] = jax.random.key(arguments.seed)
-    return options
-
-
-def _open(file: str) -> Any:
-    """A picture. Raises ValueError for a file that is none."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        return Image.open(file)
-    except UnidentifiedImageError:
-        raise ValueError(f"{file} is not a picture; give a .png or .jpg") from None
-    except FileNotFoundError:
-        raise ValueError(f"{file} is not there; check its name") from None
-
-
-def _decode(pipe: Any, params: Any, x: Any) -> list[Any]:
-    """PIL images of what the sampler carries, which some pipelines keep in a latent space."""
-    from fdiff import images
-
-    return images.to_pil(pipe.decode(params, x) if hasattr(pipe, "decode") else x)
-
-
-def _bar(run: Any) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(run, unit="step", desc="denoising")
 
 
 def inspect(arguments: argparse.Namespace) -> None:
@@ -254,10 +131,10 @@ def _scheduler(name: str) -> Any:
 
     if "/" in name or Path(name).exists():
         return schedulers.Scheduler.from_pretrained(name)
-    return _scheduler_class(name)()
+    return scheduler_class(name)()
 
 
-def _scheduler_class(name: str) -> Any:
+def scheduler_class(name: str) -> Any:
     """The scheduler class of that name, with or without "Scheduler". Raises ValueError, naming near ones."""
     import difflib
 

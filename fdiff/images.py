@@ -107,6 +107,6 @@ def picture_format(path: str | Path) -> str:
 
     suffix = Path(path).suffix.lower()
     known = Image.registered_extensions()
-    if suffix not in known:
+    if known.get(suffix) not in Image.SAVE:
         raise ValueError(f"{path} does not end like a picture; call it something.png")
     return known[suffix]

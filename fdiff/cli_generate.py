@@ -1,0 +1,198 @@
+"""What `fdiff generate` does: pictures, a sheet or a folder of them, and an animation."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """Make pictures, a sheet or a folder of them, and an animation if asked."""
+    from fdiff import images
+
+    check_options(arguments)
+    pipe, params = _load(arguments)
+    run = pipe.steps(params, **_call_options(pipe, arguments))
+    frames, x = [], run.x
+    for state, x0 in _bar(run):
+        x = state.x
+        if arguments.animate:
+            frames.append(images.grid([images.enlarge(image, 32) for image in _decode(pipe, params, x0)]))
+    drawn = [images.enlarge(image, 32) for image in _decode(pipe, params, x)]
+    if Path(arguments.out).suffix:
+        images.save(images.grid(drawn, columns=10 if len(drawn) == 100 else None), arguments.out)
+    else:
+        images.save_all(drawn, arguments.out)
+    if arguments.animate:
+        images.save_animation(frames, arguments.animate)
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """Raise ValueError for what can be known to be wrong before a model is loaded, places to write to included."""
+    from fdiff import images
+
+    for name, value in vars(arguments).items():
+        if value == "":
+            raise ValueError(f"--{name} is empty; give it a value or leave it out")
+    for name in ("num_images", "steps"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more")
+    if not -(2**63) <= arguments.seed < 2**63:
+        raise ValueError(f"--seed is {arguments.seed}; it must be a number of 64 bits")
+    for name in ("mask", "strength"):
+        if getattr(arguments, name) is not None and arguments.image is None:
+            raise ValueError(f"--{name} is of no use alone; add --image, the picture to begin from")
+    sheet, out = bool(Path(arguments.out).suffix), Path(arguments.out)
+    if sheet:
+        images.picture_format(out)
+    _check_place("--out", out, folder=not sheet)
+    if arguments.animate:
+        animation = Path(arguments.animate)
+        if animation.suffix.lower() != ".gif":
+            raise ValueError(f"--animate writes a GIF; call {animation} something.gif")
+        if animation.resolve() == out.resolve():
+            raise ValueError(f"--out and --animate are both {animation}; give them two names")
+        _check_place("--animate", animation, folder=False)
+
+
+def _check_place(flag: str, path: Path, folder: bool) -> None:
+    """Raise ValueError unless a file, or a folder, can be written there."""
+    if path.exists() and path.is_dir() != folder:
+        found = "folder" if path.is_dir() else "file"
+        raise ValueError(f"{flag} {path} is a {found} already; choose another name")
+    above = next(parent for parent in (path if folder else path.parent, *path.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise ValueError(f"{flag} {path} cannot be written ({error.strerror}); choose another place") from None
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The pipeline asked for, with its scheduler swapped if asked, and its parameters."""
+    import fdiff
+
+    source = arguments.model or fdiff.pipelines.DIGITS
+    pipe: Any
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained(source, dtype=arguments.dtype)
+    if arguments.scheduler:
+        pipe = pipe.replace(scheduler=_swapped(arguments.scheduler, pipe.scheduler))
+    if arguments.lora:
+        params = _with_adapters(params, arguments.lora)
+    if arguments.image and "image" not in inspect.signature(pipe.steps).parameters:
+        pipe = _sibling(pipe, "Inpaint" if arguments.mask else "Img2Img")
+    return pipe, params
+
+
+def _swapped(name: str, scheduler: Any) -> Any:
+    """The scheduler of that name with the options of the model's own.
+
+    Raises ValueError where one of the two is for networks that were trained on betas and the other is not, or it runs
+    from pictures to noise.
+    """
+    from fdiff.cli import scheduler_class
+
+    cls = scheduler_class(name)
+    if "Inverse" in cls.__name__:
+        raise ValueError(f"--scheduler {cls.__name__} runs from a picture to noise; choose one that draws")
+    on_betas = ["beta_start" in {field.name for field in dataclasses.fields(one)} for one in (cls, scheduler)]
+    if on_betas[0] != on_betas[1]:
+        kinds = [f"{'' if on else 'not '}trained on betas" for on in on_betas]
+        raise ValueError(f"--scheduler {cls.__name__} is for networks {kinds[0]}, and the model, which has "
+                         f"{type(scheduler).__name__}, was {kinds[1]}; choose one like that")
+    return cls.from_config(scheduler)
+
+
+def _with_adapters(params: Any, files: Sequence[str]) -> Any:
+    """The parameters with the LoRAs merged, each given as FILE or FILE:SCALE."""
+    from fdiff.adapters import lora
+
+    adapters = []
+    for given in files:
+        name, _, scale = given.rpartition(":") if not Path(given).exists() and ":" in given else (given, "", "1")
+        try:
+            adapters.append((lora.load(name, params), float(scale)))
+        except ValueError as error:
+            raise ValueError(f"--lora {given}: {error}") from None
+    return lora.merge(params, *adapters)[0]
+
+
+def _sibling(pipe: Any, task: str) -> Any:
+    """The pipeline of another task over the same components. Raises ValueError where there is none."""
+    from fdiff import pipelines
+
+    cls = getattr(pipelines, f"{type(pipe).__name__.removesuffix('Pipeline')}{task}Pipeline", None)
+    if cls is None:
+        raise ValueError(f"a {type(pipe).__name__} draws from nothing; leave --image out")
+    return cls.from_pipe(pipe)
+
+
+def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of this pipeline's `steps`. Raises ValueError for an option that it does not have."""
+    import jax
+
+    known = inspect.signature(pipe.steps).parameters
+    count = arguments.num_images or (1 if arguments.model else 100)
+    options: dict[str, Any] = {}
+    for flag, name, value in (
+        ("--class", "class_labels", arguments.classes and arguments.classes.split(",")),
+        ("PROMPT", "prompt", arguments.prompt),
+        ("--steps", "num_inference_steps", arguments.steps),
+        ("--guidance-scale", "guidance_scale", arguments.guidance_scale),
+        ("--negative-prompt", "negative_prompt", arguments.negative_prompt),
+        ("--height", "height", arguments.height),
+        ("--width", "width", arguments.width),
+        ("--image", "image", arguments.image and _open(arguments.image)),
+        ("--mask", "mask_image", arguments.mask and _open(arguments.mask)),
+        ("--strength", "strength", arguments.strength),
+        ("--torch-seed", "torch_seed", arguments.torch_seed),
+    ):
+        if value is not None and name not in known:
+            raise ValueError(f"{flag} means nothing to a {type(pipe).__name__}; leave it out")
+        if value is not None:
+            options[name] = value
+    for flag, name in (("--image", "image"), ("--mask", "mask_image")):
+        if name in known and name not in options:
+            raise ValueError(f"{arguments.model} works on a picture; add {flag} FILE")
+    if "prompt" in known and not arguments.prompt:
+        raise ValueError(f"{arguments.model} draws what a text says; add a PROMPT in quotes after it")
+    if "class_labels" in known:
+        classes = options.get("class_labels") or list(range(pipe.unet.num_class_embeds - 1))
+        options["class_labels"] = [classes[i % len(classes)] for i in range(count)]
+    else:
+        options["num_images_per_prompt" if "prompt" in known else "batch_size"] = count
+    if arguments.torch_seed is None:
+        options["key"] = jax.random.key(arguments.seed)
+    return options
+
+
+def _open(file: str) -> Any:
+    """A picture. Raises ValueError for a file that is none."""
+    from PIL import Image
+
+    try:
+        picture = Image.open(file)
+        picture.load()
+        return picture
+    except FileNotFoundError:
+        raise ValueError(f"{file} is not there; check its name") from None
+    except OSError:  # also that of Pillow, for what it does not know or finds cut short
+        raise ValueError(f"{file} is not a picture, or is damaged; give a .png or .jpg") from None
+
+
+def _decode(pipe: Any, params: Any, x: Any) -> list[Any]:
+    """PIL images of what the sampler carries, which some pipelines keep in a latent space."""
+    from fdiff import images
+
+    return images.to_pil(pipe.decode(params, x) if hasattr(pipe, "decode") else x)
+
+
+def _bar(run: Any) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(run, unit="step", desc="denoising")
