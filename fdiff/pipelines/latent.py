@@ -68,8 +68,8 @@ def checked_latents(latents: Any, shape: tuple[int, ...]) -> jax.Array:
 
 
 def finite(name: str, array: Any) -> Any:
-    """The user's array. Raises ValueError where some of its numbers are not finite."""
-    if not np.isfinite(np.asarray(array, np.float32)).all():
+    """The user's array. Raises ValueError where some of its numbers are not finite, unless it is traced."""
+    if not isinstance(array, jax.core.Tracer) and not np.isfinite(np.asarray(array, np.float32)).all():
         raise ValueError(f"{name} holds numbers that are not finite; look for NaN and infinity in it")
     return array
 

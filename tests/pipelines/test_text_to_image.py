@@ -275,6 +275,20 @@ def test_keys_may_be_of_the_old_style(sd):
     np.testing.assert_array_equal(draw(sd, "a", key=many, **options), draw(sd, "a", key=typed, **options))
 
 
+def test_a_run_may_be_traced(sd):
+    pipe, params = sd
+    embeds = tuple(one.embeddings for one in pipe.encode_prompt(params, "a", "b"))
+    options = {"num_inference_steps": 2, "key": jax.random.key(0)}
+
+    @jax.jit
+    def drawn(params, latents, embeds):
+        run = pipe.steps(params, prompt_embeds=embeds[0], negative_prompt_embeds=embeds[1], latents=latents, **options)
+        return sampling.sample(run.network, run.plan, run.x, run.key)
+
+    wanted = draw(sd, prompt_embeds=embeds[0], negative_prompt_embeds=embeds[1], latents=LATENTS[:1], **options)
+    np.testing.assert_allclose(drawn(params, LATENTS[:1], embeds), wanted, atol=1e-5)
+
+
 def test_an_autoencoder_that_gives_no_numbers_is_named(sd):
     pipe, params = sd
     broken = {**params, "vae": jax.tree.map(lambda leaf: leaf * jnp.nan, params["vae"])}
