@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 import fdiff
 from fdiff.adapters import ip_adapter
+from fdiff.models.layers.attention import Attention
 from tests.adapters import tiny
 from tests.reference import make_ip_adapter as reference_adapter
 
@@ -37,6 +39,33 @@ def test_what_diffusers_sees(unet, reference, tmp_path, kind):
     with np.load(reference / "ip_adapter" / "outputs.npz") as outputs:
         want = outputs[kind]
     np.testing.assert_allclose(out, want, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("kind", ["base", "plus"])
+def test_an_adapter_of_another_dtype_than_the_unet(unet, tmp_path, kind):
+    model, params = unet
+    layer = Attention(heads=2, dim_head=4, bias=False)
+    latents, text, features = reference_adapter.inputs(kind)
+    place = "down_blocks.0", "attentions.0", "transformer_blocks.0", "attn2"
+    x = np.random.default_rng(0).standard_normal((2, 16, 8), np.float32)
+
+    def run(file_dtype, dtype):
+        save_file({name: array.astype(file_dtype) for name, array in flat(kind).items()}, tmp_path / "x.safetensors")
+        adapter = ip_adapter.load(tmp_path / "x.safetensors", params)
+        cast, noisy, tokens, some = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, latents, text, x))
+        edits = ip_adapter.collection(adapter, jnp.asarray(features), 0.6)
+        out = jax.eval_shape(model.apply, {"params": cast, "attention": edits}, noisy, 7, tokens)
+        assert out.dtype == dtype
+        for name in place:
+            cast, edits = cast[name], edits[name]
+        found = layer.apply({"params": cast, "attention": edits}, some, tokens)
+        assert found.dtype == dtype
+        return np.asarray(found, np.float32)
+
+    want = run("float32", "float32")
+    for file_dtype in ("float32", "float16", ml_dtypes.bfloat16):
+        for dtype in ("float32", "bfloat16"):
+            np.testing.assert_allclose(run(file_dtype, dtype), want, atol=0.03 * np.abs(want).max())
 
 
 def test_features(unet, reference, tmp_path):

@@ -196,8 +196,8 @@ class Attention(nn.Module):
         if self.has_variable("attention", "images"):
             images: tuple[tuple[jax.Array, jax.Array, jax.Array], ...] = self.get_variable("attention", "images")
             for keys, values, scale in images:
-                keys, values = split_heads(keys, self.heads), split_heads(values, self.heads)
-                x += scale * attention(q, keys, values)
+                keys, values = (split_heads(some.astype(q.dtype), self.heads) for some in (keys, values))
+                x += (scale * attention(q, keys, values)).astype(x.dtype)
         if self.has_variable("attention", "identity"):
             x = jnp.where(self.get_variable("attention", "identity")[:, None, None, None], v, x)
         return x
