@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +25,35 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Run a command; returns the exit code: 0, 2 for bad input, 130 when interrupted, 143 when terminated."""
     arguments = parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with _terminated_like_interrupted():
+            arguments.run(arguments)
     except (ValueError, OSError) as error:
         print(f"fdiff: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("fdiff: interrupted; nothing was written", file=sys.stderr)
-        return 130
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     return 0
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Within, SIGTERM raises KeyboardInterrupt with its number, so that what was half written is removed."""
+
+    def stop(number: int, _: Any) -> None:
+        raise KeyboardInterrupt(number)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,6 +117,8 @@ def parser() -> argparse.ArgumentParser:
     add("--variant", help="read these weights, such as fp16")
     add("--tokenizer", metavar="SOURCE", help="where single files, which lack one, take it from")
     add("--config", metavar="SOURCE", help="where single files take their configs from (default: known by the tensors)")
+    add("--prediction-type", choices=("epsilon", "v_prediction"), help="of single files whose tensors do not say it")
+    add("--ema", action="store_true", help="of single files with averaged weights of the U-Net too, take those")
     return top
 
 
@@ -154,14 +177,17 @@ def convert(arguments: argparse.Namespace) -> None:
 
     from fdiff.conversion import convert
 
-    with tqdm(unit="B", unit_scale=True, desc="writing") as bar:
+    bars: list[Any] = []  # none before something is written
+    with contextlib.ExitStack() as stack:
 
         def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            if not bars:
+                bars.append(stack.enter_context(tqdm(total=total, unit="B", unit_scale=True, desc="writing")))
+            bars[0].update(done - bars[0].n)
 
-        convert(
+        kind = convert(
             arguments.model, arguments.out, dtype=arguments.dtype, variant=arguments.variant,
-            tokenizer=arguments.tokenizer, config=arguments.config, progress=progress,
+            tokenizer=arguments.tokenizer, config=arguments.config, prediction_type=arguments.prediction_type,
+            ema=arguments.ema, progress=progress,
         )  # fmt: skip
-    print(f"wrote {arguments.out}")
+    print(f"wrote {arguments.out} ({kind})")

@@ -61,8 +61,10 @@ def convert(
     prediction_type: str | None = None,
     ema: bool = False,
     progress: Progress = lambda done, total: None,
-) -> None:
+) -> str:
     """Write a checkpoint of any layout in the Hub's layout of today; all of the folder appears, or nothing.
+
+    Returns the class of what was written: a pipeline, or a model alone where the source is no more.
 
     Args:
         source: a pipeline or model on the Hub or in a folder, its weights .safetensors or torch's .bin; one of HF's own
@@ -95,6 +97,7 @@ def convert(
     else:
         found = _repository(source, variant)
     _write(folder, found, dtype, progress)
+    return found.pipeline or type(found.parts[""][0]).__name__
 
 
 def _single(source: str | Path, options: dict[str, Any]) -> Checkpoint:

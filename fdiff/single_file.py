@@ -62,7 +62,7 @@ def load(
             the config.json beside it, if not given and there.
         tokenizer: a folder or Hub id with CLIP's vocab.json and merges.txt, also in a folder "tokenizer" of it;
             `config`, or else openai/clip-vit-large-patch14, if not given.
-        prediction_type: "epsilon" or "v_prediction", where the tensors do not say it: SD 2.x is taken to be
+        prediction_type: "epsilon" or "v_prediction", where neither configs nor tensors say it: SD 2.x is taken to be
             the one with 768 pixels, which predicts v.
         ema: the averaged weights of the U-Net, where the file has both.
         dtype, sharding: see `Model.from_pretrained`.
@@ -111,6 +111,8 @@ def inspect(
         config = file.parent
     if config is not None:
         family = from_configs(place._replace(name=config), parts)
+        if prediction_type is not None and family.scheduler:
+            family = family._replace(scheduler={**family.scheduler, "prediction_type": prediction_type})
     else:
         family = single_file.family(found, parts, file=file, prediction_type=prediction_type)
     built = {name: find_component(kind, config or file).from_config(entry)

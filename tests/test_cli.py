@@ -75,9 +75,11 @@ def test_plot_scheduler(cats, tmp_path):
     assert np.asarray(Image.open(out).convert("L")).std() > 5
 
 
-def test_convert(cats, tmp_path):
+def test_convert(cats, tmp_path, capsys):
     out = tmp_path / "half"
     assert main(["convert", str(cats), str(out), "--dtype", "float16"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"wrote {out} (ClassConditionalPipeline)\n" and "writing: 100%" in printed.err
     pipe, params = fdiff.ClassConditionalPipeline.from_pretrained(out, dtype=None)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float16"}
     original, _ = fdiff.ClassConditionalPipeline.from_pretrained(cats)
@@ -113,6 +115,10 @@ def test_convert(cats, tmp_path):
         (["inspect", "{tmp}/nowhere"], "nowhere"),
         (["inspect", "{tmp}"], "model_index.json"),
         (["convert", "{tmp}/nowhere", "{tmp}/out"], "nowhere"),
+        (["convert", "{cats}", "{tmp}/bad.json"], "bad.json is a file; name a folder"),
+        (["convert", "{cats}", "{tmp}/out", "--prediction-type", "epsilon"], "prediction_type is for single files"),
+        (["convert", "{cats}", "{tmp}/out", "--ema"], "ema is for single files"),
+        (["convert", "{cats}/unet/diffusion_pytorch_model.safetensors", "{tmp}/out", "--variant", "fp16"], "variant is"),
         (["plot-scheduler", "DDIM", "--steps", "0", "--out", "{tmp}/plot.png"], "num_inference_steps is 0"),
         (["plot-scheduler", "{tmp}/bad.json", "--out", "{tmp}/plot.png"], "bad.json"),
     ],
@@ -122,8 +128,10 @@ def test_bad_input_is_one_sentence(arguments, words, cats, tmp_path, capsys, mon
     (tmp_path / "bad.json").write_text("{")
     arguments = [argument.format(cats=cats, tmp=tmp_path) for argument in arguments]
     assert main(arguments) == 2
-    error = capsys.readouterr().err.strip().split("\n")[-1]
+    printed = capsys.readouterr().err.strip()
+    error = printed.split("\n")[-1]
     assert error.startswith("fdiff: ") and words in error and "Traceback" not in error
+    assert "writing" not in printed
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.json"]
 
 

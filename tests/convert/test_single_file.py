@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -290,6 +291,47 @@ def test_nothing_is_written_where_a_tensor_is_missing(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"short.safetensors lacks conv_out.bias"):
         conversion.convert(short, tmp_path / "out", config=configs)
     assert not (tmp_path / "out").exists()
+
+
+def part_of(tiny, file, *prefixes):
+    """A file of those tensors of the tiny one that begin so."""
+    found = {name: x for name, x in safetensors.read(tiny[0]).items() if name.startswith(prefixes)}
+    safetensors.write(file, {name: safetensors.Array(x.shape, x.dtype, x.read) for name, x in found.items()})
+    return file
+
+
+@pytest.mark.parametrize("prefix", ["model_ema.", "nothing."])
+def test_files_without_weights_of_a_model(tiny, tmp_path, prefix):
+    file = part_of(tiny, tmp_path / "junk.safetensors", prefix)
+    with pytest.raises(ValueError, match=r"junk.safetensors holds no weights of a Stable Diffusion model; "):
+        conversion.convert(file, tmp_path / "out")
+    with pytest.raises(ValueError, match="holds no weights"):
+        single_file.parts(on_file({"betas": (1000,)}), file="x")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_no_whole_pipeline(tiny, tmp_path):
+    """A U-Net alone is written as a model; more than that without a VAE is refused."""
+    _, configs, built, params = tiny
+    unet = part_of(tiny, tmp_path / "unet.safetensors", "model.")
+    for config in (configs, configs / "unet"):
+        assert conversion.convert(unet, tmp_path / "unet", config=config) == "UNet2DConditionModel"
+        model, tree = fdiff.UNet2DConditionModel.from_pretrained(tmp_path / "unet")
+        assert model == built["unet"] and equal(tree, params["unet"])
+    short = part_of(tiny, tmp_path / "short.safetensors", "model.", "cond_stage")
+    words = "short.safetensors has no vae, which StableDiffusionPipeline needs; load its parts with"
+    for read in (fdiff.DiffusionPipeline.from_single_file, partial(conversion.convert, folder=tmp_path / "out")):
+        with pytest.raises(ValueError, match=words):
+            read(short, config=configs)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pipelines_of_another_family(tiny):
+    file, configs, *_ = tiny
+    with pytest.raises(ValueError, match=r"is a StableDiffusionPipeline, .*; load it with fdiff.StableDiffusionPip"):
+        fdiff.StableDiffusionXLPipeline.from_single_file(file, config=configs)
+    pipe, _ = fdiff.StableDiffusionImg2ImgPipeline.from_single_file(file, config=configs, prediction_type="epsilon")
+    assert pipe.scheduler.prediction_type == "epsilon"
 
 
 def test_one_model_alone(tiny, tmp_path):
