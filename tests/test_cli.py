@@ -118,7 +118,7 @@ def test_convert(cats, tmp_path, capsys):
         (["convert", "{cats}", "{tmp}/bad.json"], "bad.json is a file; name a folder"),
         (["convert", "{cats}", "{tmp}/out", "--prediction-type", "epsilon"], "prediction_type is for single files"),
         (["convert", "{cats}", "{tmp}/out", "--ema"], "ema is for single files"),
-        (["convert", "{cats}/unet/diffusion_pytorch_model.safetensors", "{tmp}/out", "--variant", "fp16"], "variant is"),
+        (["convert", "{cats}/unet/diffusion_pytorch_model.safetensors", "{tmp}/out", "--variant", "fp16"], "variant"),
         (["plot-scheduler", "DDIM", "--steps", "0", "--out", "{tmp}/plot.png"], "num_inference_steps is 0"),
         (["plot-scheduler", "{tmp}/bad.json", "--out", "{tmp}/plot.png"], "bad.json"),
     ],
