@@ -4,7 +4,9 @@ from fdiff.pipelines.adapter import StableDiffusionAdapterPipeline
 from fdiff.pipelines.class_conditional import DIGITS, ClassConditionalPipeline, class_conditional
 from fdiff.pipelines.controlnet import StableDiffusionControlNetPipeline
 from fdiff.pipelines.controlnet_image_to_image import StableDiffusionControlNetImg2ImgPipeline
+from fdiff.pipelines.controlnet_image_to_image_xl import StableDiffusionXLControlNetImg2ImgPipeline
 from fdiff.pipelines.controlnet_inpaint import StableDiffusionControlNetInpaintPipeline
+from fdiff.pipelines.controlnet_inpaint_xl import StableDiffusionXLControlNetInpaintPipeline
 from fdiff.pipelines.controlnet_xl import StableDiffusionXLControlNetPipeline
 from fdiff.pipelines.denoise import Condition
 from fdiff.pipelines.depth_to_image import StableDiffusionDepth2ImgPipeline
@@ -41,6 +43,8 @@ __all__ = [
     "StableDiffusionInstructPix2PixPipeline",
     "StableDiffusionPipeline",
     "StableDiffusionUpscalePipeline",
+    "StableDiffusionXLControlNetImg2ImgPipeline",
+    "StableDiffusionXLControlNetInpaintPipeline",
     "StableDiffusionXLControlNetPipeline",
     "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLInpaintPipeline",

@@ -142,8 +142,15 @@ def test_xl_is_steered_at_the_size_of_the_picture(xl):
              "transformer_layers_per_block", "down_block_types", "use_linear_projection")
     shared = {name: getattr(pipe.unet, name) for name in taken}
     net = fdiff.ControlNetModel(conditioning_embedding_out_channels=(4, 8), **shared)
+    params = {**params, "controlnet": inputs.zeros(net)}
+    for name, given in (("Img2Img", [inputs.picture(16)]), ("Inpaint", [inputs.picture(16), inputs.mask(16)])):
+        other = getattr(fdiff, f"StableDiffusionXLControlNet{name}Pipeline").from_pipe(pipe, controlnet=net)
+        run = other.steps(params, inputs.PROMPTS, *given, EDGES, key=jax.random.key(0))
+        assert jax.eval_shape(run.network, run.x, run.plan.t[0]).shape == run.x.shape == (2, 8, 8, 4)
+        with pytest.raises(ValueError, match="control_image is 8 x 8; it must be 16 x 16"):
+            other.steps(params, "a", *given, EDGES[:, :8, :8], key=jax.random.key(0))
     pipe = fdiff.StableDiffusionXLControlNetPipeline.from_pipe(pipe, controlnet=net)
-    run = pipe.steps({**params, "controlnet": inputs.zeros(net)}, inputs.PROMPTS, EDGES, key=jax.random.key(0))
+    run = pipe.steps(params, inputs.PROMPTS, EDGES, key=jax.random.key(0))
     assert run.network.args[1].added["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 2
     assert jax.eval_shape(run.network, run.x, run.plan.t[0]).shape == run.x.shape == (2, 8, 8, 4)
 
@@ -165,3 +172,20 @@ def test_parity_of_xl(xl_pair, tmp_path, count):
     )
     got = ours(params, inputs.PROMPTS, images[0] if count == 1 else images, latents=latents, **options, **QUIET)
     parity.assert_close(got.images, wanted)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("task", ["Img2Img", "Inpaint"])
+def test_parity_of_xl_on_a_picture(xl_pair, tmp_path, task):
+    them = checkpoints.controlnet_of(xl_pair[0].unet, seed=11)
+    them.save_pretrained(tmp_path)
+    us = fdiff.ControlNetModel.from_pretrained(tmp_path)
+    theirs, ours, params = with_nets(xl_pair, f"StableDiffusionXLControlNet{task}Pipeline", ([them], [us]), 1)
+    image, edges, mask = inputs.picture(), inputs.picture(seed=2) / 2 + 0.5, inputs.mask()
+    options = {"strength": 0.7, "num_inference_steps": 20, "control_guidance_end": 0.8}
+    given = {"image": image, "control_image": edges, **({"mask_image": mask} if task == "Inpaint" else {})}
+    wanted = parity.latents_of(
+        theirs, inputs.PROMPTS, generator=parity.generator(3), **options,
+        **{name: parity.nchw(array if array.ndim == 4 else array[None, ..., None]) for name, array in given.items()},
+    )  # fmt: skip
+    parity.assert_close(ours(params, inputs.PROMPTS, torch_seed=3, **given, **options, **QUIET).images, wanted)
