@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convert import pickles, safetensors, unet_order
+from convert import adapters, unet_order
 from convert.tensors import Tensor
 
 NAMES = ("to_k_ip", "to_v_ip")
@@ -52,12 +52,10 @@ def read(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> Parts:
 
 def _tensors(file: Path) -> dict[str, Tensor]:
     """By flat names: a .bin has two dicts in a dict."""
-    if file.suffix == ".safetensors":
-        return safetensors.read(file)
-    data: Any = pickles.load(file)
+    data: Any = adapters.read(file)
     found = {}
-    for part, tensors in data.items() if isinstance(data, dict) else ():
-        for name, tensor in tensors.items() if isinstance(tensors, dict) else ():
+    for part, value in data.items() if isinstance(data, dict) else ():
+        for name, tensor in value.items() if isinstance(value, dict) else (("", value),):
             if isinstance(tensor, Tensor):
-                found[f"{part}.{name}"] = tensor
+                found[f"{part}.{name}" if name else part] = tensor
     return found

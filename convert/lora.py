@@ -11,16 +11,14 @@ Which layer a name means is looked up among those of the model, so that nothing 
 """
 
 import json
-import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from convert import original, unet_order, weights
+from convert import adapters, original, peft, unet_order, weights
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]  # component -> layer -> the shape of its weight in torch
 
@@ -45,7 +43,6 @@ class Factors(NamedTuple):
 
 Adapter = dict[str, dict[str, Factors]]  # component ("unet", "text_encoder", "text_encoder_2") -> layer -> factors
 
-METADATA = "lora_adapter_metadata"  # where diffusers keeps peft's config in a file
 CURE = "this adapter is for another base model"
 
 # The end of a tensor's name, behind that of its layer.
@@ -68,69 +65,79 @@ OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out
 def read(file: Path, shapes: Shapes) -> Adapter:
     """The adapter in a .safetensors or .bin file, for a model with layers of those shapes.
 
-    Raises ValueError for a tensor that no layer takes, and for one of another shape.
+    Raises ValueError for a tensor that no layer takes, for one of another shape or given twice, and for a file
+    without any.
     """
-    found, metadata = weights.tensors(file), read_metadata(file)
+    found, metadata = weights.tensors(file), adapters.metadata(file)
     embeddings = {name for name, value in metadata.items() if value == "<embed>"}  # of textual inversion
-    counted = _counted(shapes, metadata, file) if any(re.fullmatch(r"\w+:\d+:\w+", name) for name in found) else {}
-    flat = {
-        component: {layer.replace(".", "_"): layer for layer in layers} for component, layers in shapes.items()
-    }
+    config = peft.read(file, metadata)
     parts: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-    for name, tensor in found.items():
-        if name in embeddings:
-            continue
-        place = counted.get(name) or _place(name, flat)
-        if place is None:
-            raise ValueError(f"{file} holds {name}, which fits no layer of the model; {CURE}, or of another kind.")
+    for name, place in _places([name for name in found if name not in embeddings], shapes, metadata, file).items():
         component, layer, part = place
-        parts.setdefault((component, layer), {})[part] = tensor.read()
-    config = _config(metadata)
+        arrays = parts.setdefault((component, layer), {})
+        if part in arrays:
+            raise ValueError(f"{file} holds the {part} part of {component}.{layer} twice, also as {name}; keep one.")
+        arrays[part] = found[name].read()
+    if not parts:
+        raise ValueError(f"{file} holds no layer of a LoRA; choose another file.")
     adapter: Adapter = {}
     for (component, layer), arrays in parts.items():
         missing = [part for part in ("down", "up") if part not in arrays]
         if missing:
             raise ValueError(f"{file} lacks the {missing[0]} part of {component}.{layer}; download or copy it again.")
+        alpha = arrays.get("alpha")
+        if alpha is not None and (alpha.size != 1 or not np.isfinite(alpha.item())):
+            given = alpha.item() if alpha.size == 1 else f"of shape {alpha.shape}"
+            raise ValueError(f"the alpha of {component}.{layer} in {file} is {given}, not a number; download it again.")
         shape = shapes[component][layer]
         try:
-            factors = _factors(arrays, shape, _alpha(config, component, layer, arrays))
+            factors = _factors(arrays, shape)
         except ValueError as error:
             raise ValueError(f"{component}.{layer} in {file} {error} and the model's {shape}; {CURE}.") from error
-        adapter.setdefault(component, {})[layer] = factors
+        said = peft.alpha(config, component, layer, factors.rank) if alpha is None else float(alpha.item())
+        adapter.setdefault(component, {})[layer] = factors if said is None else factors._replace(alpha=float(said))
     return adapter
 
 
-def read_metadata(file: Path) -> dict[str, str]:
-    """The texts in the header of a safetensors file, and peft's adapter_config.json beside it."""
-    found: dict[str, str] = {}
-    if file.suffix == ".safetensors":
-        from safetensors import safe_open
+def _places(
+    found: list[str], shapes: Shapes, metadata: Mapping[str, str], file: Path
+) -> dict[str, tuple[str, str, str]]:
+    """(component, layer, part) of each tensor. ValueError for one that no layer takes."""
+    counted = _counted(shapes, metadata, file) if any(re.fullmatch(r"\w+:\d+:\w+", name) for name in found) else {}
+    flat = {
+        component: {layer.replace(".", "_"): layer for layer in layers} for component, layers in shapes.items()
+    }
+    split = {name: _split(name, flat) for name in found}
+    # A file of one model alone may not name it: the one that has all the layers, as a ControlNet has half a U-Net's.
+    bare = {layer for component, layer, _ in split.values() if not component}
+    order = sorted(flat, key=lambda component: component != "unet")
+    one = max(order, key=lambda component: sum(_find(layer, flat[component]) is not None for layer in bare), default="")
+    places = {}
+    for name, (component, written, part) in split.items():
+        layer = _find(written, flat.get(component or one, {})) if part else None
+        place = counted.get(name) or (layer and (component or one, layer, part))
+        if not place:
+            raise ValueError(f"{file} holds {name}, which fits no layer of the model; {CURE}, or of another kind.")
+        places[name] = place
+    return places
 
-        with safe_open(file, framework="np") as opened:
-            found |= opened.metadata() or {}
-    beside = file.with_name("adapter_config.json")
-    if file.name.startswith("adapter_model.") and beside.is_file():
-        config = json.loads(beside.read_text(encoding="utf-8"))
-        found[METADATA] = json.dumps(config)
-    return found
 
-
-def _place(name: str, flat: Mapping[str, Mapping[str, str]]) -> tuple[str, str, str] | None:
-    """(component, layer, part) of a tensor, or None."""
+def _split(name: str, components: Iterable[str]) -> tuple[str, str, str]:
+    """(component or "" where it is not said, the layer as it is written, part or "" for none of a LoRA)."""
     ending = ENDING.search(name)
     if ending is None:
-        return None
+        return "", name, ""
     part = ending["which"] or ending["linear"] or ending["alpha"] or ending["dora"]
     part = part or {"A": "down", "B": "up"}[ending["peft"]]
     rest = name[: ending.start()].removeprefix("base_model.model.")
-    prefixes = {f"{component}.": component for component in flat} | PREFIXES
+    prefixes = {f"{component}.": component for component in components} | PREFIXES
     prefix = next((prefix for prefix in prefixes if rest.startswith(prefix)), "")
-    for component in [prefixes[prefix]] if prefix else flat:  # a file of one model alone may not name it
-        layers = flat.get(component, {})
-        for spelling in _spellings(rest.removeprefix(prefix)):
-            if spelling in layers:
-                return component, layers[spelling], part
-    return None
+    return prefixes.get(prefix, ""), rest.removeprefix(prefix), part
+
+
+def _find(layer: str, known: Mapping[str, str]) -> str | None:
+    """The layer that a file means, of those that are known by their names with "_" for "."."""
+    return next((known[spelling] for spelling in _spellings(layer) if spelling in known), None)
 
 
 def _spellings(layer: str) -> Iterable[str]:
@@ -150,7 +157,10 @@ def _counted(shapes: Shapes, metadata: Mapping[str, str], file: Path) -> dict[st
     """Where each tensor of a file of cloneofsimo's belongs: it counts layers in the order of diffusers 0.10."""
     known = {"CrossAttention", "Attention", "GEGLU", "CLIPAttention"}
     for component in ("unet", "text_encoder"):
-        others = set(json.loads(metadata.get(component, "[]"))) - known
+        try:
+            others = set(json.loads(metadata.get(component, "[]"))) - known
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{component} in the metadata of {file} is no JSON list; download it again.") from error
         if others:
             raise ValueError(f"{file} changes layers of {sorted(others)[0]}, which is not supported; merge it there.")
     unet, text = shapes.get("unet", {}), shapes.get("text_encoder", {})
@@ -172,11 +182,15 @@ def _counted(shapes: Shapes, metadata: Mapping[str, str], file: Path) -> dict[st
     }
 
 
-def _factors(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], alpha: float | None) -> Factors:
+def _factors(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Factors:
     """Factors with the axes of the layer's weight. ValueError, the middle of a sentence, where shapes differ."""
     down, up = arrays["down"], arrays["up"]
+    if down.ndim < 2 or up.ndim < 2 or 0 in (*down.shape, *up.shape):
+        raise ValueError(f"has shapes {down.shape} and {up.shape}")
     if "mid" in arrays:  # a convolution between two of size 1: down and mid are one
         mid = arrays["mid"]
+        if mid.ndim != 4 or mid.shape[:2] != (len(down), len(down)):
+            raise ValueError(f"has a lora_mid of shape {mid.shape} beside {down.shape}")
         down = np.einsum("rshw,si->rihw", mid, down.reshape(down.shape[0], -1)).astype(down.dtype)
     rank = down.shape[0]
     ones = (1,) * (len(shape) - 2)
@@ -186,7 +200,7 @@ def _factors(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], alpha: fl
         up = up.reshape(*up.shape[:2], *ones)
     if down.shape != (rank, *shape[1:]) or up.shape != (shape[0], rank, *ones):
         raise ValueError(f"has shapes {down.shape} and {up.shape}")
-    return Factors(down, up, float(rank if alpha is None else alpha), _dora_scale(arrays, shape))
+    return Factors(down, up, float(rank), _dora_scale(arrays, shape))
 
 
 def _dora_scale(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray | None:
@@ -201,39 +215,19 @@ def _dora_scale(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> np.
     return scale.reshape(*((1, -1) if by_input else (-1, 1)), *ones)
 
 
-def _config(metadata: Mapping[str, str]) -> dict[str, Any]:
-    found = json.loads(metadata.get(METADATA, "{}"))
-    return found if isinstance(found, dict) else {}
-
-
-def _alpha(
-    config: Mapping[str, Any], component: str, layer: str, arrays: Mapping[str, np.ndarray]
-) -> float | None:
-    """The alpha of a layer: that in the file, or that of peft's config."""
-    if "alpha" in arrays:
-        return float(arrays["alpha"].item())
-
-    def option(key: str) -> Any:
-        return config.get(f"{component}.{key}", config.get(key))
-
-    patterns = option("alpha_pattern") or {}
-    given = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer)), None)
-    alpha = option("lora_alpha") if given is None else given
-    if alpha is not None and option("use_rslora") and "down" in arrays:
-        return alpha * math.sqrt(arrays["down"].shape[0])
-    return alpha
-
-
 def write(file: Path, adapter: Adapter) -> None:
     """Write a .safetensors file in the dialect of peft, as diffusers saves it, the alphas in its metadata.
 
-    Raises ValueError for a dora_scale that peft does not have.
+    Raises ValueError for no layer at all, for a dora_scale that peft does not have, and for a DoRA of some layers.
     """
     from safetensors.numpy import save_file
 
     arrays: dict[str, np.ndarray] = {}
     config: dict[str, Any] = {}
     for component, layers in adapter.items():
+        plain = [layer for layer, factors in layers.items() if factors.dora_scale is None]
+        if plain and len(plain) < len(layers):
+            raise ValueError(f"{component}.{plain[0]} has no DoRA, and others have, which peft cannot mix; merge it.")
         for layer, factors in layers.items():
             name = f"{component}.{layer}"
             arrays |= {f"{name}.lora_A.weight": factors.down, f"{name}.lora_B.weight": factors.up}
@@ -241,24 +235,10 @@ def write(file: Path, adapter: Adapter) -> None:
                 if dora.shape[0] == 1:
                     raise ValueError(f"{name} has a dora_scale for each input, which peft does not know; merge it.")
                 arrays[f"{name}.lora_magnitude_vector"] = dora.reshape((-1,) if dora.ndim == 2 else (1, -1, 1, 1))
-        config |= {f"{component}.{key}": value for key, value in _peft_config(layers).items()}
+        config |= {f"{component}.{key}": value for key, value in (peft.describe(layers) if layers else {}).items()}
+    if not arrays:
+        raise ValueError(f"the adapter for {file} changes no layer; there is nothing to save.")
     for name, array in arrays.items():
         wide = array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)  # for bfloat16
         arrays[name] = np.ascontiguousarray(wide)
-    save_file(arrays, file, {"format": "pt", METADATA: json.dumps(config, sort_keys=True)})
-
-
-def _peft_config(layers: Mapping[str, Factors]) -> dict[str, Any]:
-    """What peft must know beside the tensors."""
-    # transformers 5 has no text_model: without it, the ends of the names fit both.
-    short = {layer.removeprefix("text_model."): factors for layer, factors in layers.items()}
-    rank = Counter(factors.rank for factors in short.values()).most_common(1)[0][0]
-    alpha = Counter(factors.alpha for factors in short.values()).most_common(1)[0][0]
-    return {
-        "r": rank,
-        "lora_alpha": alpha,
-        "rank_pattern": {layer: factors.rank for layer, factors in short.items() if factors.rank != rank},
-        "alpha_pattern": {layer: factors.alpha for layer, factors in short.items() if factors.alpha != alpha},
-        "target_modules": sorted(short),
-        "use_dora": any(factors.dora_scale is not None for factors in short.values()),
-    }
+    save_file(arrays, file, {"format": "pt", peft.METADATA: json.dumps(config, sort_keys=True)})

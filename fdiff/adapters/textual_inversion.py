@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from convert import pickles, safetensors
-from convert.lora import read_metadata
+from convert import adapters
 from convert.tensors import Tensor
 from fdiff import hub
 from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
@@ -63,12 +62,9 @@ def load(
 
 def _read(file: Path, token: str | None) -> tuple[str, list[Tensor]]:
     """The word that a file names, and its tensors."""
-    data: Any
-    if file.suffix == ".safetensors":
-        learned = {name for name, value in read_metadata(file).items() if value == "<embed>"}  # beside a LoRA
-        data = {name: tensor for name, tensor in safetensors.read(file).items() if not learned or name in learned}
-    else:
-        data = pickles.load(file)
+    data = adapters.read(file)
+    if learned := {name for name, value in adapters.metadata(file).items() if value == "<embed>"}:  # beside a LoRA
+        data = {name: tensor for name, tensor in data.items() if name in learned}
     if isinstance(data, Tensor):
         return file.stem, [data]
     data = data if isinstance(data, Mapping) else {}

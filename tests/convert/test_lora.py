@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from convert import lora
 from tests.adapters import dialects, tiny
@@ -91,6 +92,78 @@ def test_files_without_the_name_of_the_model(sd, tmp_path):
         assert factors.alpha == pytest.approx((7 if layer.endswith("attn1.to_k") else 3) * 2**0.5)
 
 
+def test_a_file_without_the_name_of_the_model_is_of_one_model(sd, tmp_path):
+    wanted = {"unet": tiny.adapter(sd, only="attn")["unet"]}
+    arrays, _ = dialects.peft(wanted)
+    bare = {"base_model.model." + name.removeprefix("unet."): array for name, array in arrays.items()}
+    file = dialects.write(tmp_path / "x.safetensors", (bare, {}))
+    half = {layer: shape for layer, shape in tiny.shapes(sd)["unet"].items() if not layer.startswith("up_blocks")}
+    same(lora.read(file, {"controlnet": half, **tiny.shapes(sd)}), wanted)
+    for name in [name for name in bare if ".up_blocks." in name]:
+        del bare[name]
+    dialects.write(file, (bare, {}))
+    assert lora.read(file, {"controlnet": half, **tiny.shapes(sd)}).keys() == {"unet"}
+    del bare["base_model.model.mid_block.attentions.0.transformer_blocks.0.attn1.to_k.lora_A.weight"]
+    del bare["base_model.model.mid_block.attentions.0.transformer_blocks.0.attn1.to_k.lora_B.weight"]
+    short = {layer: shape for layer, shape in half.items() if not layer.endswith("attn1.to_q")}
+    assert lora.read(dialects.write(file, (bare, {})), {"unet": short, "controlnet": half}).keys() == {"controlnet"}
+
+
+CONFIGS = {
+    "{oops": "adapter_config.json is no JSON",
+    "[1]": "adapter_config.json is no JSON object",
+    '{"lora_alpha": "x"}': "lora_alpha in .*adapter_config.json is 'x', not a number",
+    '{"lora_alpha": NaN}': "lora_alpha in .* is nan, not a number",
+    '{"alpha_pattern": [1]}': r"alpha_pattern in .* is \[1\], not a mapping from layers to numbers",
+    '{"alpha_pattern": {"(": 1}}': r"alpha_pattern in .* has '\(', which is no regular expression",
+    '{"alpha_pattern": {"attn": null}}': "'attn' of alpha_pattern in .* is None, not a number",
+}
+
+
+def test_damaged_configs_of_peft(sd, tmp_path):
+    arrays = dialects.peft({"unet": tiny.adapter(sd, only="attn2.to_k")["unet"]})[0]
+    file = dialects.write(tmp_path / "adapter_model.safetensors", (arrays, {}))
+    for text, message in CONFIGS.items():
+        (tmp_path / "adapter_config.json").write_text(text)
+        with pytest.raises(ValueError, match=f"{message}.*; correct it or download it again"):
+            lora.read(file, tiny.shapes(sd))
+    (tmp_path / "adapter_config.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(ValueError, match=r"adapter_config.json is no JSON"):
+        lora.read(file, tiny.shapes(sd))
+    dialects.write(tmp_path / "x.safetensors", (arrays, {"lora_adapter_metadata": "{x"}))
+    with pytest.raises(ValueError, match=r"lora_adapter_metadata of .*x.safetensors is no JSON"):
+        lora.read(tmp_path / "x.safetensors", tiny.shapes(sd))
+
+
+def test_damaged_tensors(sd, tmp_path):
+    def read(**changed):
+        arrays = {f"{name}.{key.replace('__', '.')}": np.asarray(array) for key, array in (good | changed).items()}
+        save_file(arrays, tmp_path / "x.safetensors")
+        return lora.read(tmp_path / "x.safetensors", tiny.shapes(sd))
+
+    name = "lora_unet_down_blocks_0_resnets_0_conv1"
+    good = {"lora_down__weight": np.ones((2, 8, 3, 3)), "lora_up__weight": np.ones((8, 2, 1, 1))}
+    good |= {"alpha": np.ones(1)}
+    assert read()["unet"]["down_blocks.0.resnets.0.conv1"].alpha == 1
+    where = r"down_blocks.0.resnets.0.conv1 in .*x.safetensors"
+    for key, array, message in [
+        ("lora_down__weight", np.float32(1), rf"{where} has shapes \(\) and \(8, 2, 1, 1\) and the model's"),
+        ("lora_down__weight", np.ones((0, 8, 3, 3)), rf"{where} has shapes \(0, 8, 3, 3\) and"),
+        ("lora_up__weight", np.ones(8), rf"{where} has shapes \(2, 8, 3, 3\) and \(8,\) and"),
+        ("lora_mid__weight", np.ones((3, 3, 3)), rf"{where} has a lora_mid of shape \(3, 3, 3\)"),
+        ("lora_mid__weight", np.ones((2, 4, 3, 3)), rf"{where} has a lora_mid of shape \(2, 4, 3, 3\)"),
+        ("alpha", np.ones(3), rf"the alpha of unet.{where} is of shape \(3,\), not a number"),
+        ("alpha", np.float32("nan"), rf"the alpha of unet.{where} is nan, not a number"),
+        ("lora__down__weight", np.ones((2, 8, 3, 3)), r"holds the down part of unet.*conv1 twice, also as lora_unet"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read(**{key: array})
+    with pytest.raises(ValueError, match=r"x.safetensors holds no layer of a LoRA; choose another file"):
+        lora.read(dialects.write(tmp_path / "x.safetensors", ({}, {"of": "nothing"})), tiny.shapes(sd))
+    with pytest.raises(ValueError, match=r"unet in the metadata of .* is no JSON list"):
+        lora.read(dialects.write(tmp_path / "x.safetensors", ({"unet:0:up": np.ones(1)}, {"unet": "["})), {})
+
+
 def test_convolutions_between_two_others(sd, tmp_path):
     layer = "down_blocks.0.resnets.0.conv1"
     rng = np.random.default_rng(0)
@@ -154,3 +227,8 @@ def test_what_is_refused(sd, sdxl, tmp_path):
     factors = next(iter(by_input["unet"].values()))
     with pytest.raises(ValueError, match="which peft does not know"):
         lora.write(tmp_path / "y", {"unet": {"x": factors._replace(dora_scale=factors.dora_scale.T)}})
+    half = {"x": factors, "y": factors._replace(dora_scale=None)}
+    with pytest.raises(ValueError, match=r"unet.y has no DoRA, and others have, which peft cannot mix; merge it"):
+        lora.write(tmp_path / "y", {"unet": half})
+    with pytest.raises(ValueError, match="changes no layer; there is nothing to save"):
+        lora.write(tmp_path / "y", {"unet": {}})
