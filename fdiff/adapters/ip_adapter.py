@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from convert import ip_adapter as files
+from convert import ip_adapter as convert_ip_adapter
 from convert import layout, weights
 from convert.tensors import Tensor
 from fdiff import hub
+from fdiff.adapters import files
 from fdiff.adapters.lora import layers
 from fdiff.models import CLIPVisionModelWithProjection, edits
 from fdiff.models.layers.image_projection import HEAD, ImageProjection, Resampler
@@ -51,12 +52,11 @@ def load(
     such as "ip-adapter-plus_sd15.safetensors"; `dtype` that of the parameters, None as in the file. For the
     other arguments see `fdiff.hub`. Raises ValueError for an adapter for another base model, or of another kind.
     """
-    path = Path(source).expanduser()
-    if not path.is_file():
-        place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only)
-        path = hub.fetch(place, *((weight_name,) if weight_name else NAMES))
+    place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only)
+    path = files.find(place, weight_name, NAMES)
     known = layers(unet_params)
-    found = files.read(path, {name: layout.torch_shape(where, leaf.shape) for name, (where, leaf) in known.items()})
+    sizes = {name: layout.torch_shape(where, leaf.shape) for name, (where, leaf) in known.items()}
+    found = convert_ip_adapter.read(path, sizes)
     projection, example = _projection(found.image_proj, path)
     shapes: Any = jax.eval_shape(lambda x: projection.init(jax.random.key(0), x)["params"], example)
     image_proj = weights.fill(found.image_proj, shapes, file=path, dtype=dtype)

@@ -9,27 +9,39 @@
 
 `params` holds the trees of a pipeline's models under their names: {"unet": ..., "text_encoder": ...}. A scale
 is a number, or a number for each part of the model: {"unet": 0.8, "unet.mid_block": 0.5, "text_encoder": 0};
-of the names that a layer's path begins with, the longest counts, and a layer without any has scale 1.
+of the names that a layer's path begins with, the longest counts, and a layer without any has scale 1. An adapter
+alone, without a scale, has scale 1.
 """
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from convert import layout
-from convert import lora as files
+from convert import lora as convert_lora
 from convert.lora import Adapter, Factors
 from fdiff import hub
+from fdiff.adapters import files
 
 Params = Mapping[str, Any]
 Scale = float | Mapping[str, float]
-Scaled = tuple[Adapter, Scale]
-Originals = dict[str, dict[str, jax.Array]]  # component -> layer -> the kernel before
+Scaled = Adapter | tuple[Adapter, Scale]
+
+
+class Change(NamedTuple):
+    """A kernel before a merge and after it."""
+
+    before: jax.Array
+    after: jax.Array
+
+
+Originals = dict[str, dict[str, Change]]  # component -> layer -> its kernel
 
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "pytorch_lora_weights.bin")
 
@@ -51,51 +63,66 @@ def load(
     the other arguments see `fdiff.hub`. Raises ValueError for a tensor that fits no layer, which is how one
     for another base model is told.
     """
-    path = Path(source).expanduser()
-    if not path.is_file():
-        place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only)
-        path = hub.fetch(place, *((weight_name,) if weight_name else NAMES))
+    place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only)
     shapes = {
         component: {layer: layout.torch_shape(where, leaf.shape) for layer, (where, leaf) in layers(tree).items()}
         for component, tree in params.items()
     }
-    return files.read(path, shapes)
+    return convert_lora.read(files.find(place, weight_name, NAMES), shapes)
 
 
 def save(folder: str | os.PathLike[str], adapter: Adapter) -> None:
     """Write pytorch_lora_weights.safetensors in the dialect of peft, which `load` and diffusers read.
 
-    Raises ValueError for a DoRA that normalizes inputs, and OSError.
+    Raises ValueError for a DoRA that normalizes inputs or is of some layers only, and OSError.
     """
     with hub.replacing(Path(folder) / NAMES[0]) as part:
-        files.write(part, adapter)
+        convert_lora.write(part, adapter)
 
 
 def merge(params: Params, *adapters: Scaled) -> tuple[dict[str, Any], Originals]:
-    """(params with the adapters in their weights, the kernels that these replaced).
+    """(params with the adapters in their weights, what `unmerge` takes them back with).
 
     W + sum of scale * alpha / rank * up @ down, computed in float32; what is not changed is shared. `params`
-    stays as it is. Raises ValueError for a scale whose name no layer has, and for an adapter that does not fit.
+    stays as it is. Raises ValueError for a scale whose name no layer has or that is no number, and for an adapter
+    that does not fit.
     """
     merged, originals = dict(params), Originals()
     for component, changes in _by_layer(adapters).items():
         known = layers(params.get(component, {}))
         for layer, factors in changes.items():
             where, kernel = _find(known, component, layer, factors)
-            originals.setdefault(component, {})[layer] = kernel
-            merged[component] = _replaced(merged[component], where, _add(kernel, factors))
+            change = Change(kernel, _add(kernel, factors))
+            originals.setdefault(component, {})[layer] = change
+            merged[component] = _replaced(merged[component], where, change.after)
     return merged, originals
 
 
 def unmerge(params: Params, originals: Originals) -> dict[str, Any]:
-    """The parameters with the kernels that `merge` replaced, equal to the last bit to those before it."""
+    """The parameters with the kernels that `merge` replaced, equal to the last bit to those before it.
+
+    Raises ValueError where a kernel is not what that merge made, as after another merge, which is to be taken
+    back first.
+    """
     restored = dict(params)
-    for component, kernels in originals.items():
+    for component, changes in originals.items():
         known = layers(params.get(component, {}))
-        for layer, kernel in kernels.items():
-            where, _ = known[layer]
-            restored[component] = _replaced(restored[component], where, kernel)
+        for layer, (before, after) in changes.items():
+            where, kernel = known.get(layer, ((), None))
+            if kernel is not after and not _equal(kernel, after):
+                raise ValueError(
+                    f"{component}.{layer} is not what this merge made of it; take back what was merged since then, "
+                    "the last first, and pass the parameters that `merge` gave."
+                )
+            restored[component] = _replaced(restored[component], where, before)
     return restored
+
+
+def _equal(kernel: Any, after: jax.Array) -> bool:
+    """Whether a kernel, or None, is a copy of the other."""
+    if kernel is None or kernel.dtype != after.dtype or after.is_deleted():
+        return False
+    return bool(jnp.array_equal(kernel, after, equal_nan=True))
 
 
 def collection(params: Params, *adapters: Scaled) -> dict[str, Any]:
@@ -122,7 +149,8 @@ def collection(params: Params, *adapters: Scaled) -> dict[str, Any]:
 def layers(tree: Params) -> dict[str, tuple[layout.Path, Any]]:
     """Every layer of a model that has a kernel, under its torch name: where the kernel is, and the kernel."""
     found = {}
-    for entries, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    models = tree if isinstance(tree, Mapping) else {}  # no file says which of a list of ControlNets it is for
+    for entries, leaf in jax.tree_util.tree_flatten_with_path(models)[0]:
         path = tuple(str(entry.key) for entry in entries)
         if path[-1] == "kernel":
             found[".".join(path[:-1])] = (path, leaf)
@@ -132,7 +160,11 @@ def layers(tree: Params) -> dict[str, tuple[layout.Path, Any]]:
 def _by_layer(adapters: tuple[Scaled, ...]) -> dict[str, dict[str, list[tuple[Factors, float]]]]:
     """component -> layer -> what each adapter that changes it adds, and how strongly."""
     found: dict[str, dict[str, list[tuple[Factors, float]]]] = {}
-    for adapter, scale in adapters:
+    for given in adapters:
+        adapter, scale = given if isinstance(given, tuple) and len(given) == 2 else (given, 1.0)
+        if not isinstance(adapter, Mapping):
+            kind = type(adapter).__name__
+            raise ValueError(f"a {kind} is no adapter; pass what `load` gives, or a pair of that and its scale.")
         names = [f"{component}.{layer}" for component, changes in adapter.items() for layer in changes]
         strengths = dict(zip(names, _strengths(names, scale), strict=True))
         for component, changes in adapter.items():
@@ -149,12 +181,21 @@ def _strengths(names: list[str], scale: Scale) -> Iterator[float]:
     def within(name: str, part: str) -> bool:
         return not part or name == part or name.startswith(f"{part}.")
 
-    for part in table:
+    for part, number in table.items():
+        if not _is_number(number):
+            raise ValueError(f"a scale is {number!r}; give a number, or a mapping from parts of the model to numbers.")
         if not any(within(name, part) for name in names):
             raise ValueError(f"a scale is given for {part!r}, and the adapter changes no layer there; leave it out.")
     for name in names:
         parts = [part for part in table if within(name, part)]
         yield float(table[max(parts, key=len)]) if parts else 1.0
+
+
+def _is_number(scale: Any) -> bool:
+    try:
+        return math.isfinite(scale)
+    except (TypeError, OverflowError):
+        return False
 
 
 def _find(

@@ -15,6 +15,7 @@ import numpy as np
 from convert import adapters
 from convert.tensors import Tensor
 from fdiff import hub
+from fdiff.adapters import files
 from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
 from fdiff.tokenizers.clip import CLIPTokenizer, concept_tokens
 
@@ -49,10 +50,8 @@ def load(
     `hub_token` and the other arguments are those of `fdiff.hub`. Raises ValueError for a file without
     embeddings, and for one of several words where none is chosen.
     """
-    path = Path(source).expanduser()
-    if not path.is_file():
-        place = hub.Source(source, subfolder, revision, cache_dir, hub_token, local_files_only)
-        path = hub.fetch(place, *((weight_name,) if weight_name else NAMES))
+    place = hub.Source(source, subfolder, revision, cache_dir, hub_token, local_files_only)
+    path = files.find(place, weight_name, NAMES)
     name, found = _read(path, token)
     vectors = [np.atleast_2d(np.asarray(tensor.read(), np.float32)) for tensor in found]
     if not vectors or any(array.ndim != 2 for array in vectors) or len({len(array) for array in vectors}) != 1:

@@ -29,3 +29,10 @@ def test_damaged_files_are_named(tmp_path, load):
             file.write_bytes(content)
             with pytest.raises(ValueError, match=f"{re.escape(str(file))} ({message})"):
                 load(file)
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+def test_a_missing_file_is_no_repository(load):
+    for name in ("nope.safetensors", "nope.bin", "nope.pt", "folder/nope.ckpt"):
+        with pytest.raises(FileNotFoundError, match=f"^{name} is not there; check its name.$"):
+            load(name)

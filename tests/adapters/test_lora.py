@@ -79,6 +79,30 @@ def test_unmerging_is_exact(sd, dtype):
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), restored, params))
 
 
+def test_unmerging_what_another_merge_has_changed_is_refused(sd):
+    _, params = sd
+    one, other = tiny.adapter(params, only="attn2.to_k"), tiny.adapter(params, seed=2, only="attn2.to_")
+    first, of_one = lora.merge(params, one)
+    both, of_other = lora.merge(first, other)
+    with pytest.raises(ValueError, match=r"attn2.to_k is not what this merge made of it; take back what was merged"):
+        lora.unmerge(both, of_one)
+    copied = jax.tree.map(jnp.array, lora.unmerge(jax.tree.map(np.array, both), of_other))
+    restored = lora.unmerge(copied, of_one)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), restored, params))
+    elsewhere, of_conv = lora.merge(first, tiny.adapter(params, only="conv_in"))
+    lora.unmerge(lora.unmerge(elsewhere, of_one), of_conv)  # layers of their own: any order
+    for wrong in (params, {}, {"unet": {}}, jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), first)):
+        with pytest.raises(ValueError, match=r"attn2.to_k is not what this merge made of it"):
+            lora.unmerge(wrong, of_one)
+
+
+def test_an_adapter_alone_has_scale_1(sd):
+    _, params = sd
+    adapter = tiny.adapter(params, only="conv_in")
+    alone, pair = lora.merge(params, adapter)[0], lora.merge(params, (adapter, 1.0))[0]
+    np.testing.assert_array_equal(alone["unet"]["conv_in"]["kernel"], pair["unet"]["conv_in"]["kernel"])
+
+
 def test_running_without_merging(sd):
     built, params = sd
     one, other = tiny.adapter(params, alpha=3), tiny.adapter(params, rank=4, seed=2, only="attn")
@@ -107,6 +131,10 @@ def test_files(sd, tmp_path):
     np.testing.assert_array_equal(found["unet"]["conv_in"].dora_scale, adapter["unet"]["conv_in"].dora_scale)
     with pytest.raises(FileNotFoundError, match=r"has no pytorch_lora_weights\.safetensors nor"):
         lora.load(tmp_path, params)
+    several = {**params, "controlnet": [params["unet"], params["unet"]]}
+    assert lora.load(tmp_path, several, weight_name="style.safetensors").keys() == found.keys()
+    with pytest.raises(ValueError, match=r"the model has no controlnet\..*, which the adapter changes"):
+        lora.merge(several, {"controlnet": adapter["unet"]})
 
 
 def test_what_is_refused(sd):
@@ -114,6 +142,11 @@ def test_what_is_refused(sd):
     adapter = tiny.adapter(params, only="attn2.to_k")
     with pytest.raises(ValueError, match=r"given for 'unet.down_blocks.1', and the adapter changes no layer"):
         lora.merge(params, (adapter, {"unet.down_blocks.1": 1.0}))
+    with pytest.raises(ValueError, match=r"^a float is no adapter; pass what `load` gives, or a pair"):
+        lora.merge(params, adapter, 0.5)
+    for scale in (None, float("nan"), "x", {"unet": None}):
+        with pytest.raises(ValueError, match=r"^a scale is .*; give a number, or a mapping"):
+            lora.collection(params, (adapter, scale))
     other = fdiff.UNet2DConditionModel.from_config(tiny.UNET | {"cross_attention_dim": 16}).shapes()
     with pytest.raises(ValueError, match=r"attn2.to_k has shape \(8, 16\), and the adapter needs \(8, 12\); load"):
         lora.merge({"unet": other}, (adapter, 1.0))
