@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,8 +106,9 @@ def picture_format(path: str | Path) -> str:
     """The format that the ending of a file name asks for. Raises ValueError for an ending that no picture has."""
     from PIL import Image
 
-    suffix = Path(path).suffix.lower()
-    known = Image.registered_extensions()
-    if known.get(suffix) not in Image.SAVE:
-        raise ValueError(f"{path} does not end like a picture; call it something.png")
-    return known[suffix]
+    found = Image.registered_extensions().get(Path(path).suffix.lower(), "none")
+    try:  # some formats are only read, and some need a library that is not there
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), format=found)
+    except (KeyError, OSError, ValueError):
+        raise ValueError(f"{path} does not end like a picture; call it something.png") from None
+    return found

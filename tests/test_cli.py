@@ -101,6 +101,7 @@ def test_convert(cats, tmp_path, capsys):
         (["generate", "{cats}", "--animate", "{tmp}/run.mp4"], "GIF"),
         (["generate", "{tmp}/nowhere"], "nowhere"),
         (["generate", "{cats}", "--out", "{tmp}/picture.psd"], "picture.psd does not end like a picture"),
+        (["generate", "{cats}", "--out", "{tmp}/picture.h5"], "picture.h5 does not end like a picture"),
         (["generate", "{cats}", "--out", ""], "--out is empty"),
         (["generate", "{cats}", "--scheduler", ""], "--scheduler is empty"),
         (["generate", "{cats}", "--seed", "9" * 23], "--seed is 9"),
