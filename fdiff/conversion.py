@@ -27,7 +27,7 @@ from fdiff.pipelines.pipeline import PARTS, find_pipeline
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
 from fdiff.schedulers.scheduler import Scheduler
 
-FLAX_ONLY = ("dtype", "split_head_dim", "use_memory_efficient_attention")  # fields of Flax's modules alone
+FLAX_ONLY = ("dtype", "split_head_dim", "use_memory_efficient_attention")  # options of Flax alone
 
 Progress = Callable[[int, int], object]  # bytes written, bytes in all
 
@@ -133,8 +133,13 @@ def _repository(source: str | Path, variant: str | None) -> Checkpoint:
     check_complete(kind, entries, source, "choose another model")
     hub.available_variant(place, variant)
 
-    def load(component: Any, source: str | Path, **where: Any) -> tuple[Model, Weights]:
+    def load(component: Any, source: str | Path, **where: Any) -> tuple[Any, Weights | None]:
         place = hub.Source(source, **where)
+        if issubclass(component, Scheduler):
+            options = hub.read_json(hub.fetch(place, SCHEDULER_CONFIG))
+            return component.from_config(_without_flax(options)), None
+        if not issubclass(component, Model):
+            return component.from_pretrained(source, **where), None
         return _open(component, place, hub.available_variant(place, variant))
 
     parts: dict[str, tuple[Any, Any]] = {}
@@ -168,9 +173,12 @@ def _open(component: Any, place: hub.Source, variant: str | None) -> tuple[Model
 
 
 def _of_flax(component: Any, config: Path, file: Path) -> tuple[Model, Weights]:
-    options = {key: value for key, value in hub.read_json(config).items() if key not in FLAX_ONLY}
-    model = component.from_config({**options, "_class_name": component.__name__}, file=config)
-    return model, Weights(file, flax_weights.tensors(file))
+    options = _without_flax(hub.read_json(config)) | {"_class_name": component.__name__}
+    return component.from_config(options, file=config), Weights(file, flax_weights.tensors(file))
+
+
+def _without_flax(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in FLAX_ONLY}
 
 
 def _write(folder: str | Path, found: Checkpoint, dtype: Any, progress: Progress) -> None:

@@ -95,7 +95,7 @@ def load_component(
             as a tuple with a list of their params.
         source, name: the component is in the source's folder of that name, or beside the index.
         where: keyword arguments of `hub.load_config`.
-        load: gives (model, params) of a class, the source, `where` and a subfolder.
+        load: gives that pair, of all but tokenizers, from a class, the source, `where` and a subfolder.
 
     Raises FileNotFoundError where it is neither in its folder nor beside the index.
     """
@@ -105,11 +105,9 @@ def load_component(
         return several([load(component, source, subfolder=folder, **where) for folder in folders])
     place = {**where, "subfolder": name if hub.has_folder(source, name, **where) else None}
     try:
-        if issubclass(component, Model):
-            return load(component, source, **place)
         if hasattr(component, "from_folder"):
             return component.from_folder(_tokenizer_folder(source, name, place)), None
-        return component.from_pretrained(source, **place), None
+        return load(component, source, **place)
     except FileNotFoundError as error:
         if place["subfolder"] is not None:
             raise
@@ -158,8 +156,10 @@ def load_model(
 ) -> tuple[Any, Any]:
     """The model in the dtype asked for, but an autoencoder for which float16 is too narrow in float32.
 
-    Its weights are those of the variant if it has such ones.
+    Its weights are those of the variant if it has such ones. What is no model is loaded without params.
     """
+    if not issubclass(component, Model):
+        return component.from_pretrained(source, **place), None
     available = hub.available_variant(hub.Source(source, **place), variant)
     options = {**place, "variant": available, "sharding": sharding}
     if not (floating(dtype) == jnp.float16 and hasattr(component, "force_upcast")):

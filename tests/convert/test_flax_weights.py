@@ -58,7 +58,7 @@ def pipeline(tmp_path_factory, reference):
             config |= {"_class_name": "Flax" + type(model).__name__, "dtype": "float32"}
         (folder / name / "config.json").write_text(json.dumps(config))
     (folder / "scheduler").mkdir()
-    scheduler = {"_class_name": "FlaxDDIMScheduler", "beta_end": 0.012}
+    scheduler = {"_class_name": "FlaxDDIMScheduler", "beta_end": 0.012, "dtype": "float32"}
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
     (folder / "tokenizer").symlink_to(reference / "clip" / "tokenizer")
     index = {"_class_name": "FlaxStableDiffusionPipeline", "safety_checker": [None, None]}
