@@ -26,7 +26,7 @@ TABLE = "text_model.embeddings.token_embedding"
 
 
 class Embedding(NamedTuple):
-    """A word, and what stands for it in each text encoder: several vectors are several tokens."""
+    """A word, and what stands for it in each text encoder, in order: several vectors are several tokens."""
 
     token: str
     vectors: tuple[np.ndarray, ...]  # (n, width of an encoder); SDXL has two
@@ -53,10 +53,14 @@ def load(
     place = hub.Source(source, subfolder, revision, cache_dir, hub_token, local_files_only)
     path = files.find(place, weight_name, NAMES)
     name, found = _read(path, token)
-    vectors = [np.atleast_2d(np.asarray(tensor.read(), np.float32)) for tensor in found]
-    if not vectors or any(array.ndim != 2 for array in vectors) or len({len(array) for array in vectors}) != 1:
+    arrays = [np.asarray(tensor.read(), np.float32) for tensor in found]
+    vectors = tuple(array[None] if array.ndim == 1 else array for array in arrays)
+    if not vectors or any(array.ndim != 2 or not array.size for array in vectors) or len(set(map(len, vectors))) != 1:
         raise ValueError(f"{path} holds no embeddings of words; choose a file of textual inversion.")
-    return Embedding(token or name, tuple(vectors))
+    word = token or name
+    if not word.strip():
+        raise ValueError(f"{path} holds an embedding of the empty word; name it with token=.")
+    return Embedding(word, vectors)
 
 
 def _read(file: Path, token: str | None) -> tuple[str, list[Tensor]]:
@@ -68,8 +72,8 @@ def _read(file: Path, token: str | None) -> tuple[str, list[Tensor]]:
         return file.stem, [data]
     data = data if isinstance(data, Mapping) else {}
     if isinstance(param := data.get("string_to_param"), Mapping):
-        return str(data.get("name", file.stem)), [value for value in param.values() if isinstance(value, Tensor)]
-    data = {name: value for name, value in data.items() if isinstance(value, Tensor)}
+        return str(data.get("name") or file.stem), [value for value in param.values() if isinstance(value, Tensor)]
+    data = {name: value for name, value in data.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if "emb_params" in data:
         return file.stem, [data["emb_params"]]
     if data.keys() & {"clip_l", "clip_g"}:
@@ -82,18 +86,18 @@ def _read(file: Path, token: str | None) -> tuple[str, list[Tensor]]:
 
 
 def add(pipe: Any, params: Mapping[str, Any], embedding: Embedding) -> tuple[Any, dict[str, Any]]:
-    """(pipe, params) that know the word, in every text encoder whose width is that of one of the vectors.
+    """(pipe, params) that know the word: of SDXL's two text encoders each takes the vectors in its place.
 
-    Raises ValueError for a word that a tokenizer knows already, and where no text encoder has that width.
+    Vectors for one encoder alone go to every encoder that is as wide. Raises ValueError for a word that a
+    tokenizer knows already, and for vectors that no encoder takes.
     """
     params = dict(params)
     changes: dict[str, Any] = {}
-    for vectors in embedding.vectors:
-        names = [
-            name
-            for name in ("text_encoder", "text_encoder_2")
-            if getattr(pipe, name, None) is not None and getattr(pipe, name).hidden_size == vectors.shape[1]
-        ]
+    encoders = [name for name in ("text_encoder", "text_encoder_2") if getattr(pipe, name, None) is not None]
+    both = len(embedding.vectors) > 1
+    for i, vectors in enumerate(embedding.vectors):
+        place = encoders[i : i + 1] if both else encoders
+        names = [name for name in place if getattr(pipe, name).hidden_size == vectors.shape[1]]
         if not names:
             raise ValueError(
                 f"{embedding.token} has vectors of {vectors.shape[1]} numbers, and no text encoder takes these; "

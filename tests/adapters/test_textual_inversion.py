@@ -61,8 +61,12 @@ def test_files(tmp_path, shared_data):
     np.testing.assert_array_equal(load({"<a>": one, "<b>": 2 * one}, "<b>").vectors[0], 2 * one)
     with pytest.raises(ValueError, match=r"holds several words, such as <a>, <b>; choose one with token=\.$"):
         load({"<a>": one, "<b>": one})
-    with pytest.raises(ValueError, match="holds no embeddings of words"):
-        load({"conv": np.zeros((3, 3, 1, 1), np.float32)})
+    for shape in ((3, 3, 1, 1), (), (0, 4), (0,)):
+        with pytest.raises(ValueError, match=r"name.safetensors holds no embeddings of words"):
+            load({"<a>": np.zeros(shape, np.float32)})
+    with pytest.raises(ValueError, match=r"name.safetensors holds an embedding of the empty word; name it with token"):
+        load({" ": one})
+    assert load({" ": one}, "<a>").token == "<a>"
     with pytest.raises(FileNotFoundError, match=r"has no learned_embeds\.safetensors nor learned_embeds\.bin"):
         textual_inversion.load(tmp_path)
     lora = shared_data / "weights" / "lora" / "cloneofsimo_lora_disney.safetensors"
@@ -82,6 +86,25 @@ def test_two_text_encoders(clip):
     table = changed["text_encoder_2"][textual_inversion.TABLE]["embedding"]
     np.testing.assert_array_equal(table[rows:], vectors[1])
     assert params["text_encoder_2"][textual_inversion.TABLE]["embedding"].shape[0] == rows  # as it was
+
+
+def test_two_text_encoders_of_one_width(clip):
+    pipe, params = clip
+    pipe = pipe.replace(tokenizer_2=pipe.tokenizer, text_encoder_2=pipe.text_encoder)
+    params = params | {"text_encoder_2": params["text_encoder"]}
+    vectors = np.ones((1, 32), np.float32), np.full((1, 32), 2.0, np.float32)
+    _, changed = textual_inversion.add(pipe, params, textual_inversion.Embedding("<xl>", vectors))
+    for name, want in zip(("text_encoder", "text_encoder_2"), vectors, strict=True):
+        np.testing.assert_array_equal(changed[name][textual_inversion.TABLE]["embedding"][-1:], want)
+    with pytest.raises(ValueError, match="no text encoder takes these"):
+        textual_inversion.add(*clip, textual_inversion.Embedding("<xl>", vectors))
+
+
+@pytest.mark.parity
+def test_a_file_of_the_web_ui_without_a_name(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"string_to_param": {"*": torch.ones(2, 4)}, "name": None}, tmp_path / "style.pt")
+    assert textual_inversion.load(tmp_path / "style.pt").token == "style"
 
 
 def test_what_is_refused(clip):
