@@ -180,6 +180,33 @@ def test_fallback_folder_and_old_pipelines(fake: FakeHub, tmp_path):
     assert hub.has_folder(tmp_path, "unet") and not hub.has_folder(tmp_path, "vae")
 
 
+def test_variants_that_some_components_have(fake: FakeHub, tmp_path):
+    """A component has the variant, another its plain weights, on the Hub, in the cache and in a folder."""
+    index = b'{"_class_name": "DDPMPipeline"}'
+    files = {"unet/x.fp16.safetensors": b"", "vae/x.safetensors": b"", "model_index.json": index}
+    fake.add("me/mixed", files)
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    for source in (hub.Source("me/mixed"), hub.Source(tmp_path)):
+        for subfolder, found in (("unet", "fp16"), ("vae", None), (None, "fp16")):
+            assert hub.available_variant(source._replace(subfolder=subfolder), "fp16") == found
+        assert hub.available_variant(source, None) is None
+        with pytest.raises(FileNotFoundError, match="has no weights of the variant bf16; leave variant out"):
+            hub.available_variant(source, "bf16")
+    cached = hub.Source("me/mixed", "unet", local_files_only=True)
+    assert hub.available_variant(cached, "fp16") is None
+    hub.fetch(hub.Source("me/mixed", "unet"), "x.fp16.safetensors")
+    assert hub.available_variant(cached, "fp16") == "fp16"
+
+
+def test_class_names(tmp_path):
+    assert hub.class_name({"_class_name": "A"}, tmp_path) == hub.class_name({"architectures": ["A"]}, tmp_path) == "A"
+    for config in ({}, {"architectures": []}, {"_class_name": 3}):
+        with pytest.raises(ValueError, match="does not say of which class it is; add _class_name"):
+            hub.class_name(config, tmp_path)
+
+
 def test_push(fake: FakeHub, toy):
     fake.token = "secret"
     model, params = toy
