@@ -9,6 +9,7 @@ The edits hold keys and values, computed once for a run. For scales by layer or 
 `fdiff.models.edits.image_prompt`.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 
 from convert import ip_adapter as convert_ip_adapter
 from convert import layout, weights
+from convert.safetensors import Array
 from convert.tensors import Tensor
 from fdiff import hub
 from fdiff.adapters import files
@@ -26,6 +28,8 @@ from fdiff.models import CLIPVisionModelWithProjection, edits
 from fdiff.models.layers.image_projection import HEAD, ImageProjection, Resampler
 
 NAMES = ("ip-adapter_sd15.safetensors", "ip-adapter_sd15.bin", "ip-adapter_sdxl.safetensors")
+CURE = "download or copy it again"
+
 
 class IPAdapter(NamedTuple):
     """An adapter: how pictures become tokens, and the parameters, {"image_proj": ..., "ip_adapter": ...}."""
@@ -59,6 +63,7 @@ def load(
     found = convert_ip_adapter.read(path, sizes)
     projection, example = _projection(found.image_proj, path)
     shapes: Any = jax.eval_shape(lambda x: projection.init(jax.random.key(0), x)["params"], example)
+    _check(found, projection.width, weights.arrays(shapes), path)
     image_proj = weights.fill(found.image_proj, shapes, file=path, dtype=dtype)
     tree: dict[str, Any] = {}
     for layer, tensors in found.layers.items():
@@ -71,21 +76,45 @@ def load(
 
 def _projection(tensors: Mapping[str, Tensor], file: Path) -> tuple[ImageProjection | Resampler, jax.ShapeDtypeStruct]:
     """The module that has these tensors, and an input of it."""
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if "latents" in shapes and "layers.0.0.to_kv.weight" in shapes:
+
+    def size(name: str, axis: int) -> int:
+        """How long an axis is of the tensor of that name."""
+        shape = tensors[name].shape if name in tensors else ()
+        if len(shape) <= axis or not shape[axis]:
+            raise ValueError(f"{file} lacks image_proj.{name}, or has it in another shape; {CURE}.")
+        return shape[axis]
+
+    if "latents" in tensors and "layers.0.0.to_kv.weight" in tensors:
         resampler = Resampler(
-            tokens=shapes["latents"][1],
-            width=shapes["proj_out.weight"][0],
-            hidden=shapes["latents"][2],
-            depth=len([name for name in shapes if name.endswith(".0.to_kv.weight")]),
-            heads=shapes["layers.0.0.to_q.weight"][0] // HEAD,
-            inner=shapes["layers.0.1.1.weight"][0],
+            tokens=size("latents", 1),
+            width=size("proj_out.weight", 0),
+            hidden=size("latents", 2),
+            depth=len([name for name in tensors if name.endswith(".0.to_kv.weight")]),
+            heads=max(size("layers.0.0.to_q.weight", 0) // HEAD, 1),
+            inner=size("layers.0.1.1.weight", 0),
         )
-        return resampler, jax.ShapeDtypeStruct((1, 1, shapes["proj_in.weight"][1]), jnp.float32)
-    if "proj.weight" in shapes and "norm.weight" in shapes:
-        (features, size), (width,) = shapes["proj.weight"], shapes["norm.weight"]
-        return ImageProjection(features // width, width), jax.ShapeDtypeStruct((1, size), jnp.float32)
+        return resampler, jax.ShapeDtypeStruct((1, 1, size("proj_in.weight", 1)), jnp.float32)
+    if "proj.weight" in tensors and "norm.weight" in tensors:
+        width = size("norm.weight", 0)
+        projection = ImageProjection(max(size("proj.weight", 0) // width, 1), width)
+        return projection, jax.ShapeDtypeStruct((1, size("proj.weight", 1)), jnp.float32)
     raise ValueError(f"{file} is of a kind of IP-Adapter that fdiff does not have; it has the base one and plus.")
+
+
+def _check(found: convert_ip_adapter.Parts, width: int, wanted: Mapping[str, Array], file: Path) -> None:
+    """ValueError unless the projection has these tensors, and makes tokens as wide as the layers take."""
+    for name in sorted(wanted.keys() | found.image_proj.keys()):
+        if name not in found.image_proj:
+            raise ValueError(f"{file} lacks image_proj.{name}; {CURE}.")
+        if name not in wanted:
+            raise ValueError(f"{file} holds image_proj.{name}, which this kind of adapter does not have; {CURE}.")
+        given, needed = found.image_proj[name].shape, wanted[name].shape
+        if given != needed:
+            raise ValueError(f"image_proj.{name} in {file} has shape {given}, not {needed}; {CURE}.")
+    for layer, tensors in found.layers.items():
+        taken = tensors["to_k_ip"].shape[1]
+        if taken != width:
+            raise ValueError(f"{file} makes tokens of {width} numbers, and its {layer} takes {taken}; {CURE}.")
 
 
 def features(
@@ -108,6 +137,25 @@ def features(
 def collection(
     adapter: IPAdapter, images: jax.Array, scale: jax.Array | float | Mapping[str, Any] = 1.0
 ) -> dict[str, Any]:
-    """The collection "attention" that makes a U-Net see the pictures whose `features` are `images` (b, ...)."""
-    tokens: Any = adapter.projection.apply({"params": adapter.params["image_proj"]}, images)
-    return edits.image_prompt(adapter.params["ip_adapter"], tokens, scale)
+    """The collection "attention" that makes a U-Net see the pictures whose `features` are `images` (b, ...).
+
+    An axis more, (b, n, ...), is n pictures for each of the batch, seen at once. For `scale` see
+    `fdiff.models.edits.image_prompt`. Raises ValueError for features of another encoder, and for a scale whose
+    pattern no layer has.
+    """
+    base = isinstance(adapter.projection, ImageProjection)
+    size = adapter.params["image_proj"]["proj" if base else "proj_in"]["kernel"].shape[0]
+    single = 2 if base else 3
+    if images.ndim not in (single, single + 1) or images.shape[-1] != size:
+        axes = f"(b, {size})" if base else f"(b, n, {size})"
+        raise ValueError(f"images have shape {images.shape}, not {axes}; pass the features that this adapter takes.")
+    if isinstance(scale, Mapping):
+        paths = [".".join(path) for path, module in edits.modules(adapter.params["ip_adapter"]) if "to_k_ip" in module]
+        for pattern in scale:
+            if not any(re.search(pattern, path) for path in paths):
+                raise ValueError(f"a scale is given for {pattern!r}, and the adapter has no layer there; leave it out.")
+    each = images.reshape(-1, *images.shape[1 - single :])
+    tokens: Any = adapter.projection.apply({"params": adapter.params["image_proj"]}, each)
+    return edits.image_prompt(
+        adapter.params["ip_adapter"], tokens.reshape(images.shape[0], -1, tokens.shape[-1]), scale
+    )

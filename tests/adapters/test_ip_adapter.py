@@ -105,3 +105,63 @@ def test_what_is_refused(unet, tmp_path):
         load(good | {"ip_adapter.1.to_k_ip.weight": np.zeros((8, 16), np.float32)})
     with pytest.raises(ValueError, match="is of a kind of IP-Adapter that fdiff does not have"):
         load({name.replace("image_proj.proj", "image_proj.proj.0"): x for name, x in good.items()})
+    for name, array, message in [
+        ("proj_out.weight", None, r"lacks image_proj.proj_out.weight, or has it in another shape; download"),
+        ("latents", np.zeros((3, 16)), r"lacks image_proj.latents, or has it in another shape; download"),
+        ("norm_out.bias", None, r"x.safetensors lacks image_proj.norm_out.bias; download"),
+        ("more", np.zeros(3), r"x.safetensors holds image_proj.more, which this kind of adapter does not"),
+        ("layers.0.0.to_q.weight", np.zeros((32, 16)), r"to_kv.weight in .* has shape \(256, 16\), not \(128, 16\); d"),
+    ]:
+        tensors = flat("plus") | {f"image_proj.{name}": array}
+        with pytest.raises(ValueError, match=message):
+            load({key: value for key, value in tensors.items() if value is not None})
+    for features in (4, 96):
+        with pytest.raises(ValueError, match=r"image_proj.proj.bias in .*x.safetensors has shape \(48,\), not"):
+            load(good | {"image_proj.proj.weight": np.zeros((features, 24))})
+    wide = {"proj.weight": (96, 24), "proj.bias": 96, "norm.weight": 24, "norm.bias": 24}
+    with pytest.raises(ValueError, match=r"x.safetensors makes tokens of 24 numbers, and its down_blocks"):
+        load(good | {f"image_proj.{name}": np.zeros(shape, np.float32) for name, shape in wide.items()})
+    adapter = load(good)
+    with pytest.raises(ValueError, match=r"images have shape \(2, 25\), not \(b, 24\); pass the features"):
+        ip_adapter.collection(adapter, jnp.ones((2, 25)))
+    with pytest.raises(ValueError, match=r"images have shape \(24,\), not"):
+        ip_adapter.collection(adapter, jnp.ones(24))
+    with pytest.raises(ValueError, match=r"a scale is given for 'nowhere', and the adapter has no layer there"):
+        ip_adapter.collection(adapter, jnp.ones((2, 24)), {"up_blocks": 1.0, "nowhere": 1.0})
+
+
+@pytest.mark.parametrize("kind", ["base", "plus"])
+def test_several_pictures_are_seen_at_once(unet, tmp_path, kind):
+    save_file(flat(kind), tmp_path / "x.safetensors")
+    adapter = ip_adapter.load(tmp_path / "x.safetensors", unet[1])
+    _, _, features = reference_adapter.inputs(kind)
+    one, other = jnp.asarray(features), jnp.asarray(features[::-1])
+
+    def keys(images):
+        return jax.tree.leaves(ip_adapter.collection(adapter, images))[0]
+
+    want = jnp.concatenate([keys(one), keys(other)], axis=1)
+    np.testing.assert_allclose(keys(jnp.stack([one, other], axis=1)), want, atol=1e-5)
+    np.testing.assert_allclose(keys(one[:, None]), keys(one), atol=1e-5)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["base", "plus"])
+def test_several_pictures_beside_diffusers(unet, tmp_path, kind):
+    torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    model, params = unet
+    model.save_pretrained(tmp_path / "unet", params)
+    theirs = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "unet")
+    parts = reference_adapter.arrays(kind)
+    state = {part: {name: torch.from_numpy(x) for name, x in arrays.items()} for part, arrays in parts.items()}
+    theirs._load_ip_adapter_weights([state], low_cpu_mem_usage=False)
+    latents, text, features = reference_adapter.inputs(kind)
+    several = np.stack([features, features[::-1], 2 * features], axis=1)
+    with torch.no_grad():
+        noisy, tokens = torch.from_numpy(latents).permute(0, 3, 1, 2), torch.from_numpy(text)
+        want = theirs(noisy, 7, tokens, added_cond_kwargs={"image_embeds": [torch.from_numpy(several)]}).sample
+    want = want.permute(0, 2, 3, 1).numpy()
+    save_file(flat(kind), tmp_path / "x.safetensors")
+    edits = ip_adapter.collection(ip_adapter.load(tmp_path / "x.safetensors", params), jnp.asarray(several))
+    found = jax.jit(model.apply)({"params": params, "attention": edits}, latents, 7, text)
+    np.testing.assert_allclose(found, want, atol=1e-4 * np.abs(want).max())
