@@ -29,6 +29,8 @@ from fdiff.schedulers.scheduler import Scheduler
 
 FLAX_ONLY = ("dtype", "split_head_dim", "use_memory_efficient_attention")  # options of Flax alone
 
+HUB_NAMES = ("diffusion_pytorch_model.", "pytorch_model.", "model.")  # what weights are called beside a config.json
+
 Progress = Callable[[int, int], object]  # bytes written, bytes in all
 
 
@@ -67,9 +69,9 @@ def convert(
     Returns the class of what was written: a pipeline, or a model alone where the source is no more.
 
     Args:
-        source: a pipeline or model on the Hub or in a folder, its weights .safetensors or torch's .bin; one of HF's own
-            Flax weights, a .msgpack file with its config.json beside it or a folder of them; or a single file of Stable
-            Diffusion, as `fdiff.single_file.load` takes it.
+        source: a pipeline or model on the Hub or in a folder, its weights .safetensors or torch's .bin, or else HF's
+            own Flax weights; the weights file of such a model with its config.json beside it; or a single file of
+            Stable Diffusion, as `fdiff.single_file.load` takes it.
         folder: where to write.
         dtype: of the weights that are written, those of an autoencoder too for which `from_pretrained` widens
             float16; None keeps what the file has.
@@ -85,13 +87,14 @@ def convert(
     path = Path(source).expanduser()
     options = {"config": config, "tokenizer": tokenizer, "prediction_type": prediction_type, "ema": ema}
     given = [name for name, value in options.items() if value]
-    if path.suffix == ".msgpack":
-        file = hub.fetch(hub.Source(path.parent), path.name)
-        found = Checkpoint(None, {"": _of_flax(_class(path.parent / CONFIG), path.parent / CONFIG, file)})
-    elif path.is_file() or path.suffix in (".safetensors", ".ckpt"):
+    if path.is_file() or path.suffix in (".safetensors", ".ckpt", ".msgpack"):
         if variant is not None:
             raise ValueError("variant is for repositories and folders; leave it out for a single file")
-        found = _single(source, options)
+        beside = path.parent / CONFIG
+        if path.suffix == ".msgpack" or (path.name.startswith(HUB_NAMES) and beside.is_file() and not given):
+            found = Checkpoint(None, {"": _described(_class(beside), beside, path)})
+        else:
+            found = _single(source, options)
     elif given:
         raise ValueError(f"{given[0]} is for single files; leave it out for {source}")
     else:
@@ -168,12 +171,16 @@ def _open(component: Any, place: hub.Source, variant: str | None) -> tuple[Model
         flax = next((file for name in flax_weights.NAMES if (file := config.parent / name).is_file()), None)
         if flax is None:
             raise
-        return _of_flax(component, config, flax)
-    return component.from_config(hub.read_json(config), file=config), Weights(file, weights.tensors(file))
+        file = flax
+    return _described(component, config, file)
 
 
-def _of_flax(component: Any, config: Path, file: Path) -> tuple[Model, Weights]:
-    options = _without_flax(hub.read_json(config)) | {"_class_name": component.__name__}
+def _described(component: Any, config: Path, file: Path) -> tuple[Model, Weights]:
+    """A model of that class as its config.json describes it, with the weights in the file, torch's or Flax's."""
+    options = hub.read_json(config)
+    if file.suffix != ".msgpack":
+        return component.from_config(options, file=config), Weights(file, weights.tensors(file))
+    options = _without_flax(options) | {"_class_name": component.__name__}
     return component.from_config(options, file=config), Weights(file, flax_weights.tensors(file))
 
 

@@ -172,6 +172,8 @@ class DiffusionPipeline:
             for field in dataclasses.fields(self):
                 component, tree = getattr(self, field.name), params.get(field.name)
                 index[field.name] = save_component(component, tree, temporary, field.name, variant)
+            if "safety_checker" in index:  # diffusers warns of a missing one unless the index says this
+                index["requires_safety_checker"] = index["safety_checker"] != [None, None]
             write_index(temporary, type(self).__name__, index)
 
     def push_to_hub(self, repo_id: str, params: Params, *, token: str | None = None, private: bool = False) -> str:

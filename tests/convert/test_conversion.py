@@ -77,6 +77,17 @@ def test_all_of_a_pipeline_is_kept(complete, tmp_path):
     assert equal(params["safety_checker"], expected["safety_checker"])
 
 
+def test_a_saved_index_is_one_that_diffusers_reads(complete, tmp_path):
+    """It says which version wrote it, where diffusers has the safety checker, and whether one is missed."""
+    for asked in (None, True):
+        pipe, params = fdiff.DiffusionPipeline.from_pretrained(complete, safety_checker=asked)
+        pipe.save_pretrained(tmp_path, params)
+        index = index_of(tmp_path)
+        assert index["_diffusers_version"] == DIFFUSERS_VERSION
+        assert index["safety_checker"][0] == ("stable_diffusion" if asked else None)
+        assert index["requires_safety_checker"] is bool(asked)
+
+
 def test_in_place(copy):
     convert(copy, copy, dtype="bfloat16")
     assert dtypes(copy) - {"int64"} == {"bfloat16"}
@@ -168,12 +179,19 @@ def test_schedulers_of_flax(copy, tmp_path, config, words):
 def test_a_file_with_its_config_beside_it(copy, tmp_path):
     config = copy / "vae" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 0.13025}))
-    for name, kind in (("vae", "AutoencoderKL"), ("unet", "UNet2DConditionModel")):
-        file = copy / name / "diffusion_pytorch_model.safetensors"
+    kinds = {"vae": "AutoencoderKL", "unet": "UNet2DConditionModel", "text_encoder": "CLIPTextModel"}
+    for name, kind in kinds.items():
+        (file,) = (copy / name).glob("*model.safetensors")
         assert convert(file, tmp_path / name) == kind
         model, tree = getattr(fdiff, kind).from_pretrained(tmp_path / name)
         expected, params = getattr(fdiff, kind).from_pretrained(copy / name)
         assert model == expected and equal(tree, params)
+    file = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    renamed = file.with_name("some vae.safetensors")
+    renamed.write_bytes(file.read_bytes())
+    assert fdiff.single_file.load(renamed).models["vae"].scaling_factor == 0.13025
+    with pytest.raises(FileNotFoundError, match=r"x\.msgpack"):
+        convert(copy / "vae" / "x.msgpack", tmp_path / "out")
     with pytest.raises(ValueError, match="holds a vae alone; load its parts with"):
         fdiff.DiffusionPipeline.from_single_file(copy / "vae" / "diffusion_pytorch_model.safetensors")
 
