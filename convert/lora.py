@@ -237,7 +237,7 @@ def write(file: Path, adapter: Adapter) -> None:
                 arrays[f"{name}.lora_magnitude_vector"] = dora.reshape((-1,) if dora.ndim == 2 else (1, -1, 1, 1))
         config |= {f"{component}.{key}": value for key, value in (peft.describe(layers) if layers else {}).items()}
     if not arrays:
-        raise ValueError(f"the adapter for {file} changes no layer; there is nothing to save.")
+        raise ValueError("the adapter changes no layer, and there is nothing to save; load one first.")
     for name, array in arrays.items():
         wide = array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)  # for bfloat16
         arrays[name] = np.ascontiguousarray(wide)

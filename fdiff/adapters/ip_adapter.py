@@ -152,7 +152,11 @@ def collection(
     if isinstance(scale, Mapping):
         paths = [".".join(path) for path, module in edits.modules(adapter.params["ip_adapter"]) if "to_k_ip" in module]
         for pattern in scale:
-            if not any(re.search(pattern, path) for path in paths):
+            try:
+                found = any(re.search(pattern, path) for path in paths)
+            except re.error as error:
+                raise ValueError(f"the scale's {pattern!r} is no regular expression ({error}); correct it.") from error
+            if not found:
                 raise ValueError(f"a scale is given for {pattern!r}, and the adapter has no layer there; leave it out.")
     each = images.reshape(-1, *images.shape[1 - single :])
     tokens: Any = adapter.projection.apply({"params": adapter.params["image_proj"]}, each)

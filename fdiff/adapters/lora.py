@@ -166,6 +166,8 @@ def _by_layer(adapters: tuple[Scaled, ...]) -> dict[str, dict[str, list[tuple[Fa
             kind = type(adapter).__name__
             raise ValueError(f"a {kind} is no adapter; pass what `load` gives, or a pair of that and its scale.")
         names = [f"{component}.{layer}" for component, changes in adapter.items() for layer in changes]
+        if not names:
+            raise ValueError("an adapter changes no layer; leave it out.")
         strengths = dict(zip(names, _strengths(names, scale), strict=True))
         for component, changes in adapter.items():
             for layer, factors in changes.items():

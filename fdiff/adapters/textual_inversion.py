@@ -72,7 +72,10 @@ def _read(file: Path, token: str | None) -> tuple[str, list[Tensor]]:
         return file.stem, [data]
     data = data if isinstance(data, Mapping) else {}
     if isinstance(param := data.get("string_to_param"), Mapping):
-        return str(data.get("name") or file.stem), [value for value in param.values() if isinstance(value, Tensor)]
+        terms = [value for value in param.values() if isinstance(value, Tensor)]
+        if len(terms) > 1:
+            raise ValueError(f"{file} holds embeddings of {len(terms)} terms; save each in a file of its own.")
+        return str(data.get("name") or file.stem), terms
     data = {name: value for name, value in data.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if "emb_params" in data:
         return file.stem, [data["emb_params"]]

@@ -128,6 +128,8 @@ def test_what_is_refused(unet, tmp_path):
         ip_adapter.collection(adapter, jnp.ones(24))
     with pytest.raises(ValueError, match=r"a scale is given for 'nowhere', and the adapter has no layer there"):
         ip_adapter.collection(adapter, jnp.ones((2, 24)), {"up_blocks": 1.0, "nowhere": 1.0})
+    with pytest.raises(ValueError, match=r"the scale's '\(' is no regular expression"):
+        ip_adapter.collection(adapter, jnp.ones((2, 24)), {"(": 1.0})
 
 
 @pytest.mark.parametrize("kind", ["base", "plus"])

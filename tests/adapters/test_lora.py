@@ -144,6 +144,8 @@ def test_what_is_refused(sd):
         lora.merge(params, (adapter, {"unet.down_blocks.1": 1.0}))
     with pytest.raises(ValueError, match=r"^a float is no adapter; pass what `load` gives, or a pair"):
         lora.merge(params, adapter, 0.5)
+    with pytest.raises(ValueError, match="an adapter changes no layer; leave it out"):
+        lora.merge(params, {"unet": {}})
     for scale in (None, float("nan"), "x", {"unet": None}):
         with pytest.raises(ValueError, match=r"^a scale is .*; give a number, or a mapping"):
             lora.collection(params, (adapter, scale))

@@ -105,6 +105,9 @@ def test_a_file_of_the_web_ui_without_a_name(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"string_to_param": {"*": torch.ones(2, 4)}, "name": None}, tmp_path / "style.pt")
     assert textual_inversion.load(tmp_path / "style.pt").token == "style"
+    torch.save({"string_to_param": {"*": torch.ones(2, 4), "+": torch.ones(2, 4)}}, tmp_path / "two.pt")
+    with pytest.raises(ValueError, match=r"two.pt holds embeddings of 2 terms; save each in a file of its own"):
+        textual_inversion.load(tmp_path / "two.pt")
 
 
 def test_what_is_refused(clip):

@@ -230,5 +230,5 @@ def test_what_is_refused(sd, sdxl, tmp_path):
     half = {"x": factors, "y": factors._replace(dora_scale=None)}
     with pytest.raises(ValueError, match=r"unet.y has no DoRA, and others have, which peft cannot mix; merge it"):
         lora.write(tmp_path / "y", {"unet": half})
-    with pytest.raises(ValueError, match="changes no layer; there is nothing to save"):
+    with pytest.raises(ValueError, match="changes no layer, and there is nothing to save"):
         lora.write(tmp_path / "y", {"unet": {}})
