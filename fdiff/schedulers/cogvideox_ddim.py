@@ -11,7 +11,8 @@ import numpy as np
 
 from fdiff import noise, solvers
 from fdiff.plan import Grid, Plan, tabulate
-from fdiff.schedulers.scheduler import Scheduler, first_step, levels_at, strided
+from fdiff.schedulers.options import first_step, strided
+from fdiff.schedulers.scheduler import Scheduler, levels_at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fdiff import spacing
-from fdiff.schedulers.scheduler import first_step, given_timesteps, one_of
+from fdiff.schedulers.options import first_step, given_timesteps, one_of
 
 
 def distilled_timesteps(

@@ -12,7 +12,8 @@ import numpy as np
 
 from fdiff import noise, solvers
 from fdiff.plan import Grid, Pair, Plan, tabulate
-from fdiff.schedulers.scheduler import Scheduler, given_timesteps, levels_at, one_of
+from fdiff.schedulers.options import given_timesteps, one_of
+from fdiff.schedulers.scheduler import Scheduler, levels_at
 
 TIMESTEPS = (1008, 512)  # of the decoder that was published
 

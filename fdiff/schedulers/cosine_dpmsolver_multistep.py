@@ -13,7 +13,8 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.edm import edm_orders, edm_target, lay_edm, tabulate_edm
-from fdiff.schedulers.scheduler import Scheduler, broadcast, choose, length
+from fdiff.schedulers.options import choose, length
+from fdiff.schedulers.scheduler import Scheduler, broadcast
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,16 +11,8 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Grid, Plan, tabulate
-from fdiff.schedulers.scheduler import (
-    Scheduler,
-    clipping,
-    first_step,
-    given_timesteps,
-    one_of,
-    preserving_levels,
-    signal,
-    strided,
-)
+from fdiff.schedulers.options import clipping, first_step, given_timesteps, one_of, strided
+from fdiff.schedulers.scheduler import Scheduler, preserving_levels, signal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

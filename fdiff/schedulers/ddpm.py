@@ -11,15 +11,8 @@ import numpy as np
 
 from fdiff import solvers, spacing
 from fdiff.plan import Grid, Plan, tabulate
-from fdiff.schedulers.scheduler import (
-    Scheduler,
-    clipping,
-    first_step,
-    given_timesteps,
-    one_of,
-    preserving_levels,
-    signal,
-)
+from fdiff.schedulers.options import clipping, first_step, given_timesteps, one_of
+from fdiff.schedulers.scheduler import Scheduler, preserving_levels, signal
 from fdiff.solvers.ddpm import forward_std, posterior_std
 
 FIXED = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")

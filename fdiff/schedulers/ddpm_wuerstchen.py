@@ -13,7 +13,8 @@ import numpy as np
 from fdiff import solvers, spacing
 from fdiff.plan import Plan, tabulate
 from fdiff.schedulers.ddpm import chain
-from fdiff.schedulers.scheduler import Scheduler, first_step, one_of
+from fdiff.schedulers.options import first_step, one_of
+from fdiff.schedulers.scheduler import Scheduler
 from fdiff.solvers.ddpm import posterior_std
 
 

@@ -10,8 +10,9 @@ import jax
 
 from fdiff import solvers
 from fdiff.plan import Plan
+from fdiff.schedulers.options import choose, first_step
 from fdiff.schedulers.preserving import grid_of, lay_levels, log_snr_levels, lowered, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler, choose, first_step
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,9 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Plan, Solver
+from fdiff.schedulers.options import choose, first_step
 from fdiff.schedulers.preserving import grid_of, lay_levels, log_snr_levels, lowered, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler, choose, first_step
+from fdiff.schedulers.scheduler import Scheduler
 
 ALGORITHMS = ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver")
 

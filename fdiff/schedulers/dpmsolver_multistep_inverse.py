@@ -12,6 +12,7 @@ from fdiff import spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.dpmsolver_multistep import ALGORITHMS, multistep_solver
 from fdiff.schedulers.exploding import Steps, train_sigmas
+from fdiff.schedulers.options import choose, first_step
 from fdiff.schedulers.preserving import (
     even_flow,
     grid_of,
@@ -22,7 +23,7 @@ from fdiff.schedulers.preserving import (
     spaced,
     tabulate_preserving,
 )
-from fdiff.schedulers.scheduler import Scheduler, choose, first_step
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

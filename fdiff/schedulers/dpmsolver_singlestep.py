@@ -11,8 +11,9 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Plan
+from fdiff.schedulers.options import choose, first_step
 from fdiff.schedulers.preserving import grid_of, lay_levels, log_snr_levels, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler, choose, first_step
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ import numpy as np
 from fdiff import spacing
 from fdiff.plan import Grid, Plan, Solver, edm, tabulate
 from fdiff.schedulers.exploding import Steps, cut, final_sigma, given_sigmas
+from fdiff.schedulers.options import one_of
 from fdiff.schedulers.preserving import lowered
-from fdiff.schedulers.scheduler import one_of
 
 
 def lay_edm(

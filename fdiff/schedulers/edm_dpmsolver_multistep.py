@@ -11,7 +11,8 @@ import jax
 from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.edm import edm_orders, edm_target, lay_edm, log_sigma, log_sigma_levels, tabulate_edm
-from fdiff.schedulers.scheduler import Scheduler, broadcast, choose, clipping, length
+from fdiff.schedulers.options import choose, clipping, length
+from fdiff.schedulers.scheduler import Scheduler, broadcast
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import Plan, edm
 from fdiff.schedulers.edm import edm_target, lay_edm, log_sigma, log_sigma_levels, tabulate_edm
-from fdiff.schedulers.scheduler import Scheduler, broadcast, length
+from fdiff.schedulers.options import length
+from fdiff.schedulers.scheduler import Scheduler, broadcast
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

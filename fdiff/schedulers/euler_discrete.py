@@ -13,7 +13,8 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import PREDICTIONS, Pair, Plan, v_prediction
 from fdiff.schedulers.exploding import exploding_levels, lay_steps, tabulate_exploding
-from fdiff.schedulers.scheduler import Scheduler, length
+from fdiff.schedulers.options import length
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ import numpy as np
 
 from fdiff import spacing
 from fdiff.plan import Grid, Plan, Solver, tabulate
-from fdiff.schedulers.scheduler import clipping, first_step, given_timesteps, one_of, signal
+from fdiff.schedulers.options import clipping, first_step, given_timesteps, one_of
+from fdiff.schedulers.scheduler import signal
 
 
 class Steps(NamedTuple):

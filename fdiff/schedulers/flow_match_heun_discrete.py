@@ -13,7 +13,8 @@ from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import halve
 from fdiff.schedulers.flow import flow_levels, flow_velocity, lay_flow, tabulate_flow
-from fdiff.schedulers.scheduler import Scheduler, length
+from fdiff.schedulers.options import length
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from fdiff import sampling, solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.flow import dynamic_mu, flow_levels, flow_velocity, lay_flow, tabulate_flow
-from fdiff.schedulers.scheduler import Scheduler, first_step
+from fdiff.schedulers.options import first_step
+from fdiff.schedulers.scheduler import Scheduler
 from fdiff.schedulers.upscale import upscale
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
+from fdiff.schedulers.options import choose
 from fdiff.schedulers.preserving import grid_of, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler, choose
+from fdiff.schedulers.scheduler import Scheduler
 from fdiff.schedulers.stages import lay_stage, renoising
 from fdiff.schedulers.unipc_multistep import unipc_solver
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from fdiff import solvers, spacing
 from fdiff.plan import Grid, Plan, tabulate
-from fdiff.schedulers.scheduler import Scheduler, first_step, one_of
+from fdiff.schedulers.options import first_step, one_of
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ import numpy as np
 from fdiff import solvers, spacing
 from fdiff.plan import Grid, Pair, Plan, tabulate
 from fdiff.schedulers.exploding import Steps, cut, given_sigmas
-from fdiff.schedulers.scheduler import Scheduler, one_of
+from fdiff.schedulers.options import one_of
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import Grid, Pair, Plan, tabulate, unit_interval
 from fdiff.schedulers.consistency import distilled_timesteps, original_steps, strided_timesteps
-from fdiff.schedulers.scheduler import Scheduler, clipping, preserving_levels, signal
+from fdiff.schedulers.options import clipping
+from fdiff.schedulers.scheduler import Scheduler, preserving_levels, signal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

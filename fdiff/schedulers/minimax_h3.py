@@ -13,7 +13,8 @@ from fdiff import solvers, spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps, given_sigmas
 from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
-from fdiff.schedulers.scheduler import Scheduler, one_of
+from fdiff.schedulers.options import one_of
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ import numpy as np
 
 from fdiff import solvers, spacing
 from fdiff.plan import Grid, Plan, tabulate
-from fdiff.schedulers.scheduler import Scheduler, first_step, preserving_levels, signal
+from fdiff.schedulers.options import first_step
+from fdiff.schedulers.scheduler import Scheduler, preserving_levels, signal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import numpy as np
 from fdiff import noise, spacing
 from fdiff.plan import Grid, Pair, Plan, Prediction, Solver, tabulate
 from fdiff.schedulers.exploding import Steps, final_sigma, train_sigmas
-from fdiff.schedulers.scheduler import clipping, given_timesteps, one_of
+from fdiff.schedulers.options import clipping, given_timesteps, one_of
 
 
 def lay_levels(

@@ -11,7 +11,8 @@ import numpy as np
 
 from fdiff import sampling, solvers, spacing
 from fdiff.plan import Grid, Plan, tabulate
-from fdiff.schedulers.scheduler import Scheduler, clipping, preserving_levels, signal
+from fdiff.schedulers.options import clipping
+from fdiff.schedulers.scheduler import Scheduler, preserving_levels, signal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from fdiff import solvers, spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps
 from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
-from fdiff.schedulers.scheduler import Scheduler, choose
+from fdiff.schedulers.options import choose
+from fdiff.schedulers.scheduler import Scheduler
 
 LOWEST = 1e-3  # the first time: at 0 the score has no value
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from fdiff import solvers, spacing
 from fdiff.plan import Grid, Pair, Plan, tabulate
-from fdiff.schedulers.scheduler import Scheduler, broadcast, first_step
+from fdiff.schedulers.options import first_step
+from fdiff.schedulers.scheduler import Scheduler, broadcast
 
 FIRST = 1.5708  # pi / 2, as the Hub rounds it
 

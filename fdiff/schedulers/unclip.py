@@ -11,7 +11,8 @@ import numpy as np
 from fdiff import noise, solvers, spacing
 from fdiff.plan import Plan, tabulate
 from fdiff.schedulers.ddpm import chain, variances
-from fdiff.schedulers.scheduler import Scheduler, choose, clipping, first_step, levels_at
+from fdiff.schedulers.options import choose, clipping, first_step
+from fdiff.schedulers.scheduler import Scheduler, levels_at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

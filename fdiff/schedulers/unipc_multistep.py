@@ -12,8 +12,9 @@ import numpy as np
 from fdiff import solvers, spacing
 from fdiff.plan import Plan, Solver
 from fdiff.schedulers.exploding import Steps, final_sigma
+from fdiff.schedulers.options import choose, first_step, one_of
 from fdiff.schedulers.preserving import grid_of, lay_levels, layout, log_snr_levels, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler, choose, first_step, one_of
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

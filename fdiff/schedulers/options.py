@@ -1,0 +1,71 @@
+"""What a scheduler's options and a user's wishes come to, and the errors where they contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fdiff import spacing
+from fdiff.plan import Pair, unit_interval
+
+
+def clipping(scheduler: Any) -> Pair:
+    """The plan's clip (limit, quantile) from thresholding, clip_sample and their numbers."""
+    if getattr(scheduler, "thresholding", False):
+        return float(scheduler.sample_max_value), float(scheduler.dynamic_thresholding_ratio)
+    return (float(scheduler.clip_sample_range) if getattr(scheduler, "clip_sample", False) else np.inf), 0.0
+
+
+def first_step(n: int, strength: float) -> int:
+    """The step at which image-to-image of that strength begins: the last int(n * strength) of n are run.
+
+    Raises ValueError for a strength outside (0, 1] or one that leaves no step.
+    """
+    unit_interval("strength", strength)
+    kept = min(int(n * strength), n)
+    if kept == 0:
+        raise ValueError(f"strength {strength} leaves none of {n} steps; raise it above {1 / n:.3g}")
+    return n - kept
+
+
+def given_timesteps(timesteps: Sequence[float] | np.ndarray | None, num_train_timesteps: int) -> np.ndarray:
+    """A user's own timesteps, as float64. Raises ValueError unless they fall and lie in the trained range."""
+    t = spacing.numbers("timesteps", timesteps)
+    if not spacing.falls(t):
+        raise ValueError("timesteps must fall from each to the next")
+    if t[0] >= num_train_timesteps or t[-1] < 0:
+        raise ValueError(f"timesteps must lie within 0 and {num_train_timesteps - 1}")
+    return t
+
+
+def one_of(**options: Any) -> str:
+    """The name of the one option that is given. Raises ValueError for none or several."""
+    names = [name for name, value in options.items() if value is not None]
+    if len(names) != 1:
+        found = f", not {' and '.join(names)}" if names else ""
+        raise ValueError(f"pass exactly one of {', '.join(options)}{found}")
+    return names[0]
+
+
+def length(*lists: Sequence[float] | None) -> int:
+    """How many numbers the first list has that is given, 0 if none is."""
+    return next((len(numbers) for numbers in lists if numbers is not None), 0)
+
+
+def choose(name: str, value: str, choices: Sequence[str], others: Sequence[str] = ()) -> str:
+    """The value if it is one of `choices`; their first if it is another scheduler's. Raises ValueError if neither."""
+    if value in choices:
+        return value
+    if value in others:
+        return choices[0]
+    named = " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
+    raise ValueError(f"{name} is {value!r}; it can be {named}")
+
+
+def strided(scheduler: Any, n: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """n timesteps by timestep_spacing, and where each goes: a whole stride lower, below 0 at the end (DDIM)."""
+    most = scheduler.num_train_timesteps
+    t = np.round(spacing.timesteps(scheduler.timestep_spacing, most, n, offset=scheduler.steps_offset))
+    return t, t - most // len(t)
