@@ -269,7 +269,7 @@ def _bytes(size: int | str) -> int:
     units = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
     try:
         number = int(float(size[:-2]) * units[size[-2:].upper()]) if isinstance(size, str) else size
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         number = 0
     if number <= 0:
         raise ValueError(f'max_shard_size is {size!r}; give a number of bytes, or a text such as "5GB".')

@@ -101,7 +101,7 @@ def test_shards(tmp_path):
     assert names(tmp_path) == ["model.safetensors"], "nothing is left of the shards"
     weights.save(tmp_path, params, "model", variant="bf16", max_shard_size="1.2KB")
     assert "model.safetensors.index.bf16.json" in names(tmp_path)
-    for size in (0, "5 pages", "-1GB", "GB"):
+    for size in (0, "5 pages", "-1GB", "GB", "infGB"):
         with pytest.raises(ValueError, match="max_shard_size is"):
             weights.save(tmp_path, params, max_shard_size=size)
 
