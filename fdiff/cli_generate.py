@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,6 +116,8 @@ def _with_adapters(params: Any, files: Sequence[str]) -> Any:
     adapters = []
     for given in files:
         name, _, scale = given.rpartition(":") if not Path(given).exists() and ":" in given else (given, "", "1")
+        if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)", scale):
+            raise ValueError(f"--lora {given}: the scale is {scale!r}; it must be a number, as in {name}:0.8")
         try:
             adapters.append((lora.load(name, params), float(scale)))
         except ValueError as error:

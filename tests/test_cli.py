@@ -103,6 +103,8 @@ def test_convert(cats, tmp_path, capsys):
         (["generate", "{cats}", "--out", "{tmp}/picture.psd"], "picture.psd does not end like a picture"),
         (["generate", "{cats}", "--out", "{tmp}/picture.h5"], "picture.h5 does not end like a picture"),
         (["generate", "{cats}", "--out", ""], "--out is empty"),
+        (["generate", "{cats}", "--lora", "{tmp}/a:abc"], "the scale is 'abc'; it must be a number"),
+        (["generate", "{cats}", "--lora", "{tmp}/a.safetensors"], "is not there"),
         (["generate", "{cats}", "--scheduler", ""], "--scheduler is empty"),
         (["generate", "{cats}", "--seed", "9" * 23], "--seed is 9"),
         (["generate", "{cats}", "--out", "/proc/picture.png"], "--out /proc/picture.png cannot be written"),
