@@ -27,7 +27,7 @@ from fdiff.pipelines.pipeline import PARTS, find_pipeline
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
 from fdiff.schedulers.scheduler import Scheduler
 
-FLAX_ONLY = ("dtype", "split_head_dim", "use_memory_efficient_attention")  # options of Flax alone
+FLAX_ONLY = ("dtype", "split_head_dim", "use_memory_efficient_attention")  # options of Flax models alone
 
 HUB_NAMES = ("diffusion_pytorch_model.", "pytorch_model.", "model.")  # what weights are called beside a config.json
 
@@ -131,7 +131,7 @@ def _repository(source: str | Path, variant: str | None) -> Checkpoint:
     if file.name == CONFIG:
         return Checkpoint(None, {"": _open(_class(file), place, variant)})
     index = read_index(file)
-    kind = find_pipeline(str(index.get("_class_name")).removeprefix("Flax"), source)
+    kind = find_pipeline(str(index.get("_class_name") or "").removeprefix("Flax"), source)
     entries = listed(index, kind, file)
     check_complete(kind, entries, source, "choose another model")
     hub.available_variant(place, variant)
@@ -140,7 +140,7 @@ def _repository(source: str | Path, variant: str | None) -> Checkpoint:
         place = hub.Source(source, **where)
         if issubclass(component, Scheduler):
             options = hub.read_json(hub.fetch(place, SCHEDULER_CONFIG))
-            return component.from_config(_without_flax(options)), None
+            return component.from_config(options), None
         if not issubclass(component, Model):
             return component.from_pretrained(source, **where), None
         return _open(component, place, hub.available_variant(place, variant))
@@ -180,12 +180,9 @@ def _described(component: Any, config: Path, file: Path) -> tuple[Model, Weights
     options = hub.read_json(config)
     if file.suffix != ".msgpack":
         return component.from_config(options, file=config), Weights(file, weights.tensors(file))
-    options = _without_flax(options) | {"_class_name": component.__name__}
+    options = {key: value for key, value in options.items() if key not in FLAX_ONLY}
+    options["_class_name"] = component.__name__
     return component.from_config(options, file=config), Weights(file, flax_weights.tensors(file))
-
-
-def _without_flax(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in FLAX_ONLY}
 
 
 def _write(folder: str | Path, found: Checkpoint, dtype: Any, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Where configs and weights come from and go to: a folder, or a repository of the Hugging Face Hub.
+"""Where configs and weights come from: a folder, or a repository of the Hugging Face Hub.
 
 Every `from_pretrained` says where with the same words:
 
@@ -15,8 +15,6 @@ Files come one by one, and only those that are needed.
 
 import json
 import re
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +30,8 @@ __all__ = [
     "has_folder",
     "load_config",
     "pinned",
-    "push",
     "read_json",
+    "reason",
     "replacing",
     "staged",
     "write_json",
@@ -221,18 +219,18 @@ def _download(source: Source, filename: str) -> Path | None:
         if source.local_files_only or constants.HF_HUB_OFFLINE:
             cure = "unset HF_HUB_OFFLINE and local_files_only once to download it"
         else:
-            cure = f"{constants.ENDPOINT} could not be reached ({_reason(error)}): connect, or pass a folder"
+            cure = f"{constants.ENDPOINT} could not be reached ({reason(error)}): connect, or pass a folder"
         raise ConnectionError(f"{filename} of {name} is not in the cache; {cure}.") from error
     except errors.EntryNotFoundError:
         return None
     except errors.HFValidationError as error:
         raise ValueError(f"{name} is no id of a repository; check its name.") from error
     except Exception as error:  # huggingface_hub lets those of its HTTP library and of the disk through
-        reason = _reason(error)
-        raise OSError(f"{filename} of {name} could not be downloaded ({reason}); try again.") from error
+        why = reason(error)
+        raise OSError(f"{filename} of {name} could not be downloaded ({why}); try again.") from error
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The last cause of an error in a few words."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -265,79 +263,3 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON file, moved into place when it is whole."""
     with replacing(path) as part:
         part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def push(
-    save: Callable[[Path], object],
-    repo_id: str,
-    *,
-    token: str | bool | None = None,
-    private: bool | None = None,
-    commit_message: str | None = None,
-    create_pr: bool = False,
-    pipeline_tag: str | None = None,
-) -> str:
-    """Upload what `save(folder)` writes to a repository of the Hub, made if need be; returns its address.
-
-    A model card is added where the repository has none; `pipeline_tag` says in it what the model is for, such
-    as "text-to-image". Raises PermissionError without a token that may write, and OSError offline.
-    """
-    from huggingface_hub import HfApi, errors
-
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "upload"
-        save(folder)
-        api = HfApi(token=token)
-        try:
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            if not api.file_exists(repo_id, "README.md"):
-                (folder / "README.md").write_text(card(folder, repo_id, pipeline_tag), encoding="utf-8")
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message or "Upload with fdiff",
-                create_pr=create_pr,
-            )
-        except errors.HFValidationError as error:
-            raise ValueError(f"{repo_id} is no id of a repository; check its name.") from error
-        except Exception as error:  # also those of the HTTP library
-            response = getattr(error, "response", None)
-            if response is not None and response.status_code in (401, 403, 404):
-                raise PermissionError(
-                    f"{repo_id} may not be written; run `hf auth login` with a token that may write to it."
-                ) from error
-            reason = _reason(error)
-            raise OSError(f"{repo_id} was not uploaded ({reason}); check the connection.") from error
-    return commit.pr_url or f"{api.endpoint}/{repo_id}"
-
-
-def card(folder: Path, repo_id: str, pipeline_tag: str | None = None) -> str:
-    """The README.md of a repository with those files: what it is, and how to load it."""
-    names = ("model_index.json", "config.json", "scheduler_config.json")
-    found = next(name for name in names if (folder / name).is_file())
-    config = read_json(folder / found)
-    kind = class_name(config, folder / found)
-    call, target = {
-        "model_index.json": ("DiffusionPipeline", "pipe, params"),
-        "config.json": (kind, "model, params"),
-        "scheduler_config.json": (kind, "scheduler"),
-    }[found]
-    tag = "" if pipeline_tag is None else f"pipeline_tag: {pipeline_tag}\n"
-    return f"""---
-library_name: fdiff
-{tag}tags:
-- fdiff
-- jax
-- {kind}
----
-
-# {repo_id.split("/")[-1]}
-
-A {kind} saved by fdiff, in the layout that diffusers reads too.
-
-```python
-import fdiff
-
-{target} = fdiff.{call}.from_pretrained("{repo_id}")
-```
-"""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fdiff
-from fdiff import hub
+from fdiff import hub, upload
 from fdiff.models.model import Model
 from tests.fake_hub import FakeHub, serving
 
@@ -230,7 +230,7 @@ def test_push_is_refused_without_a_token_that_may_write(fake: FakeHub, toy, monk
 
 def test_card_of_a_pipeline(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
-    card = hub.card(tmp_path, "me/cats", "unconditional-image-generation")
+    card = upload.card(tmp_path, "me/cats", "unconditional-image-generation")
     assert "pipeline_tag: unconditional-image-generation\n" in card
     assert 'pipe, params = fdiff.DiffusionPipeline.from_pretrained("me/cats")' in card
 

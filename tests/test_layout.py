@@ -18,9 +18,10 @@ ALLOWED = {
     "solvers": {"plan", "solvers"},
     "sampling": {"plan"},
     "guidance": {"sampling"},
-    "models": {"models", "hub"},
+    "models": {"models", "hub", "upload"},
     "hub": set(),
-    "schedulers": {"schedulers", "solvers", "spacing", "noise", "plan", "sampling", "hub"},
+    "upload": {"hub"},
+    "schedulers": {"schedulers", "solvers", "spacing", "noise", "plan", "sampling", "hub", "upload"},
     "training": {"training", "schedulers", "sampling"},
 }
 NUMPY_ONLY = ("plan", "noise", "spacing", "solvers", "torch_random")

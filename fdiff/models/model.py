@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 
 from convert import files, weights
-from fdiff import hub
+from fdiff import hub, upload
 
 CONFIG = "config.json"
 
@@ -130,7 +130,7 @@ class Model(nn.Module):
         create_pr: bool = False,
     ) -> str:
         """Upload the model with a model card to a Hub repository, made if need be; returns its address."""
-        return hub.push(
+        return upload.push(
             lambda folder: self.save_pretrained(folder, params, variant=variant),
             repo_id,
             token=token,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import hub, single_file
+from fdiff import hub, single_file, upload
 from fdiff.pipelines.components import (
     INDEX,
     check_complete,
@@ -180,7 +180,7 @@ class DiffusionPipeline:
         """Upload the pipeline with a model card to a Hub repository, made if need be; returns its address."""
         reads = inspect.signature(self.steps).parameters if hasattr(self, "steps") else {}
         tag = "image-to-image" if "image" in reads else "text-to-image"
-        return hub.push(
+        return upload.push(
             lambda folder: self.save_pretrained(folder, params), repo_id, token=token, private=private,
             pipeline_tag=tag if "prompt" in reads else "unconditional-image-generation",
         )  # fmt: skip
@@ -195,6 +195,8 @@ def find_pipeline(name: str | None, source: str | Path) -> type[DiffusionPipelin
     """The pipeline class of that name. Raises ValueError where fdiff has none."""
     import fdiff.pipelines
 
+    if not name:
+        raise ValueError(f"{source} names no pipeline; add its _class_name to {INDEX}")
     found = getattr(fdiff.pipelines, str(name), None)
     if not (isinstance(found, type) and issubclass(found, DiffusionPipeline)):
         raise ValueError(

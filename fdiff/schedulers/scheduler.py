@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import hub, noise, sampling
+from fdiff import hub, noise, sampling, upload
 from fdiff.plan import Plan
 from fdiff.schedulers.options import choose
 
@@ -117,7 +117,7 @@ class Scheduler:
 
     def push_to_hub(self, repo_id: str, *, token: str | None = None, private: bool = False) -> str:
         """Upload scheduler_config.json to a Hub repository, made if need be; returns its address."""
-        return hub.push(self.save_pretrained, repo_id, token=token, private=private)
+        return upload.push(self.save_pretrained, repo_id, token=token, private=private)
 
     def step(
         self,
@@ -173,7 +173,7 @@ def find_scheduler(name: str | None) -> type[Scheduler]:
 
 
 _RENAMED = {"set_alpha_to_zero": "set_alpha_to_one", "lower_order_finals": "lower_order_final"}
-_OLD = {"tensor_format", "predict_epsilon", "timestep_values", "timesteps"}
+_OLD = {"dtype", "tensor_format", "predict_epsilon", "timestep_values", "timesteps"}
 
 
 def _options(cls: type[Scheduler]) -> list[dataclasses.Field[Any]]:
