@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _terminated_like_interrupted():
             arguments.run(arguments)
     except (ValueError, OSError) as error:
-        print(f"fdiff: {' '.join(str(error).split())}", file=sys.stderr)
+        said = " ".join(str(error).split()).replace("num_inference_steps", "--steps")
+        print(f"fdiff: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print("fdiff: interrupted; nothing was written", file=sys.stderr)

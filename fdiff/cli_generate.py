@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,10 +115,12 @@ def _with_adapters(params: Any, files: Sequence[str]) -> Any:
     adapters = []
     for given in files:
         name, _, scale = given.rpartition(":") if not Path(given).exists() and ":" in given else (given, "", "1")
-        if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)", scale):
-            raise ValueError(f"--lora {given}: the scale is {scale!r}; it must be a number, as in {name}:0.8")
         try:
-            adapters.append((lora.load(name, params), float(scale)))
+            number = float(scale)
+        except ValueError:
+            raise ValueError(f"--lora {given}: the scale is {scale!r}; it must be a number, as in FILE:0.8") from None
+        try:
+            adapters.append((lora.load(name, params), number))
         except ValueError as error:
             raise ValueError(f"--lora {given}: {error}") from None
     return lora.merge(params, *adapters)[0]

@@ -123,10 +123,15 @@ def _extend(leaf: Any, rows: int, edge: bool = False) -> np.ndarray:
     return np.pad(leaf, width, mode="edge" if edge else "constant")
 
 
-def unit_interval(name: str, value: float) -> None:
-    """Raise ValueError unless the option of that name is a number within [0, 1]."""
-    if not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+def unit_interval(name: str, value: Any) -> float:
+    """The option of that name as a float. Raises ValueError unless it is a number within [0, 1]."""
+    try:
+        number = float("nan") if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 <= number <= 1:
         raise ValueError(f"{name} is {value!r}; it must lie within [0, 1]")
+    return number
 
 
 class Memory(NamedTuple):

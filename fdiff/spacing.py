@@ -121,10 +121,12 @@ def shift_flow(sigmas: np.ndarray, shift: float) -> np.ndarray:
 def shift_flow_by(sigmas: np.ndarray, mu: float, time_shift_type: str = "exponential") -> np.ndarray:
     """Flow times moved by the resolution's mu: the shift is exp(mu) (FLUX), or mu where the type is linear.
 
-    Raises ValueError for another type.
+    Raises ValueError for another type, or a mu that is no number.
     """
     if time_shift_type not in ("exponential", "linear"):
         raise ValueError(f"time_shift_type is {time_shift_type!r}; it can be exponential or linear")
+    if not isinstance(mu, int | float | np.number) or not np.isfinite(mu) or (time_shift_type == "linear" and mu <= 0):
+        raise ValueError(f"mu is {mu!r}; it must be a number, above 0 where time_shift_type is linear")
     return shift_flow(sigmas, np.exp(mu) if time_shift_type == "exponential" else mu)
 
 

@@ -122,7 +122,7 @@ def test_convert(cats, tmp_path, capsys):
         (["convert", "{cats}", "{tmp}/out", "--prediction-type", "epsilon"], "prediction_type is for single files"),
         (["convert", "{cats}", "{tmp}/out", "--ema"], "ema is for single files"),
         (["convert", "{cats}/unet/diffusion_pytorch_model.safetensors", "{tmp}/out", "--variant", "fp16"], "variant"),
-        (["plot-scheduler", "DDIM", "--steps", "0", "--out", "{tmp}/plot.png"], "num_inference_steps is 0"),
+        (["plot-scheduler", "DDIM", "--steps", "0", "--out", "{tmp}/plot.png"], "--steps is 0"),
         (["plot-scheduler", "{tmp}/bad.json", "--out", "{tmp}/plot.png"], "bad.json"),
     ],
 )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.tree_util import Partial
 
 from fdiff import guidance, images, sampling
 from fdiff.models import UNet2DModel
-from fdiff.pipelines.denoise import check_scale
+from fdiff.pipelines.checks import check_scale
 from fdiff.pipelines.pipeline import (
     DiffusionPipeline,
     ImageOutput,
@@ -125,8 +124,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         plan: Plan | None = None,
     ) -> sampling.Steps:
         """The same run to iterate over: (state, x0) after each step."""
-        many = isinstance(class_labels, list | tuple | np.ndarray | jax.Array)
-        asked: Any = class_labels if many else [class_labels]
+        alone = isinstance(class_labels, str) or not isinstance(class_labels, Iterable)
+        asked: Any = [class_labels] if alone or getattr(class_labels, "ndim", 1) == 0 else class_labels
         labels = jnp.asarray([self.class_number(label) for label in asked], jnp.int32)
         if not len(labels):
             raise ValueError("class_labels is empty; name one class or more")

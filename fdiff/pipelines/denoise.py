@@ -16,6 +16,7 @@ from fdiff import guidance, sampling
 from fdiff.models import ControlNetModel, UNet2DConditionModel, edits
 from fdiff.models.controlnet import ControlNetOutput, add_residuals
 from fdiff.models.layers.embeddings import sinusoidal
+from fdiff.pipelines.checks import check_scale
 from fdiff.pipelines.draws import Draws
 from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.plan import Plan
@@ -156,16 +157,10 @@ def is_guided(unet: UNet2DConditionModel, scale: Scale) -> bool:
     Raises ValueError for a scale that is no number.
     """
     check_scale("guidance_scale", scale)
+    if isinstance(scale, jax.core.Tracer):  # whose value cannot be known
+        return unet.time_cond_proj_dim is None
     return bool(np.any(np.asarray(scale) > 1)) and unet.time_cond_proj_dim is None
 
-
-def check_scale(name: str, scale: Scale, batch_size: int | None = None) -> None:
-    """Raise ValueError unless it is a number, or one for each picture."""
-    values = np.asarray(scale)
-    if values.ndim > 1 or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-        raise ValueError(f"{name} is {scale!r}; it must be a number, such as 7.5, or one for each picture")
-    if batch_size is not None and values.ndim and len(values) != batch_size:
-        raise ValueError(f"{name} has {len(values)} numbers for {batch_size} pictures; pass one, or one for each")
 
 
 def told_scale(unet: UNet2DConditionModel, scale: Scale, batch_size: int) -> jax.Array | None:
@@ -204,7 +199,8 @@ def start_run(
     check_condition(pipe, both[0])
     check_scale("guidance_scale", how.scale, len(x))
     check_scale("guidance_rescale", how.rescale, len(x))
-    if not np.all((np.asarray(how.rescale) >= 0) & (np.asarray(how.rescale) <= 1)):
+    traced = isinstance(how.rescale, jax.core.Tracer)
+    if not traced and not np.all((np.asarray(how.rescale) >= 0) & (np.asarray(how.rescale) <= 1)):
         raise ValueError(f"guidance_rescale is {how.rescale!r}; it must lie within 0 and 1")
     network = denoiser(pipe.unet, params) if network is None else network
     guided = guide(network, *both, how.scale, how.rescale, times_of(plan, how.interval), how.guider)

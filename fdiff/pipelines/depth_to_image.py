@@ -11,6 +11,7 @@ from fdiff import sampling
 from fdiff.guidance import Guider
 from fdiff.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from fdiff.pipelines import denoise, inputs, latent, text
+from fdiff.pipelines.checks import numeric
 from fdiff.pipelines.denoise import Guidance, Interval, Scale
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.image_to_image import start
@@ -30,10 +31,10 @@ def depth_channel(depth_map: Any, height: int, width: int) -> np.ndarray:
     """
     depth = np.asarray(depth_map)
     depth = depth[None] if depth.ndim == 2 else depth
-    if depth.ndim != 3 or not depth.size or depth.dtype.kind not in "iuf":
-        raise ValueError(f"depth_map has shape {depth.shape} and holds {depth.dtype}; it must be numbers "
+    if depth.ndim != 3 or not depth.size or not numeric(depth):
+        raise ValueError(f"depth_map has shape {depth.shape} and holds {depth.dtype}; it must be finite numbers "
                          "(height, width), or (batch, height, width)")
-    latent.finite("depth_map", depth)
+    depth = depth.astype(np.float32)
     rows, columns = cubic_weights(depth.shape[1], height), cubic_weights(depth.shape[2], width)
     depth = np.einsum("yh,bhw,xw->byx", rows, depth, columns)
     low, high = depth.min((1, 2), keepdims=True), depth.max((1, 2), keepdims=True)

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff.pipelines.latent import check_pixels, encoded, factor_of, finite
+from fdiff.pipelines.checks import finite
+from fdiff.pipelines.latent import check_pixels, encoded, factor_of
 from fdiff.pipelines.pipeline import Params
 
 Picture = Any  # a PIL image, an array (h, w, c) or (b, h, w, c), or a list of one kind
@@ -40,6 +41,8 @@ def pictures(name: str, given: Picture, *, low: float = -1.0, mode: str = "RGB")
         if low == 0 and stacked.shape[-1] == 1 and stacked.max() == 1:
             raise ValueError(f"{name} holds whole numbers of 1 at most, where white is 255; multiply it by 255")
         return stacked.astype(np.float32) / 255 * (1 - low) + low
+    if stacked.dtype == bool and low == 0:  # a mask
+        return stacked.astype(np.float32)
     if not jnp.issubdtype(stacked.dtype, jnp.floating):
         raise ValueError(f"{name} holds {stacked.dtype} numbers; it must be uint8, or float from {low:g} to 1")
     return np.asarray(finite(name, stacked.astype(np.float32)))

@@ -12,7 +12,7 @@ import numpy as np
 from fdiff import guidance, sampling
 from fdiff.image_processors import CLIPImageProcessor
 from fdiff.models import AutoencoderKL, CLIPTextModel, StableDiffusionSafetyChecker, UNet2DConditionModel
-from fdiff.pipelines import denoise, inputs, latent, text
+from fdiff.pipelines import checks, denoise, inputs, latent, text
 from fdiff.pipelines.denoise import Condition, Scale
 from fdiff.pipelines.draws import Seed, Wanted, draw
 from fdiff.pipelines.inputs import Picture
@@ -130,7 +130,7 @@ class StableDiffusionInstructPix2PixPipeline(DiffusionPipeline):
         array = inputs.pictures("image", image)
         size, _ = inputs.check_picture(self, "image", array)
         table = make_plan(self.scheduler, num_inference_steps, plan)
-        denoise.check_scale("image_guidance_scale", image_guidance_scale)
+        checks.check_scale("image_guidance_scale", image_guidance_scale)
         guided = denoise.is_guided(self.unet, guidance_scale) and bool(np.all(np.asarray(image_guidance_scale) >= 1))
         texts = text.encode_asked(self, params, asked, guided)
         inputs.check_number("image", array, texts.batch_size, texts.prompts)
@@ -139,8 +139,8 @@ class StableDiffusionInstructPix2PixPipeline(DiffusionPipeline):
         x, draws = latent.first_latents(table, shape, latents, key, torch_seed, texts.dtype)
         condition, negative = text.conditions(self, texts, guidance_scale)
         denoise.check_condition(self, condition._replace(appended=seen))
-        denoise.check_scale("guidance_scale", guidance_scale, len(x))
-        denoise.check_scale("image_guidance_scale", image_guidance_scale, len(x))
+        checks.check_scale("guidance_scale", guidance_scale, len(x))
+        checks.check_scale("image_guidance_scale", image_guidance_scale, len(x))
         network = denoise.denoiser(self.unet, params)
         twice = guided_twice(network, condition, negative, seen, guidance_scale, image_guidance_scale)
         return sampling.steps(twice, table, x, draws.key, noise=draws.noise)

@@ -13,8 +13,9 @@ from fdiff import images
 from fdiff.image_processors import CLIPImageProcessor
 from fdiff.models.layers.vae import DiagonalGaussian
 from fdiff.models.tiling import sliced, tiled_decode
+from fdiff.pipelines.checks import check_finite, finite
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw_as_asked
-from fdiff.pipelines.pipeline import ImageOutput, Params, check_finite, finish, tree_of
+from fdiff.pipelines.pipeline import ImageOutput, Params, finish, tree_of
 from fdiff.plan import Plan
 from fdiff.sampling import Steps
 
@@ -66,12 +67,6 @@ def checked_latents(latents: Any, shape: tuple[int, ...]) -> jax.Array:
         raise ValueError(f"latents have shape {tuple(np.shape(latents))}; it must be {shape}: batch, height, width, c")
     return finite("latents", jnp.asarray(latents, jnp.float32))
 
-
-def finite(name: str, array: Any) -> Any:
-    """The user's array. Raises ValueError where some of its numbers are not finite, unless it is traced."""
-    if not isinstance(array, jax.core.Tracer) and not np.isfinite(np.asarray(array, np.float32)).all():
-        raise ValueError(f"{name} holds numbers that are not finite; look for NaN and infinity in it")
-    return array
 
 
 @partial(jax.jit, static_argnums=(0, 3))

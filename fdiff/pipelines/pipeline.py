@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import hub, single_file, upload
+from fdiff.pipelines.checks import check_count, check_finite
 from fdiff.pipelines.components import (
     INDEX,
     check_complete,
@@ -234,8 +235,8 @@ def image_keys(key: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
 
     Raises ValueError for what is no key, or where the number of keys is not the batch size.
     """
-    if isinstance(key, jax.Array) and key.dtype == np.uint32:  # as jax.random.PRNGKey makes them
-        key = jax.random.wrap_key_data(key)
+    if isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32:  # as jax.random.PRNGKey makes them
+        key = jax.random.wrap_key_data(jnp.asarray(key), impl="rbg" if key.shape[-1:] == (4,) else "threefry2x32")
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim < 2):
         raise ValueError(f"key must be a JAX key or one for each image, such as jax.random.key(0), "
                          f"not {type(key).__name__}")
@@ -278,24 +279,9 @@ def finish(run: Steps, *, progress: bool) -> jax.Array:
     return x
 
 
-def check_finite(x: jax.Array) -> None:
-    """Raise ValueError for NaN and infinity."""
-    if not bool(jnp.isfinite(x).all()):
-        raise ValueError(
-            "the network gave values that are not finite; compute in float32 or bfloat16 instead of float16, "
-            "or lower the guidance scale"
-        )
-
 
 def tree_of(params: Params, name: str) -> Any:
     """The parameters of the model of that name. Raises ValueError where there are none."""
     if name not in params:
         raise ValueError(f"params has no {name!r}; pass the params that from_pretrained gave with this pipeline")
     return params[name]
-
-
-def check_count(name: str, value: int) -> None:
-    """Raise ValueError unless it is a whole number of 1 or more."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number of 1 or more")
-

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fdiff.pipelines.pipeline import make_plan
-from fdiff.plan import Plan
+from fdiff.plan import Plan, unit_interval
 
 
 def part(
@@ -63,6 +63,7 @@ def since(scheduler: Any, num_inference_steps: int, plan: Plan | None, denoising
 
 
 def _cutoff(name: str, scheduler: Any, share: float) -> int:
-    if not isinstance(share, int | float | np.number) or not 0 < share <= 1:
-        raise ValueError(f"{name} is {share!r}; it must lie above 0 and be at most 1")
+    share = unit_interval(name, share)
+    if share == 0:
+        raise ValueError(f"{name} is {share!r}; it must lie above 0")
     return round(scheduler.num_train_timesteps * (1 - share))

@@ -12,6 +12,7 @@ import numpy as np
 
 from fdiff import guidance
 from fdiff.models.t2i_adapter import add_features
+from fdiff.pipelines.checks import numeric
 from fdiff.pipelines.denoise import Condition, Control, denoiser
 from fdiff.pipelines.inputs import Picture, check_number, check_range, pictures, spread
 from fdiff.pipelines.pipeline import Params, tree_of
@@ -145,6 +146,6 @@ def _several(modules: Any, trees: Any) -> tuple[tuple[Any, ...], list[Any]]:
 def _each(name: str, value: Numbers, count: int) -> np.ndarray:
     """(count,): one number for all, or one for each."""
     values = np.asarray(value)
-    if values.dtype.kind not in "iuf" or not np.isfinite(values).all() or values.shape not in ((), (count,)):
+    if not numeric(values) or values.shape not in ((), (count,)):
         raise ValueError(f"{name} is {value!r}; it must be a number, or one for each of {count} networks")
     return np.broadcast_to(values.astype(np.float64), (count,))

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import prompts
+from fdiff.pipelines.checks import check_count, finite, numeric
 from fdiff.pipelines.denoise import Condition, Scale, told_scale
 from fdiff.pipelines.inputs import spread
-from fdiff.pipelines.latent import finite
-from fdiff.pipelines.pipeline import Params, check_count, tree_of
+from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.prompts import Encoded, Tokens
 
 Prompt = str | Sequence[str] | None
@@ -184,7 +184,10 @@ def _for_batch(attention: Any, batch_size: int) -> tuple[Any, Any]:
 
 def _encoded(pipe: Any, name: str, given: Any) -> Encoded:
     """The user's embeddings, with or without their pooled part, which SDXL needs."""
-    embeddings, pooled = given if isinstance(given, tuple | list) and len(given) == 2 else (given, None)
+    pair = isinstance(given, tuple) or (isinstance(given, list) and len(given) == 2 and np.ndim(given[0]) == 3)
+    embeddings, pooled = given if pair else (given, None)
+    if isinstance(embeddings, list):
+        embeddings = np.asarray(embeddings, np.float32)
     if not hasattr(embeddings, "shape") or embeddings.ndim != 3:
         what = f"shape {embeddings.shape}" if hasattr(embeddings, "shape") else f"the type {type(given).__name__}"
         raise ValueError(f"{name} has {what}; it must be an array (batch, tokens, channels), from encode_prompt")
@@ -245,22 +248,25 @@ def time_ids(pipe: Any, micro: MicroConditions, size: Size) -> tuple[tuple[float
     if not isinstance(micro, MicroConditions):
         raise ValueError(f"micro_conditions must be fdiff.MicroConditions, not {type(micro).__name__}")
     for name, value in micro._asdict().items():
-        numbers = np.asarray(value)
-        wanted = () if name.endswith("score") else (2,)
-        if value is not None and (
-            numbers.shape != wanted or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all()
-        ):
+        if value is None or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
+            continue
+        numbers, wanted = np.asarray(value), () if name.endswith("score") else (2,)
+        if numbers.shape != wanted or not numeric(numbers):
             raise ValueError(f"{name} of micro_conditions is {value!r}; it must be "
                              f"{'a number' if wanted == () else 'two numbers, (height, width)'}")
-    original, target = micro.original_size or size, micro.target_size or size
-    against, against_target = micro.negative_original_size or original, micro.negative_target_size or target
+    original, target = _or(micro.original_size, size), _or(micro.target_size, size)
+    against, against_target = _or(micro.negative_original_size, original), _or(micro.negative_target_size, target)
     scored = getattr(pipe, "requires_aesthetics_score", False)
     same = not scored and micro.negative_original_size is None and micro.negative_target_size is None
     crops = micro.crops_coords_top_left
-    against_crops = micro.negative_crops_coords_top_left or (crops if same else (0, 0))
+    against_crops = _or(micro.negative_crops_coords_top_left, crops if same else (0, 0))
     if scored:
         return (*original, *crops, micro.aesthetic_score), (*against, *against_crops, micro.negative_aesthetic_score)
     return (*original, *crops, *target), (*against, *against_crops, *against_target)
+
+
+def _or(given: Any, default: Any) -> Any:
+    return default if given is None else given
 
 
 def listed(name: str, texts: Prompt, count: int | None = None) -> list[str]:

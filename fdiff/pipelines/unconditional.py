@@ -9,11 +9,11 @@ from jax.tree_util import Partial
 
 from fdiff import images, sampling
 from fdiff.models import UNet2DModel
+from fdiff.pipelines.checks import check_count
 from fdiff.pipelines.pipeline import (
     DiffusionPipeline,
     ImageOutput,
     Params,
-    check_count,
     finish,
     image_keys,
     make_plan,

@@ -43,8 +43,11 @@ class ConsistencyDecoderScheduler(Scheduler):
             t = given_timesteps(timesteps, self.num_train_timesteps)
         elif num_inference_steps != len(TIMESTEPS):
             raise ValueError(f"num_inference_steps is {num_inference_steps!r}; it must be 2, or pass timesteps")
+        elif self.num_train_timesteps <= TIMESTEPS[0]:
+            raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; the two steps begin at "
+                             f"{TIMESTEPS[0]}, so it must be above that, or pass timesteps")
         else:
-            t = given_timesteps(TIMESTEPS, self.num_train_timesteps)
+            t = np.array(TIMESTEPS, np.float64)
         alpha2 = _signal(self)[t.astype(int)]
         alpha, sigma = np.sqrt(alpha2), np.sqrt(1 - alpha2)
         grid = Grid(t, alpha, sigma, np.append(alpha[1:], 1.0), np.append(sigma[1:], 0.0))

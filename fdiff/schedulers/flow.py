@@ -29,7 +29,7 @@ def lay_flow(
 
     Raises ValueError for options that contradict each other or a missing mu.
     """
-    n = _count(num_inference_steps, timesteps, sigmas)
+    n = count_steps(num_inference_steps, timesteps, sigmas)
     total = scheduler.num_train_timesteps
     dynamic = getattr(scheduler, "use_dynamic_shifting", False)
     if sigmas is not None:
@@ -42,7 +42,7 @@ def lay_flow(
     if not dynamic:
         levels = spacing.shift_flow(levels, scheduler.shift)
     elif mu is None:
-        raise ValueError("use_dynamic_shifting needs mu, as in plan(28, mu=scheduler.mu(image_seq_len))")
+        raise ValueError("use_dynamic_shifting needs mu, as FlowMatchEulerDiscreteScheduler.mu(image_seq_len) gives it")
     else:
         levels = spacing.shift_flow_by(levels, mu, scheduler.time_shift_type)
     if getattr(scheduler, "shift_terminal", None):
@@ -54,7 +54,7 @@ def lay_flow(
     return cut(Steps(t, levels, np.append(levels[1:], 0.0)), strength)
 
 
-def _count(n: int | None, timesteps: Sequence[float] | None, sigmas: Sequence[float] | np.ndarray | None) -> int:
+def count_steps(n: int | None, timesteps: Sequence[float] | None, sigmas: Sequence[float] | np.ndarray | None) -> int:
     """How many steps are asked for. Raises ValueError where nothing says so, or two options differ."""
     given = {"timesteps": timesteps, "sigmas": sigmas}
     counts = {name: len(spacing.numbers(name, values)) for name, values in given.items() if values is not None}

@@ -12,7 +12,15 @@ import numpy as np
 
 from fdiff import sampling, solvers, spacing
 from fdiff.plan import Plan
-from fdiff.schedulers.flow import flow_levels, flow_velocity, given_levels, lay_flow, next_below, tabulate_flow
+from fdiff.schedulers.flow import (
+    count_steps,
+    flow_levels,
+    flow_velocity,
+    given_levels,
+    lay_flow,
+    next_below,
+    tabulate_flow,
+)
 from fdiff.schedulers.scheduler import Scheduler
 
 
@@ -47,14 +55,17 @@ class FlowMapEulerDiscreteScheduler(Scheduler):
             sigmas: the noise levels themselves, falling from 1, without the 0 at the end, before their shift.
             strength: below 1, only that last part of the run (image to image).
         """
+        count_steps(num_inference_steps, timesteps, sigmas)
+        if sigmas is not None and timesteps is not None:
+            raise ValueError("sigmas and timesteps are both given; pass one of them")
         if sigmas is not None:
             laid = spacing.numbers("sigmas", sigmas)
         elif timesteps is not None:
             total = self.num_train_timesteps
             laid = given_levels("timesteps", timesteps, total) / total
         else:
-            laid = np.linspace(1, 0, spacing.check_steps(num_inference_steps), endpoint=False)
-        steps = lay_flow(self, num_inference_steps, sigmas=laid, strength=strength)
+            laid = np.linspace(1, 0, num_inference_steps or 0, endpoint=False)
+        steps = lay_flow(self, None, sigmas=laid, strength=strength)
         return tabulate_flow(self, solvers.ddim(), steps)
 
     def adapt(self, network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], plan: Plan) -> sampling.Network:

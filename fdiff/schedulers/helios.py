@@ -26,7 +26,8 @@ class HeliosScheduler(Scheduler):
     Deterministic, one network call a step. Each stage is a run and a plan of its own, with sigma from 0.999 to 0 and
     timesteps between those of its neighbours; between two of them x is enlarged and `renoising` says how much noise
     it gets. The fields are the Hub's. As UniPCMultistepScheduler, a step to sigma 0 has order 1, and a single stage
-    begins a millionth below 1, where UniPC's orders above 1 are NaN in diffusers. With scheduler_type euler the network
+    begins a millionth below 1, where UniPC's orders above 1 are NaN in diffusers, which also takes 1000 for
+    num_train_timesteps where it bounds the first timestep. With scheduler_type euler the network
     predicts velocities, whatever prediction_type says.
     """
 

@@ -60,7 +60,7 @@ class LCMScheduler(Scheduler):
             original_inference_steps: steps of the distillation, in place of the field.
             strength: below 1, the steps are laid over only that last part of the schedule (image to image).
         """
-        unit_interval("strength", strength)
+        strength = unit_interval("strength", strength)
         original = original_steps(self, original_inference_steps)
         trained = strided_timesteps(self, original, strength)
         t = distilled_timesteps(self, num_inference_steps, timesteps, trained, original, strength)

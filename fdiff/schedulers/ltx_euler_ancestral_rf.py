@@ -25,7 +25,8 @@ class LTXEulerAncestralRFScheduler(Scheduler):
         x    = (1 - sigma_to) x0 + kept eps + s_noise sqrt(sigma_to^2 - kept^2) noise
 
     The fields are the Hub's. The levels are those of FlowMatchEulerDiscreteScheduler, whose options (shift and the
-    others) a config may hold as well. eta lies within [0, 1]; 0 is deterministic.
+    others) a config may hold as well. eta lies within [0, 1]; 0 is deterministic. Without noise (s_noise 0) diffusers
+    leaves out the factor (1 - sigma_to) / (1 - down) too, and so misses the level; here the formula stands.
     """
 
     num_train_timesteps: int = 1000

@@ -39,10 +39,8 @@ class MiniMaxH3Scheduler(Scheduler):
             num_inference_steps: how many levels, 0 being the last; one more than the steps.
             sigmas: the levels themselves, falling from 1 at most to 0, as they are.
 
-        Raises ValueError for one level, levels that do not end at 0, or a shift that is not positive.
+        Raises ValueError for one level, or levels that do not end at 0.
         """
-        if not self.shift > 0:
-            raise ValueError(f"shift is {self.shift}; it must be above 0")
         if one_of(num_inference_steps=num_inference_steps, sigmas=sigmas) == "sigmas":
             levels = given_sigmas(sigmas)
             if levels[0] > 1 or levels[-1] != 0:

@@ -23,7 +23,7 @@ def first_step(n: int, strength: float) -> int:
 
     Raises ValueError for a strength outside (0, 1] or one that leaves no step.
     """
-    unit_interval("strength", strength)
+    strength = unit_interval("strength", strength)
     kept = min(int(n * strength), n)
     if kept == 0:
         raise ValueError(f"strength {strength} leaves none of {n} steps; raise it above {1 / n:.3g}")

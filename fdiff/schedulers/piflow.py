@@ -26,7 +26,7 @@ class PiflowScheduler(Scheduler):
 
     The network gives n_grid velocities out_j, so n_grid times the channels of x. Each stands for an x0 at one of as
     many times between the step's end and its begin; Euler's method over small steps, with x0 linear between those
-    times, comes to fixed weights w_j, which add up to 1. `adapt` applies them:
+    times, comes to fixed weights w_j, which add up to 1. `adapt` applies them, of a plan that is not traced:
 
         fdiff.sample(scheduler.adapt(network, plan), plan, x)
 
@@ -63,10 +63,11 @@ class PiflowScheduler(Scheduler):
 
         The channels are those of the first velocity (the step's end), of the second, and so on.
         """
-        levels = np.append(plan.sigma.astype(np.float64), spacing.shift_flow(np.array([self.eps]), self.shift))
+        rows = plan[plan.c_in != 0]  # those that padding added make no call
+        levels = np.append(rows.sigma.astype(np.float64), spacing.shift_flow(np.array([self.eps]), self.shift))
         even = levels / (self.shift + (1 - self.shift) * levels)  # the shift undone
         weights = np.stack([self._weights(*ends) for ends in itertools.pairwise(even)])
-        told = jnp.asarray(plan.t)
+        told = jnp.asarray(rows.t)
         return jax.tree_util.Partial(_weigh, sampling.as_partial(network), told, jnp.asarray(weights, jnp.float32))
 
     def _weights(self, begin: float, end: float) -> np.ndarray:

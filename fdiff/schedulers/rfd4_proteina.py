@@ -53,10 +53,13 @@ class RFD4ProteinaScheduler(Scheduler):
         Raises ValueError for options out of their range.
         """
         n = spacing.check_steps(num_inference_steps)
+        for name, least in (("tsr_k", "above 0"), ("tsr_sigma", "above 0"), ("tail_steps", "0 or more")):
+            if not (getattr(self, name) > 0 or (name == "tail_steps" and self.tail_steps == 0)):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least}")
         if start_time is None:
             times = self._times(n)
-        elif not 0 <= start_time < 1:
-            raise ValueError(f"start_time is {start_time}; it must lie within [0, 1)")
+        elif not isinstance(start_time, int | float) or not 0 <= start_time < 1:
+            raise ValueError(f"start_time is {start_time!r}; it must lie within [0, 1)")
         else:  # a run as much longer as the whole of the times is than its part from start_time on
             dense = max(n * 100, 1000)
             above = int(np.sum(self._times(dense) >= start_time - 1e-6)) - 1
@@ -77,8 +80,8 @@ class RFD4ProteinaScheduler(Scheduler):
             raise ValueError(f"tail_step_multiplier is {finer!r}; it must be a whole number of 2 or more")
         even = n - (finer - 1) * self.tail_steps
         if even < self.tail_steps:
-            raise ValueError(f"num_inference_steps is {n}; with these tail_steps and tail_step_multiplier it must be "
-                             f"{self.tail_steps * finer} or more")
+            raise ValueError(f"num_inference_steps is too low for tail_steps {self.tail_steps} and "
+                             f"tail_step_multiplier {finer}; a whole run needs {self.tail_steps * finer}")
         fine, tail = self._spaced(even * finer), (even - self.tail_steps) * finer
         return np.concatenate([fine[:tail:finer], fine[tail:]])
 

@@ -46,6 +46,9 @@ class Scheduler:
         if getattr(self, "num_train_timesteps", 1) < 1:
             raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; "  # type: ignore[attr-defined]
                              "it must be a whole number of 1 or more")
+        for name in ("shift", "flow_shift"):
+            if isinstance(getattr(self, name, None), int | float) and not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         choose("time_shift_type", getattr(self, "time_shift_type", "linear"), ("exponential", "linear"))
 
     def plan(self, num_inference_steps: int | None = None) -> Plan:
@@ -137,6 +140,8 @@ class Scheduler:
         Raises ValueError where t is not a timestep of the run, noise is needed and neither key nor noise is
         given, or a state is needed.
         """
+        if num_inference_steps is None and "num_train_timesteps" not in {field.name for field in _options(type(self))}:
+            raise ValueError(f"a step of {type(self).__name__} needs num_inference_steps, that of the run")
         table = _plan_of(self, num_inference_steps)
         if isinstance(sample, sampling.State):
             state = sample

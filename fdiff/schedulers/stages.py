@@ -26,8 +26,9 @@ def lay_stage(
 
     Raises ValueError for a stage that is none, sigmas for one of several, or shifts that contradict each other.
     """
-    if not 0 <= stage_index < scheduler.stages:
-        raise ValueError(f"stage_index is {stage_index}; with these stages it must be 0 to {scheduler.stages - 1}")
+    _check(scheduler)
+    if not isinstance(stage_index, int | np.integer) or not 0 <= stage_index < scheduler.stages:
+        raise ValueError(f"stage_index is {stage_index!r}; with these stages it must be 0 to {scheduler.stages - 1}")
     dynamic, total = scheduler.use_dynamic_shifting, scheduler.num_train_timesteps
     if dynamic and scheduler.shift != 1:
         raise ValueError("shift contradicts use_dynamic_shifting, whose mu is the shift; leave it at 1")
@@ -37,6 +38,8 @@ def lay_stage(
         if scheduler.stages > 1 or levels is not None:
             raise ValueError("sigmas are for a scheduler of one stage, in place of num_inference_steps")
         laid = given_levels("sigmas", sigmas, 1.0)
+        if len(laid) == 1 and not keep_last:
+            raise ValueError("sigmas must be two or more: the last of them is left out")
     elif scheduler.stages > 1:
         laid = np.linspace(TOP, TOP / total, spacing.check_steps(levels))
     else:
@@ -65,11 +68,24 @@ def renoising(scheduler: Any, stage_index: int) -> tuple[float, float]:
     The noise of a patch of pixels has covariance (1 + gamma) I - gamma, which takes the blocks of the enlarged x away.
     Raises ValueError for the first stage, which begins with noise, or one that is none.
     """
+    _check(scheduler)
     if not 1 <= stage_index < scheduler.stages:
         raise ValueError(f"stage_index is {stage_index}; what is renoised begins at stage 1 to {scheduler.stages - 1}")
     sigma = _flow(scheduler)[int(scheduler.stage_range[stage_index] * scheduler.num_train_timesteps)]
     a = 1 / (np.sqrt(1 + 1 / scheduler.gamma) * sigma + 1 - sigma)
     return float(a), float(a * sigma / np.sqrt(scheduler.gamma))
+
+
+def _check(scheduler: Any) -> None:
+    """Raise ValueError for stages that there cannot be."""
+    if scheduler.stages < 1:
+        raise ValueError(f"stages is {scheduler.stages}; it must be 1 or more")
+    if not scheduler.gamma > 0:
+        raise ValueError(f"gamma is {scheduler.gamma}; it must be above 0")
+    ends = spacing.numbers("stage_range", scheduler.stage_range)
+    if len(ends) <= scheduler.stages or not spacing.falls(-ends) or ends[0] < 0 or ends[-1] > 1:
+        raise ValueError(f"stage_range is {scheduler.stage_range!r}; for {scheduler.stages} stages it must be "
+                         f"{scheduler.stages + 1} numbers that rise from 0 to 1")
 
 
 def _flow(scheduler: Any) -> np.ndarray:

@@ -61,8 +61,8 @@ class TCDScheduler(Scheduler):
             strength: below 1, the steps are laid over only that last part of the schedule (image to image).
             eta: how far below the next timestep each step jumps, 0 (deterministic) to 1 (to timestep 0).
         """
-        unit_interval("eta", eta)
-        unit_interval("strength", strength)
+        eta = unit_interval("eta", eta)
+        strength = unit_interval("strength", strength)
         original = original_steps(self, original_inference_steps)
         trained = np.arange(int(self.num_train_timesteps * strength)) if original_inference_steps is not None \
             else strided_timesteps(self, original, strength)

@@ -23,7 +23,7 @@ def ancestral_flow(eta: float = 1.0, s_noise: float = 1.0) -> Solver:
 
     Raises ValueError for an eta outside [0, 1].
     """
-    unit_interval("eta", eta)
+    eta = unit_interval("eta", eta)
 
     def step(i: int, grid: Grid, state: Memory, x0: Any, eps: Any, noise: Any) -> Memory:
         sigma, alpha_to, sigma_to = grid.sigma[i], grid.alpha_to[i], grid.sigma_to[i]

@@ -21,7 +21,7 @@ def ddim(eta: float = 0.0, *, clipped_model_output: bool = False) -> Solver:
 
     Raises ValueError for an eta outside [0, 1].
     """
-    unit_interval("eta", eta)
+    eta = unit_interval("eta", eta)
 
     def step(i: int, grid: Grid, state: Memory, x0: Any, eps: Any, noise: Any) -> Memory:
         _, alpha, sigma, alpha_to, sigma_to = (column[i] for column in grid)

@@ -33,6 +33,9 @@ def test_classes_are_checked(conditional):
             pipe(params, [label], key=jax.random.key(0), progress=False)
     with pytest.raises(ValueError, match="empty"):
         pipe(params, [], key=jax.random.key(0), progress=False)
+    for labels in (range(2), {0, 1}, (k for k in (0, 1)), np.array([0, 1])):
+        assert pipe.steps(params, labels, key=jax.random.key(0)).x.shape[0] == 2
+    assert pipe.steps(params, jnp.int32(1), key=jax.random.key(0), guidance_scale=jnp.bfloat16(2)).x.shape[0] == 1
     for options in ({"num_inference_steps": 0}, {"guidance_scale": "7"}, {"guidance_scale": np.inf}, {"key": None}):
         with pytest.raises(ValueError, match=next(iter(options))):
             pipe.steps(params, "cat", **{"key": jax.random.key(0), **options})

@@ -86,6 +86,13 @@ def test_bad_masks_are_named(paint, mask, message):
         pipe.steps(params, "a", inputs.picture(16), mask, key=jax.random.key(0))
 
 
+def test_a_mask_may_be_of_booleans(paint):
+    pipe, params = paint
+    mask, options = inputs.mask(16), {"key": jax.random.key(0)}
+    runs = [pipe.steps(params, "a", inputs.picture(16), form, **options) for form in (mask, mask > 0)]
+    np.testing.assert_array_equal(*(run.after.args[0] for run in runs))
+
+
 def test_an_inpainting_checkpoint_is_not_for_text_alone(sd):
     pipe, params = sd
     pipe = pipe.replace(unet=pipe.unet.clone(in_channels=9))

@@ -289,6 +289,21 @@ def test_a_run_may_be_traced(sd):
     np.testing.assert_allclose(drawn(params, LATENTS[:1], embeds), wanted, atol=1e-5)
 
 
+def test_scales_may_be_traced_and_of_any_kind(sd):
+    pipe, params = sd
+    options = {"num_inference_steps": 1, "key": jax.random.key(0)}
+
+    @jax.jit
+    def drawn(scale, rescale):
+        run = pipe.steps(params, "a", guidance_scale=scale, guidance_rescale=rescale, **options)
+        return sampling.sample(run.network, run.plan, run.x, run.key)
+
+    wanted = draw(sd, "a", guidance_scale=3.0, guidance_rescale=0.5, **options)
+    np.testing.assert_allclose(drawn(3.0, 0.5), wanted, atol=1e-5)
+    half = draw(sd, "a", guidance_scale=jnp.bfloat16(3), guidance_rescale=jnp.full((1,), 0.5, jnp.bfloat16), **options)
+    np.testing.assert_allclose(half, wanted, atol=1e-5)
+
+
 def test_an_autoencoder_that_gives_no_numbers_is_named(sd):
     pipe, params = sd
     broken = {**params, "vae": jax.tree.map(lambda leaf: leaf * jnp.nan, params["vae"])}

@@ -169,6 +169,9 @@ def test_equal_velocities_are_one(n):
     plan = scheduler.plan(n)
     same = scheduler.adapt(lambda x, t: jnp.tile(network(x, t), 4), plan)
     np.testing.assert_allclose(fdiff.sample(same, plan, x), fdiff.sample(network, plan, x), atol=1e-5)
+    padded = plan.pad(rows=12, slots=3)
+    again = fdiff.sample(scheduler.adapt(lambda x, t: jnp.tile(network(x, t), 4), padded), padded, x)
+    np.testing.assert_allclose(again, fdiff.sample(same, plan, x), atol=1e-6)
     with pytest.raises(ValueError, match="n_grid = 4 times its channels"):
         fdiff.sample(scheduler.adapt(network, plan), plan, x)
 

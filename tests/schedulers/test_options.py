@@ -161,7 +161,20 @@ WRONG = [
     ("MiniMaxH3", {}, {"sigmas": [1.0, 0.5]}, "from 1 at most to 0"),
     ("Piflow", {"n_grid": 1}, {}, "n_grid is 1"),
     ("Piflow", {"final_step_size_scale": 1.5}, {}, "final_step_size_scale is 1.5"),
-    ("RFD4Proteina", {}, {}, "it must be 20 or more"),
+    ("RFD4Proteina", {}, {}, "a whole run needs 20"),
+    ("RFD4Proteina", {"tail_steps": -3}, {"n": 30}, "tail_steps is -3; it must be 0 or more"),
+    ("RFD4Proteina", {"tsr_k": 0.0}, {"n": 30}, "tsr_k is 0.0; it must be above 0"),
+    ("RFD4Proteina", {}, {"n": 30, "start_time": "0.4"}, "start_time is '0.4'"),
+    ("Piflow", {"shift": 0.0}, {}, "shift is 0.0; it must be above 0"),
+    ("FlowMatchEulerDiscrete", {"shift": -1.0}, {}, "shift is -1.0; it must be above 0"),
+    ("FlowMapEulerDiscrete", {}, {"n": 3, "timesteps": [900.0, 500.0]}, "timesteps and num_inference_steps ask for"),
+    ("FlowMapEulerDiscrete", {}, {"timesteps": [900.0], "sigmas": [0.9]}, "sigmas and timesteps are both given"),
+    ("ConsistencyDecoder", {"num_train_timesteps": 1000}, {"n": 2}, "the two steps begin at 1008"),
+    ("Helios", {"stages": 4}, {}, "for 4 stages it must be 5 numbers"),
+    ("Helios", {"stages": 0}, {}, "stages is 0; it must be 1 or more"),
+    ("Helios", {"gamma": 0.0}, {}, "gamma is 0.0; it must be above 0"),
+    ("Helios", {"use_dynamic_shifting": True}, {"mu": "1"}, "mu is '1'; it must be a number"),
+    ("HeliosDMD", {"stages": 1}, {"sigmas": [0.5]}, "sigmas must be two or more"),
     ("RFD4Proteina", {"schedule_mode": "odd"}, {"n": 30}, "schedule_mode is 'odd'"),
     ("RFD4Proteina", {}, {"n": 30, "start_time": 1.0}, "start_time is 1.0"),
     ("Helios", {}, {"stage_index": 3}, "stage_index is 3"),
@@ -297,3 +310,16 @@ def test_a_network_that_says_the_velocity_is_perfect(name):
     x0, noise = draws(1)
     x = scheduler.add_noise(x0, noise, row.t)
     np.testing.assert_allclose(sampling.predict(row, x, scheduler.velocity(x0, noise, row.t))[0], x0, atol=2e-4)
+
+
+@pytest.mark.parametrize("half", [np.float32(0.5), np.array(0.5), jax.numpy.float32(0.5), jax.numpy.bfloat16(0.5)])
+def test_a_share_may_be_any_number(half):
+    wanted = fdiff.schedulers.DDIMScheduler().plan(10, strength=0.5, eta=0.5)
+    found = fdiff.schedulers.DDIMScheduler().plan(10, strength=half, eta=half)
+    np.testing.assert_array_equal(found.from_noise, wanted.from_noise)
+
+
+@pytest.mark.parametrize("name", ["MiniMaxH3Scheduler", "RFD4ProteinaScheduler"])
+def test_a_step_by_hand_asks_for_the_run(name):
+    with pytest.raises(ValueError, match=f"a step of {name} needs num_inference_steps"):
+        getattr(fdiff.schedulers, name)().step(np.zeros((1, 2)), 0.5, np.zeros((1, 2)))

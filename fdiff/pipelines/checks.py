@@ -1,0 +1,48 @@
+"""What a user gives a pipeline, checked before the first step; and what a network gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def numeric(array: np.ndarray) -> bool:
+    """Whether an array holds real numbers, JAX's small floats included, and all of them are finite."""
+    real = array.dtype.kind in "iu" or jnp.issubdtype(array.dtype, jnp.floating)
+    return real and bool(np.isfinite(array.astype(np.float64)).all())
+
+
+def check_scale(name: str, scale: Any, batch_size: int | None = None) -> None:
+    """Raise ValueError unless it is a number, or one for each picture; a traced one is left alone."""
+    if isinstance(scale, jax.core.Tracer):
+        return
+    values = np.asarray(scale)
+    if values.ndim > 1 or not numeric(values):
+        raise ValueError(f"{name} is {scale!r}; it must be a number, such as 7.5, or one for each picture")
+    if batch_size is not None and values.ndim and len(values) != batch_size:
+        raise ValueError(f"{name} has {len(values)} numbers for {batch_size} pictures; pass one, or one for each")
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise ValueError unless it is a whole number of 1 or more."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of 1 or more")
+
+
+def finite(name: str, array: Any) -> Any:
+    """The user's array. Raises ValueError where some of its numbers are not finite, unless it is traced."""
+    if not isinstance(array, jax.core.Tracer) and not np.isfinite(np.asarray(array, np.float32)).all():
+        raise ValueError(f"{name} holds numbers that are not finite; look for NaN and infinity in it")
+    return array
+
+
+def check_finite(x: jax.Array) -> None:
+    """Raise ValueError for NaN and infinity."""
+    if not bool(jnp.isfinite(x).all()):
+        raise ValueError(
+            "the network gave values that are not finite; compute in float32 or bfloat16 instead of float16, "
+            "or lower the guidance scale"
+        )
