@@ -152,24 +152,11 @@ def plot_scheduler(arguments: argparse.Namespace) -> None:
 def _scheduler(name: str) -> Any:
     """A scheduler from a class name, a Hub id, a folder or a scheduler_config.json."""
     from fdiff import schedulers
+    from fdiff.cli_generate import scheduler_class
 
     if "/" in name or Path(name).exists():
         return schedulers.Scheduler.from_pretrained(name)
     return scheduler_class(name)()
-
-
-def scheduler_class(name: str) -> Any:
-    """The scheduler class of that name, with or without "Scheduler". Raises ValueError, naming near ones."""
-    import difflib
-
-    from fdiff import schedulers
-
-    names = [known for known in schedulers.__all__ if known.endswith("Scheduler") and known != "Scheduler"]
-    for known in names:
-        if name.lower() in (known.lower(), known.removesuffix("Scheduler").lower()):
-            return getattr(schedulers, known)
-    near = sorted(names, key=lambda known: -difflib.SequenceMatcher(None, name, known[: len(name)]).ratio())[:3]
-    raise ValueError(f"fdiff has no scheduler {name!r}; it has {', '.join(near)} and others, see fdiff.schedulers")
 
 
 def convert(arguments: argparse.Namespace) -> None:

@@ -95,8 +95,6 @@ def _swapped(name: str, scheduler: Any) -> Any:
     Raises ValueError where one of the two is for networks that were trained on betas and the other is not, or it runs
     from pictures to noise.
     """
-    from fdiff.cli import scheduler_class
-
     cls = scheduler_class(name)
     if "Inverse" in cls.__name__:
         raise ValueError(f"--scheduler {cls.__name__} runs from a picture to noise; choose one that draws")
@@ -106,6 +104,20 @@ def _swapped(name: str, scheduler: Any) -> Any:
         raise ValueError(f"--scheduler {cls.__name__} is for networks {kinds[0]}, and the model, which has "
                          f"{type(scheduler).__name__}, was {kinds[1]}; choose one like that")
     return cls.from_config(scheduler)
+
+
+def scheduler_class(name: str) -> Any:
+    """The scheduler class of that name, with or without "Scheduler". Raises ValueError, naming near ones."""
+    import difflib
+
+    from fdiff import schedulers
+
+    names = [known for known in schedulers.__all__ if known.endswith("Scheduler") and known != "Scheduler"]
+    for known in names:
+        if name.lower() in (known.lower(), known.removesuffix("Scheduler").lower()):
+            return getattr(schedulers, known)
+    near = sorted(names, key=lambda known: -difflib.SequenceMatcher(None, name, known[: len(name)]).ratio())[:3]
+    raise ValueError(f"fdiff has no scheduler {name!r}; it has {', '.join(near)} and others, see fdiff.schedulers")
 
 
 def _with_adapters(params: Any, files: Sequence[str]) -> Any:
