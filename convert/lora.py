@@ -10,6 +10,7 @@ cloneofsimo   unet:0:down, where the number counts the linear layers of attentio
 Which layer a name means is looked up among those of the model, so that nothing is guessed.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convert import adapters, original, peft, unet_order, weights
+from convert import adapters, original, peft, safetensors, unet_order, weights
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]  # component -> layer -> the shape of its weight in torch
 
@@ -220,8 +221,6 @@ def write(file: Path, adapter: Adapter) -> None:
 
     Raises ValueError for no layer at all, for a dora_scale that peft does not have, and for a DoRA of some layers.
     """
-    from safetensors.numpy import save_file
-
     arrays: dict[str, np.ndarray] = {}
     config: dict[str, Any] = {}
     for component, layers in adapter.items():
@@ -238,7 +237,8 @@ def write(file: Path, adapter: Adapter) -> None:
         config |= {f"{component}.{key}": value for key, value in (peft.describe(layers) if layers else {}).items()}
     if not arrays:
         raise ValueError("the adapter changes no layer, and there is nothing to save; load one first.")
+    ready = {}
     for name, array in arrays.items():
-        wide = array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)  # for bfloat16
-        arrays[name] = np.ascontiguousarray(wide)
-    save_file(arrays, file, {"format": "pt", peft.METADATA: json.dumps(config, sort_keys=True)})
+        wide = np.dtype(np.float16 if array.dtype == np.float16 else np.float32)  # bfloat16 is not for peft's readers
+        ready[name] = safetensors.Array(array.shape, wide, functools.partial(np.asarray, array, wide))
+    safetensors.write(file, ready, {peft.METADATA: json.dumps(config, sort_keys=True)})

@@ -42,17 +42,11 @@ def read(file: Path) -> dict[str, Tensor]:
 
     Raises ValueError where the header is not exactly one of this format, and FileNotFoundError.
     """
-    with open(file, "rb") as stream:
-        size = file.stat().st_size
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > min(size - 8, LARGEST_HEADER):
-            raise ValueError(f"{file} is no safetensors file, or is cut short; download or copy it again.")
-        try:
-            header = json.loads(stream.read(length).decode())
-            header.pop("__metadata__", None)
-            entries = {name: _entry(value) for name, value in header.items()}
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{file} has a damaged header; download or copy it again.") from error
+    length, header, _ = _header(file)
+    try:
+        entries = {name: _entry(value) for name, value in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file} has a damaged header; download or copy it again.") from error
     end = 0
     found = {}
     for name, (dtype, shape, start, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
@@ -60,9 +54,31 @@ def read(file: Path) -> dict[str, Tensor]:
             raise ValueError(f"{file} has a damaged header at {name}; download or copy it again.")
         found[name] = Tensor(file, 8 + length + start, dtype, shape)
         end = stop
-    if 8 + length + end != size:
+    if 8 + length + end != file.stat().st_size:
         raise ValueError(f"{file} is cut short, or has bytes of no tensor; download or copy it again.")
     return found
+
+
+def metadata(file: Path) -> dict[str, str]:
+    """The texts in the header of a file. ValueError where the header is damaged."""
+    return _header(file)[2]
+
+
+def _header(file: Path) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """The bytes of the header, its entries, and its texts."""
+    with open(file, "rb") as stream:
+        size = file.stat().st_size
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(size - 8, LARGEST_HEADER):
+            raise ValueError(f"{file} is no safetensors file, or is cut short; download or copy it again.")
+        try:
+            header = json.loads(stream.read(length).decode())
+            texts = header.pop("__metadata__", None) or {}
+            if not all(isinstance(part, str) for pair in texts.items() for part in pair):
+                raise ValueError("metadata are texts")
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{file} has a damaged header; download or copy it again.") from error
+    return length, header, texts
 
 
 def _entry(value: dict[str, Any]) -> tuple[np.dtype, tuple[int, ...], int, int]:
@@ -86,11 +102,14 @@ class Array(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def write(file: Path, arrays: Mapping[str, Array]) -> None:
-    """Write a file of those tensors, one at a time. ValueError for a dtype that the format does not have."""
+def write(file: Path, arrays: Mapping[str, Array], texts: Mapping[str, str] | None = None) -> None:
+    """Write a file of those tensors, one at a time, and texts as its metadata.
+
+    Raises ValueError for a dtype that the format does not have.
+    """
     codes = {dtype: code for code, dtype in DTYPES.items()}
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(texts or {})}}
     end = 0
     for name in order:
         array = arrays[name]

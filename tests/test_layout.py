@@ -1,8 +1,10 @@
 """The rules of the house: imports point one way, and importing starts nothing."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ ALLOWED = {
     "schedulers": {"schedulers", "solvers", "spacing", "noise", "plan", "sampling", "hub", "upload"},
     "training": {"training", "schedulers", "sampling"},
 }
+OPTIONAL = {"plotting": {"matplotlib"}}  # what an extra of pyproject.toml brings
 NUMPY_ONLY = ("plan", "noise", "spacing", "solvers", "torch_random")
 
 
@@ -50,6 +53,14 @@ def test_imports_point_one_way(part):
     for file in files(part):
         parts = {name.split(".")[1] for name in imports(file) if name.startswith("fdiff.")}
         assert parts <= ALLOWED[part], f"{file} imports {parts - ALLOWED[part]}"
+
+
+def test_what_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.match(r"[\w-]+", one)[0] for one in project["dependencies"]} | {"PIL"}
+    for file in [*(ROOT / "fdiff").rglob("*.py"), *(ROOT / "convert").rglob("*.py")]:
+        roots = {name.split(".")[0] for name in imports(file)} - set(sys.stdlib_module_names) - {"fdiff", "convert"}
+        assert roots <= declared | OPTIONAL.get(file.stem, set()), f"{file} imports {roots - declared}"
 
 
 @pytest.mark.parametrize("part", NUMPY_ONLY)
