@@ -144,7 +144,11 @@ def available_variant(source: Source, variant: str | None) -> str | None:
     folder = _here(source)
     here = [path.relative_to(folder).as_posix() for pattern in ("*", "*/*") for path in folder.glob(pattern)]
     start = f"{source.subfolder}/" if source.subfolder else ""
-    if any(file.startswith(start) and f".{variant}." in file for file in (*here, *_on_hub(source))):
+
+    def found(files: list[str]) -> bool:
+        return any(file.startswith(start) and f".{variant}." in file for file in files)
+
+    if found(here) or found(_on_hub(source)):
         return variant
     if source.subfolder is None:
         raise FileNotFoundError(f"{source.name} has no weights of the variant {variant}; leave variant out.")

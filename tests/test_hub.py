@@ -248,3 +248,12 @@ def test_a_pipeline_and_a_scheduler_go_up_and_come_down(fake: FakeHub):
     fdiff.UniPCMultistepScheduler(solver_order=3).push_to_hub("me/unipc")
     assert fdiff.UniPCMultistepScheduler.from_pretrained("me/unipc").solver_order == 3
     assert fdiff.DDIMScheduler.from_pretrained("me/digits") == pipe.scheduler
+
+
+def test_a_variant_that_is_here_asks_no_hub(tmp_path, monkeypatch):
+    (tmp_path / "unet").mkdir()
+    for name in ("model_index.json", "unet/diffusion_pytorch_model.fp16.safetensors"):
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr(hub, "_on_hub", lambda source: pytest.fail("the Hub was asked"))
+    assert hub.available_variant(hub.Source(tmp_path), "fp16") == "fp16"
+    assert hub.available_variant(hub.Source(tmp_path, "unet"), "fp16") == "fp16"
