@@ -16,7 +16,6 @@ from fdiff.models.model import CONFIG, Model
 from fdiff.pipelines.components import (
     INDEX,
     check_complete,
-    find_component,
     listed,
     load_component,
     read_index,
@@ -24,6 +23,7 @@ from fdiff.pipelines.components import (
     write_index,
 )
 from fdiff.pipelines.pipeline import PARTS, find_pipeline
+from fdiff.registry import find_component
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
 from fdiff.schedulers.scheduler import Scheduler
 
@@ -137,12 +137,9 @@ def _repository(source: str | Path, variant: str | None) -> Checkpoint:
     hub.available_variant(place, variant)
 
     def load(component: Any, source: str | Path, **where: Any) -> tuple[Any, Weights | None]:
-        place = hub.Source(source, **where)
-        if issubclass(component, Scheduler):
-            options = hub.read_json(hub.fetch(place, SCHEDULER_CONFIG))
-            return component.from_config(options), None
         if not issubclass(component, Model):
             return component.from_pretrained(source, **where), None
+        place = hub.Source(source, **where)
         return _open(component, place, hub.available_variant(place, variant))
 
     parts: dict[str, tuple[Any, Any]] = {}

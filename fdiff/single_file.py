@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from convert import families, single_file, weights
 from fdiff import hub
 from fdiff.models.model import CONFIG, Model
-from fdiff.pipelines.components import find_component
+from fdiff.registry import find_component
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
 from fdiff.schedulers.scheduler import Scheduler
 from fdiff.tokenizers import CLIPTokenizer

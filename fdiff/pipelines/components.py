@@ -17,6 +17,7 @@ import fdiff.tokenizers
 from convert.weights import floating
 from fdiff import hub
 from fdiff.models.model import Model
+from fdiff.registry import find_component
 from fdiff.schedulers.scheduler import Scheduler
 
 INDEX = "model_index.json"
@@ -29,16 +30,6 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-
-
-def find_component(name: str, source: str | Path) -> Any:
-    """The model, scheduler or tokenizer class of that name. Raises ValueError where fdiff has none."""
-    name = name.removeprefix("Flax")
-    for package in (fdiff.models, fdiff.schedulers, fdiff.tokenizers, fdiff.image_processors):
-        found = getattr(package, name, None)
-        if isinstance(found, type):
-            return found
-    raise ValueError(f"{source} needs a {name}, which fdiff does not have")
 
 
 def read_index(file: Path) -> dict[str, Any]:

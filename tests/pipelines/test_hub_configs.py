@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fdiff
-from fdiff.pipelines.components import find_component
+from fdiff.registry import find_component
 
 CASES = {
     "runwayml/stable-diffusion-inpainting": (64, {"image": 512, "mask_image": 512}),
