@@ -43,14 +43,20 @@ def timesteps(
     return laid
 
 
+def check_count(name: str, value: int | None) -> int:
+    """The value of that name. Raises ValueError unless it is a whole number of 1 or more."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of 1 or more")
+    return int(value)
+
+
 def check_steps(n: int | None, most: int | None = None) -> int:
     """n itself. Raises ValueError unless it is a whole number from 1 to `most`."""
-    if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"num_inference_steps is {n!r}; it must be a whole number of 1 or more")
+    n = check_count("num_inference_steps", n)
     if most is not None and n > most:
         raise ValueError(f"num_inference_steps is {n}, more than the {most} timesteps the model was trained "
                          "on; ask for fewer")
-    return int(n)
+    return n
 
 
 def numbers(name: str, values: object) -> np.ndarray:

@@ -26,12 +26,6 @@ def check_scale(name: str, scale: Any, batch_size: int | None = None) -> None:
         raise ValueError(f"{name} has {len(values)} numbers for {batch_size} pictures; pass one, or one for each")
 
 
-def check_count(name: str, value: int) -> None:
-    """Raise ValueError unless it is a whole number of 1 or more."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number of 1 or more")
-
-
 def finite(name: str, array: Any) -> Any:
     """The user's array. Raises ValueError where some of its numbers are not finite, unless it is traced."""
     if not isinstance(array, jax.core.Tracer) and not np.isfinite(np.asarray(array, np.float32)).all():

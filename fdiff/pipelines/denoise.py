@@ -162,7 +162,6 @@ def is_guided(unet: UNet2DConditionModel, scale: Scale) -> bool:
     return bool(np.any(np.asarray(scale) > 1)) and unet.time_cond_proj_dim is None
 
 
-
 def told_scale(unet: UNet2DConditionModel, scale: Scale, batch_size: int) -> jax.Array | None:
     """The embedding (b, time_cond_proj_dim) of a guidance scale, for U-Nets that are told it (Meng et al. 2023)."""
     if unet.time_cond_proj_dim is None:

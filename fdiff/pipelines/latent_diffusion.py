@@ -10,12 +10,12 @@ from jax.tree_util import Partial
 from fdiff import sampling
 from fdiff.models import UNet2DModel, VQModel
 from fdiff.pipelines import latent
-from fdiff.pipelines.checks import check_count
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw, draw_as_asked
 from fdiff.pipelines.latent import Key
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan, sample_shape, tree_of
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
+from fdiff.spacing import check_count
 
 
 def latent_diffusion(

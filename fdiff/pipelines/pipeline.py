@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import hub, single_file, upload
-from fdiff.pipelines.checks import check_count, check_finite
+from fdiff.pipelines.checks import check_finite
 from fdiff.pipelines.components import (
     INDEX,
     check_complete,
@@ -28,6 +28,7 @@ from fdiff.pipelines.components import (
 )
 from fdiff.plan import Plan
 from fdiff.sampling import Steps
+from fdiff.spacing import check_count
 
 SLOTS = 6  # plans are padded to as many slots, so that swapping the scheduler compiles nothing
 
@@ -277,7 +278,6 @@ def finish(run: Steps, *, progress: bool) -> jax.Array:
         if progress:
             x.block_until_ready()
     return x
-
 
 
 def tree_of(params: Params, name: str) -> Any:

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import prompts
-from fdiff.pipelines.checks import check_count, finite, numeric
+from fdiff.pipelines.checks import finite, numeric
 from fdiff.pipelines.denoise import Condition, Scale, told_scale
 from fdiff.pipelines.inputs import spread
 from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.prompts import Encoded, Tokens
+from fdiff.spacing import check_count
 
 Prompt = str | Sequence[str] | None
 Size = tuple[int, int]

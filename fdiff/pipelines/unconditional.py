@@ -9,7 +9,6 @@ from jax.tree_util import Partial
 
 from fdiff import images, sampling
 from fdiff.models import UNet2DModel
-from fdiff.pipelines.checks import check_count
 from fdiff.pipelines.pipeline import (
     DiffusionPipeline,
     ImageOutput,
@@ -23,6 +22,7 @@ from fdiff.pipelines.pipeline import (
 )
 from fdiff.plan import Plan
 from fdiff.schedulers import DDIMScheduler, Scheduler
+from fdiff.spacing import check_count
 
 
 def unconditional(unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array, batch_size: int = 1) -> jax.Array:

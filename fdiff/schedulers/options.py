@@ -54,6 +54,12 @@ def length(*lists: Sequence[float] | None) -> int:
     return next((len(numbers) for numbers in lists if numbers is not None), 0)
 
 
+def require(name: str, value: Any, good: bool, wanted: str) -> None:
+    """Raise ValueError, which says what the option of that name must be, unless it is good."""
+    if not good:
+        raise ValueError(f"{name} is {value}; it must be {wanted}")
+
+
 def choose(name: str, value: str, choices: Sequence[str], others: Sequence[str] = ()) -> str:
     """The value if it is one of `choices`; their first if it is another scheduler's. Raises ValueError if neither."""
     if value in choices:

@@ -15,6 +15,7 @@ from fdiff import sampling, solvers, spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps
 from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
+from fdiff.schedulers.options import require
 from fdiff.schedulers.scheduler import Scheduler
 
 
@@ -51,8 +52,7 @@ class PiflowScheduler(Scheduler):
             ("final_step_size_scale", 0 < self.final_step_size_scale <= 1, "above 0 and 1 at most"),
             ("num_policy_substeps", self.num_policy_substeps >= 1, "1 or more"),
         ):
-            if not good:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {bound}")
+            require(name, getattr(self, name), good, bound)
         n = spacing.check_steps(num_inference_steps)
         even = 1 - np.arange(n) / (n - 1 + self.final_step_size_scale)
         sigma = spacing.shift_flow(np.append(even, self.eps), self.shift)

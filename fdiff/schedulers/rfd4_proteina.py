@@ -12,7 +12,7 @@ from fdiff import solvers, spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps
 from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
-from fdiff.schedulers.options import choose
+from fdiff.schedulers.options import choose, require
 from fdiff.schedulers.scheduler import Scheduler
 
 LOWEST = 1e-3  # the first time: at 0 the score has no value
@@ -53,9 +53,9 @@ class RFD4ProteinaScheduler(Scheduler):
         Raises ValueError for options out of their range.
         """
         n = spacing.check_steps(num_inference_steps)
-        for name, least in (("tsr_k", "above 0"), ("tsr_sigma", "above 0"), ("tail_steps", "0 or more")):
-            if not (getattr(self, name) > 0 or (name == "tail_steps" and self.tail_steps == 0)):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least}")
+        require("tsr_k", self.tsr_k, self.tsr_k > 0, "above 0")
+        require("tsr_sigma", self.tsr_sigma, self.tsr_sigma > 0, "above 0")
+        require("tail_steps", self.tail_steps, self.tail_steps >= 0, "0 or more")
         if start_time is None:
             times = self._times(n)
         elif not isinstance(start_time, int | float) or not 0 <= start_time < 1:
@@ -76,8 +76,7 @@ class RFD4ProteinaScheduler(Scheduler):
         if not self.tail_steps:
             return self._spaced(n)
         finer = self.tail_step_multiplier
-        if not isinstance(finer, int) or finer < 2:
-            raise ValueError(f"tail_step_multiplier is {finer!r}; it must be a whole number of 2 or more")
+        require("tail_step_multiplier", finer, finer >= 2, "a whole number of 2 or more")
         even = n - (finer - 1) * self.tail_steps
         if even < self.tail_steps:
             raise ValueError(f"num_inference_steps is too low for tail_steps {self.tail_steps} and "

@@ -14,7 +14,7 @@ import numpy as np
 
 from fdiff import hub, noise, sampling, upload
 from fdiff.plan import Plan
-from fdiff.schedulers.options import choose
+from fdiff.schedulers.options import choose, require
 
 FILE = "scheduler_config.json"
 
@@ -43,12 +43,11 @@ class Scheduler:
         """Make lists and arrays tuples. Raises ValueError for an option that no scheduler can have."""
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
-        if getattr(self, "num_train_timesteps", 1) < 1:
-            raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; "  # type: ignore[attr-defined]
-                             "it must be a whole number of 1 or more")
+        total = getattr(self, "num_train_timesteps", 1)
+        require("num_train_timesteps", total, total >= 1, "a whole number of 1 or more")
         for name in ("shift", "flow_shift"):
-            if isinstance(getattr(self, name, None), int | float) and not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+            shift = getattr(self, name, 1)
+            require(name, shift, shift > 0, "above 0")
         choose("time_shift_type", getattr(self, "time_shift_type", "linear"), ("exponential", "linear"))
 
     def plan(self, num_inference_steps: int | None = None) -> Plan:

@@ -10,6 +10,7 @@ import numpy as np
 from fdiff import spacing
 from fdiff.schedulers.exploding import Steps
 from fdiff.schedulers.flow import given_levels
+from fdiff.schedulers.options import require
 
 TOP = 0.999  # sigma at the begin of each of several stages
 
@@ -78,10 +79,8 @@ def renoising(scheduler: Any, stage_index: int) -> tuple[float, float]:
 
 def _check(scheduler: Any) -> None:
     """Raise ValueError for stages that there cannot be."""
-    if scheduler.stages < 1:
-        raise ValueError(f"stages is {scheduler.stages}; it must be 1 or more")
-    if not scheduler.gamma > 0:
-        raise ValueError(f"gamma is {scheduler.gamma}; it must be above 0")
+    require("stages", scheduler.stages, scheduler.stages >= 1, "1 or more")
+    require("gamma", scheduler.gamma, scheduler.gamma > 0, "above 0")
     ends = spacing.numbers("stage_range", scheduler.stage_range)
     if len(ends) <= scheduler.stages or not spacing.falls(-ends) or ends[0] < 0 or ends[-1] > 1:
         raise ValueError(f"stage_range is {scheduler.stage_range!r}; for {scheduler.stages} stages it must be "

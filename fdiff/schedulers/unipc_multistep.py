@@ -12,7 +12,8 @@ import numpy as np
 from fdiff import solvers, spacing
 from fdiff.plan import Plan, Solver
 from fdiff.schedulers.exploding import Steps, final_sigma
-from fdiff.schedulers.options import choose, first_step, one_of
+from fdiff.schedulers.flow import given_levels
+from fdiff.schedulers.options import choose, first_step, one_of, require
 from fdiff.schedulers.preserving import grid_of, lay_levels, layout, log_snr_levels, tabulate_preserving
 from fdiff.schedulers.scheduler import Scheduler
 
@@ -105,9 +106,7 @@ class UniPCMultistepScheduler(Scheduler):
     def _flow_sigmas(self, n: int | None, sigmas: Sequence[float] | None, mu: float | None) -> np.ndarray:
         """The flow's sigmas: even or given, shifted, stretched; the first stays below 1, where alpha is 0."""
         if one_of(num_inference_steps=n, sigmas=sigmas) == "sigmas":
-            laid = spacing.numbers("sigmas", sigmas)
-            if not spacing.falls(laid) or laid[0] > 1 or laid[-1] <= 0:
-                raise ValueError("the sigmas of a flow must fall from each to the next, from 1 at most, above 0")
+            laid = given_levels("sigmas", sigmas, 1.0)
         else:
             laid = np.linspace(1, 1 / self.num_train_timesteps, spacing.check_steps(n) + 1)[:-1]
         if self.use_dynamic_shifting != (mu is not None):
@@ -129,8 +128,7 @@ def unipc_solver(scheduler: Any, n: int, start: int = 0) -> Solver:
     if scheduler.solver_p is not None:
         raise ValueError("solver_p, another predictor, is not supported; leave it null")
     order = scheduler.solver_order
-    if order < 1:
-        raise ValueError(f"solver_order is {order}; it must be 1 or more")
+    require("solver_order", order, order >= 1, "1 or more")
     return solvers.unipc(
         [min(order, n - i) if scheduler.lower_order_final else order for i in range(start, n)],
         noise_prediction=not scheduler.predict_x0,
