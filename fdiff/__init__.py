@@ -1,6 +1,6 @@
 """fdiff: diffusion models in JAX: pure functions, Flax modules, checkpoints straight from the Hugging Face Hub."""
 
-from fdiff import guidance, models, pipelines, prompts, schedulers, solvers, tokenizers, torch_random
+from fdiff import adapters, guidance, models, pipelines, prompts, schedulers, solvers, tokenizers, torch_random
 from fdiff.likelihood import log_likelihood, slerp
 from fdiff.models import *  # noqa: F403
 from fdiff.pipelines import *  # noqa: F403
@@ -18,6 +18,7 @@ __all__ = [
     "Plan",
     "Solver",
     "State",
+    "adapters",
     "guidance",
     "init",
     "load_plan",

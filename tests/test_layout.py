@@ -78,6 +78,11 @@ def test_convert_stands_alone_and_nothing_imports_torch():
         assert not roots & {"torch", "diffusers", "transformers"}, file
 
 
+def test_the_parts_that_users_name_are_there():
+    code = "import fdiff; a = fdiff.adapters; print(a.ip_adapter.load, a.lora.load, a.textual_inversion.load)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_importing_is_light():
     heavy = ["huggingface_hub", "PIL", "tokenizers", "tqdm", "optax", "matplotlib", "scipy.stats", "sklearn", "torch"]
     code = (

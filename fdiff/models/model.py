@@ -13,6 +13,16 @@ from convert import files, weights
 from fdiff import hub, upload
 
 CONFIG = "config.json"
+# How weights were averaged while they were trained, which training scripts write into the config.json of "unet_ema".
+AVERAGING = (
+    "decay",
+    "inv_gamma",
+    "min_decay",
+    "optimization_step",
+    "power",
+    "update_after_step",
+    "use_ema_warmup",
+)
 
 
 class Model(nn.Module):
@@ -49,7 +59,7 @@ class Model(nn.Module):
             raise ValueError(f"{file} describes a {found}, not a {cls.__name__}; load it with fdiff.{found}.")
         fields = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
         given = {key: value for key, value in config.items() if not key.startswith("_")}
-        unknown = sorted(given.keys() - fields - set(cls.ignored_keys))
+        unknown = sorted(given.keys() - fields - {*cls.ignored_keys, *AVERAGING})
         if unknown and cls.model_type is None:
             raise ValueError(
                 f"{file} sets {unknown[0]!r}, which {cls.__name__} does not know; correct or remove it."

@@ -46,16 +46,6 @@ class UNet2DConditionModel(Model):
     (see fdiff.models.edits).
     """
 
-    ignored_keys = (  # of weights that were averaged while they were trained
-        "decay",
-        "inv_gamma",
-        "min_decay",
-        "optimization_step",
-        "power",
-        "update_after_step",
-        "use_ema_warmup",
-    )
-
     sample_size: int | tuple[int, int] | None = None
     in_channels: int = 4
     out_channels: int = 4
