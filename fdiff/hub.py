@@ -9,6 +9,7 @@ Every `from_pretrained` says where with the same words:
     cache_dir         where downloads are kept; huggingface_hub's own place, or that of HF_HOME, if not given
     token             for private and gated repositories; the one of `hf auth login` if not given
     local_files_only  no network: only what is in the cache, as with HF_HUB_OFFLINE=1
+    force_download    download again what is in the cache, which may be damaged
 
 Files come one by one, and only those that are needed.
 """
@@ -16,10 +17,11 @@ Files come one by one, and only those that are needed.
 import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from convert import weights
 from convert.files import replacing, staged
+from fdiff.downloads import Source, download, patient, reason
 
 __all__ = [
     "Source",
@@ -39,17 +41,7 @@ __all__ = [
 
 REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})/")
-
-
-class Source(NamedTuple):
-    """A folder or a repository, and how to reach it."""
-
-    name: str | Path
-    subfolder: str | None = None
-    revision: str | None = None
-    cache_dir: str | Path | None = None
-    token: str | bool | None = None
-    local_files_only: bool = False
+LISTING_TIMEOUT = 10.0  # seconds
 
 
 def load_config(
@@ -62,9 +54,10 @@ def load_config(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    force_download: bool = False,
 ) -> dict[str, Any]:
     """A JSON file of a folder or a repository; `fallback_subfolder` is looked into where it is not there."""
-    place = Source(source, subfolder, revision, cache_dir, token, local_files_only)
+    place = Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
     others = [] if fallback_subfolder is None else [f"{fallback_subfolder}/{filename}"]
     return read_json(fetch(place, filename, *others))
 
@@ -78,8 +71,10 @@ def fetch(source: Source, *filenames: str) -> Path:
     unreachable = None
     for filename in filenames:
         try:
-            path = _folder_file(source, filename) if _is_folder(source.name) else _download(source, filename)
+            path = _folder_file(source, filename) if _is_folder(source.name) else download(source, filename)
         except ConnectionError as error:
+            if source.force_download:
+                raise
             # Another of the files may be in the cache: look for it, without waiting for the network again.
             unreachable = unreachable or error
             source = source._replace(local_files_only=True)
@@ -128,6 +123,7 @@ def has_folder(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    force_download: bool = False,
 ) -> bool:
     """Whether a pipeline keeps that component in a folder of its own; old ones have it beside the index."""
     place = Source(source, None, revision, cache_dir, token, local_files_only)
@@ -159,7 +155,7 @@ def _here(source: Source) -> Path:
     """The folder, or where the cache keeps the repository of a pipeline."""
     if _is_folder(source.name):
         return Path(source.name).expanduser()
-    return fetch(source._replace(subfolder=None), "model_index.json").parent
+    return fetch(source._replace(subfolder=None, force_download=False), "model_index.json").parent
 
 
 def _on_hub(source: Source) -> list[str]:
@@ -170,7 +166,9 @@ def _on_hub(source: Source) -> list[str]:
 
     revision = pinned(source, _here(source) / "model_index.json").revision
     try:
-        return HfApi(token=source.token).list_repo_files(str(source.name), revision=revision)
+        api, name = HfApi(token=source.token), str(source.name)
+        info = patient(lambda: api.model_info(name, revision=revision, timeout=LISTING_TIMEOUT), f"the files of {name}")
+        return [file.rfilename for file in info.siblings or ()]
     except Exception:
         return []
 
@@ -187,58 +185,6 @@ def _is_folder(name: str | Path) -> bool:
 def _folder_file(source: Source, filename: str) -> Path | None:
     path = Path(source.name).expanduser() / (source.subfolder or "") / filename
     return path if path.is_file() else None
-
-
-def _download(source: Source, filename: str) -> Path | None:
-    """The file in the cache, None if the repository does not have it; for errors see `fetch`."""
-    from huggingface_hub import constants, errors, hf_hub_download
-
-    name = source.name
-    try:
-        return Path(
-            hf_hub_download(
-                str(name),
-                filename,
-                subfolder=source.subfolder,
-                revision=source.revision,
-                cache_dir=source.cache_dir,
-                token=source.token,
-                local_files_only=source.local_files_only,
-            )
-        )
-    except errors.GatedRepoError as error:
-        raise PermissionError(
-            f"{name} is gated; accept its terms on {constants.ENDPOINT}/{name}, then run `hf auth login`."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{name} is neither a folder here nor a repository that you may read on the Hub; "
-            "check its name, or run `hf auth login` if it is private."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise FileNotFoundError(
-            f"{name} has no revision {source.revision}; choose one of its branches, tags or commits."
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        if source.local_files_only or constants.HF_HUB_OFFLINE:
-            cure = "unset HF_HUB_OFFLINE and local_files_only once to download it"
-        else:
-            cure = f"{constants.ENDPOINT} could not be reached ({reason(error)}): connect, or pass a folder"
-        raise ConnectionError(f"{filename} of {name} is not in the cache; {cure}.") from error
-    except errors.EntryNotFoundError:
-        return None
-    except errors.HFValidationError as error:
-        raise ValueError(f"{name} is no id of a repository; check its name.") from error
-    except Exception as error:  # huggingface_hub lets those of its HTTP library and of the disk through
-        why = reason(error)
-        raise OSError(f"{filename} of {name} could not be downloaded ({why}); try again.") from error
-
-
-def reason(error: BaseException) -> str:
-    """The last cause of an error in a few words."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def read_json(path: Path) -> dict[str, Any]:

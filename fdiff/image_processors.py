@@ -55,9 +55,10 @@ class CLIPImageProcessor:
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
     ) -> Self:
         """Read the preprocessor_config.json of a folder or a repository; see `fdiff.hub`."""
-        place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only)
+        place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
         path = hub.fetch(place, FILE)
         return cls.from_config(hub.read_json(path), file=path)
 

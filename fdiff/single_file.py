@@ -53,6 +53,7 @@ def load(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    force_download: bool = False,
 ) -> Loaded:
     """Load a .safetensors or .ckpt file.
 
@@ -66,12 +67,14 @@ def load(
             the one with 768 pixels, which predicts v.
         ema: the averaged weights of the U-Net, where the file has both.
         dtype, sharding: see `Model.from_pretrained`.
-        cache_dir, token, local_files_only: see `fdiff.hub`.
+        cache_dir, token, local_files_only, force_download: see `fdiff.hub`.
 
     Raises ValueError for a file of another kind and for tensors that do not fit, FileNotFoundError without a
     vocabulary, and what `fdiff.hub.fetch` raises.
     """
-    place = ANYWHERE._replace(cache_dir=cache_dir, token=token, local_files_only=local_files_only)
+    place = ANYWHERE._replace(
+        cache_dir=cache_dir, token=token, local_files_only=local_files_only, force_download=force_download
+    )
     file = find(source, place)
     opened = inspect(
         file, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema, place=place
@@ -143,6 +146,7 @@ def read_tokenizer(file: Path, source: str | Path, place: hub.Source) -> CLIPTok
                 cache_dir=place.cache_dir,
                 token=place.token,
                 local_files_only=place.local_files_only,
+                force_download=place.force_download,
             )
         except OSError as error:
             reason = reason or str(error).rstrip(".")

@@ -7,6 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests.fake_hub import FakeHub, serving
+
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
@@ -31,3 +33,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of real public files is absent; set FDIFF_SHARED_DATA to it")
     return folder
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    """A stand-in for the Hub, which huggingface_hub reaches."""
+    from huggingface_hub import constants
+
+    with serving() as fake:
+        monkeypatch.setattr(constants, "ENDPOINT", fake.endpoint)
+        template = fake.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "secret")
+        yield fake

@@ -1,10 +1,10 @@
-"""A small stand-in for the Hub's HTTP interface: what huggingface_hub asks of it."""
+"""A small stand-in for the Hub's HTTP interface: what huggingface_hub asks of it, and what can go wrong."""
 
 import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -21,6 +21,9 @@ class FakeHub:
         self.token: str | None = None  # what an upload must present
         self.requests: list[str] = []
         self.endpoint = ""
+        self.ranges = True  # whether a download may go on in the middle
+        self.faults: dict[str, list[Fault]] = {}  # what the next answers to "GET file" are instead
+        self.over = threading.Event()  # what a stalled answer waits for
 
     def add(self, name: str, files: Files, revision: str = "main") -> str:
         """Store files as a revision and return its commit."""
@@ -31,6 +34,11 @@ class FakeHub:
 
     def commit(self, name: str, revision: str) -> str:
         return hashlib.sha1(f"{name} {revision}".encode()).hexdigest() if len(revision) < 40 else revision
+
+    def fault(self, request: str) -> "Fault | None":
+        """What goes wrong with this request."""
+        waiting = self.faults.get(request)
+        return waiting.pop(0) if waiting else None
 
     def downloads(self) -> list[str]:
         """The files that were sent, in order."""
@@ -59,18 +67,22 @@ class Handler(BaseHTTPRequestHandler):
             if file not in files:
                 self.answer(404, {}, {"X-Error-Code": "EntryNotFound", **commit})
             else:
-                etag = hashlib.sha1(files[file]).hexdigest()
-                self.answer(200, files[file], {"ETag": f'"{etag}"', **commit})
-        elif "/tree/" in path:
-            name, _, revision = path.removeprefix("api/models/").partition("/tree/")
+                headers = {"ETag": f'"{etag(file, files[file])}"', **commit}
+                fault = self.hub.fault(f"{self.command} {file}")
+                if fault is None:
+                    self.send_file(files[file], headers)
+                else:
+                    fault(self, files[file], headers)
+        elif "/revision/" in path:
+            name, _, revision = path.removeprefix("api/models/").partition("/revision/")
             if self.refuse(name, revision):
                 return
-            files = self.hub.repositories[name][revision]
-            entries = [
-                {"type": "file", "path": file, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for file, data in files.items()
-            ]
-            self.answer(200, entries)
+            fault = self.hub.fault("GET revision")
+            if fault is None:
+                names = [{"rfilename": file} for file in self.hub.repositories[name][revision]]
+                self.answer(200, {"id": name, "sha": self.hub.commit(name, revision), "siblings": names})
+            else:
+                fault(self, b"", {})
         else:
             self.answer(404, {})
 
@@ -124,6 +136,19 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return True
 
+    def send_file(self, data: bytes, headers: dict[str, str], sent: int | None = None) -> None:
+        """A file or what is left of it, but only so many bytes of that where `sent` is given."""
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1]) if self.hub.ranges else 0
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(data) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data[start:][:sent])
+
     def answer(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
@@ -138,6 +163,47 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+Fault = Callable[[Handler, bytes, dict[str, str]], None]
+
+
+def busy(status: int = 503, **headers: str) -> Fault:
+    """An answer such as 503 Service Unavailable; headers are said with underscores."""
+    said = {key.replace("_", "-"): value for key, value in headers.items()}
+    return lambda handler, data, _: handler.answer(status, {"error": "busy"}, said)
+
+
+def garbage(handler: Handler, data: bytes, headers: dict[str, str]) -> None:
+    """Other bytes, as many."""
+    handler.send_file(bytes(255 - byte for byte in data), headers)
+
+
+def breaking(handler: Handler, data: bytes, headers: dict[str, str]) -> None:
+    """Half of the file, then the end of the connection."""
+    handler.send_file(data, headers, len(data) // 2)
+    handler.close_connection = True
+
+
+def stalling(handler: Handler, data: bytes, headers: dict[str, str]) -> None:
+    """A quarter of the file, then nothing more."""
+    handler.send_file(data, headers, len(data) // 4)
+    handler.wfile.flush()
+    handler.hub.over.wait(10)
+    handler.close_connection = True
+
+
+def silent(handler: Handler, data: bytes, headers: dict[str, str]) -> None:
+    """No answer at all."""
+    handler.hub.over.wait(10)
+    handler.close_connection = True
+
+
+def etag(file: str, data: bytes) -> str:
+    """The hash that the Hub states: sha256 of large files, and git's of the others."""
+    if file.endswith((".safetensors", ".bin")):
+        return hashlib.sha256(data).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 @contextmanager
 def serving() -> Iterator[FakeHub]:
     """A hub that answers at its `endpoint` for as long as the block lasts."""
@@ -149,6 +215,7 @@ def serving() -> Iterator[FakeHub]:
     try:
         yield hub
     finally:
+        hub.over.set()
         server.shutdown()
         thread.join()
         server.server_close()

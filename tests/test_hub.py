@@ -14,7 +14,7 @@ import pytest
 import fdiff
 from fdiff import hub, upload
 from fdiff.models.model import Model
-from tests.fake_hub import FakeHub, serving
+from tests.fake_hub import FakeHub
 
 
 class Toy(Model):
@@ -29,20 +29,6 @@ class Toy(Model):
     @nn.compact
     def __call__(self, x):
         return nn.GroupNorm(2, name="norm")(nn.Conv(self.width, (3, 3), name="convs.0")(x))
-
-
-@pytest.fixture
-def fake(monkeypatch, tmp_path):
-    from huggingface_hub import constants
-
-    with serving() as fake:
-        monkeypatch.setattr(constants, "ENDPOINT", fake.endpoint)
-        template = fake.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setenv("HF_TOKEN", "secret")
-        yield fake
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +234,21 @@ def test_a_pipeline_and_a_scheduler_go_up_and_come_down(fake: FakeHub):
     fdiff.UniPCMultistepScheduler(solver_order=3).push_to_hub("me/unipc")
     assert fdiff.UniPCMultistepScheduler.from_pretrained("me/unipc").solver_order == 3
     assert fdiff.DDIMScheduler.from_pretrained("me/digits") == pipe.scheduler
+
+
+def test_force_download_mends_all_of_a_pipeline(fake: FakeHub, tmp_path):
+    fake.token = "secret"
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained(fdiff.DIGITS, dtype=None)
+    pipe.push_to_hub("me/digits", params)
+    fdiff.DiffusionPipeline.from_pretrained("me/digits")
+    for blob in (tmp_path / "cache").rglob("blobs/*"):
+        blob.write_bytes(b"x" * blob.stat().st_size)
+    with pytest.raises(ValueError, match=r"model_index.json is no JSON"):
+        fdiff.DiffusionPipeline.from_pretrained("me/digits")
+    found, found_params = fdiff.DiffusionPipeline.from_pretrained("me/digits", dtype=None, force_download=True)
+    assert found == pipe
+    same(found_params, params)
+    same(fdiff.UNet2DModel.from_pretrained("me/digits", subfolder="unet")[1], params["unet"])
 
 
 def test_a_variant_that_is_here_asks_no_hub(tmp_path, monkeypatch):

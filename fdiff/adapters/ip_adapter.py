@@ -49,6 +49,7 @@ def load(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    force_download: bool = False,
 ) -> IPAdapter:
     """Read IP-Adapter or IP-Adapter plus for a U-Net with these parameters, or their shapes.
 
@@ -56,7 +57,7 @@ def load(
     such as "ip-adapter-plus_sd15.safetensors"; `dtype` that of the parameters, None as in the file. For the
     other arguments see `fdiff.hub`. Raises ValueError for an adapter for another base model, or of another kind.
     """
-    place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only)
+    place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
     path = files.find(place, weight_name, NAMES)
     known = layers(unet_params)
     sizes = {name: layout.torch_shape(where, leaf.shape) for name, (where, leaf) in known.items()}

@@ -56,6 +56,7 @@ def load(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    force_download: bool = False,
 ) -> Adapter:
     """Read a LoRA of any of the dialects in `convert.lora` for a model with these parameters, or their shapes.
 
@@ -63,7 +64,7 @@ def load(
     the other arguments see `fdiff.hub`. Raises ValueError for a tensor that fits no layer, which is how one
     for another base model is told.
     """
-    place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only)
+    place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
     shapes = {
         component: {layer: layout.torch_shape(where, leaf.shape) for layer, (where, leaf) in layers(tree).items()}
         for component, tree in params.items()

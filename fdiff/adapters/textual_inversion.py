@@ -42,6 +42,7 @@ def load(
     cache_dir: str | Path | None = None,
     hub_token: str | bool | None = None,
     local_files_only: bool = False,
+    force_download: bool = False,
 ) -> Embedding:
     """Read a .safetensors, .bin or .pt file of diffusers, of A1111's web UI, of SDXL's trainers or of cloneofsimo.
 
@@ -50,7 +51,7 @@ def load(
     `hub_token` and the other arguments are those of `fdiff.hub`. Raises ValueError for a file without
     embeddings, and for one of several words where none is chosen.
     """
-    place = hub.Source(source, subfolder, revision, cache_dir, hub_token, local_files_only)
+    place = hub.Source(source, subfolder, revision, cache_dir, hub_token, local_files_only, force_download)
     path = files.find(place, weight_name, NAMES)
     name, found = _read(path, token)
     arrays = [np.asarray(tensor.read(), np.float32) for tensor in found]

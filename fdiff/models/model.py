@@ -85,6 +85,7 @@ class Model(nn.Module):
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
         dtype: Any = None,
         sharding: weights.Places = None,
     ) -> tuple[Self, dict[str, Any]]:
@@ -98,6 +99,7 @@ class Model(nn.Module):
             cache_dir: where downloads are kept.
             token: for private and gated repositories.
             local_files_only: read the cache, do not use the network.
+            force_download: download again what is in the cache.
             dtype: of the floating point parameters, and so of the computation, such as "bfloat16"; None keeps
                 what the file has.
             sharding: where the parameters go: a jax.sharding.Sharding or a device, a function to one from a
@@ -105,7 +107,7 @@ class Model(nn.Module):
 
         For errors see `fdiff.hub.fetch`, `from_config` and `convert.weights.load`.
         """
-        place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only)
+        place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
         config = hub.fetch(place, CONFIG)
         module = cls.from_config(hub.read_json(config), file=config)
         file = hub.fetch_weights(hub.pinned(place, config), cls.weights_name, variant)

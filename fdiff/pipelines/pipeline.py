@@ -62,6 +62,7 @@ class DiffusionPipeline:
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
         dtype: Any = jnp.float32,
         sharding: Any = None,
         **components: Any,
@@ -70,8 +71,8 @@ class DiffusionPipeline:
 
         Args:
             source: a Hub id such as "google/ddpm-cat-256", or a folder.
-            revision, variant, cache_dir, token, local_files_only: see `fdiff.hub`; a model without weights of the
-                variant has its plain ones, where another has such ones.
+            revision, variant, cache_dir, token, local_files_only, force_download: see `fdiff.hub`; a model without
+                weights of the variant has its plain ones, where another has such ones.
             dtype: of the parameters, and so of the computation.
             sharding: see `Model.from_pretrained`.
             components: a component to use in place of the repository's, such as scheduler=...; a model comes as
@@ -80,7 +81,7 @@ class DiffusionPipeline:
 
         Raises ValueError where the repository needs a class that fdiff does not have, or lacks a component.
         """
-        place = hub.Source(source, None, revision, cache_dir, token, local_files_only)
+        place = hub.Source(source, None, revision, cache_dir, token, local_files_only, force_download)
         file = hub.fetch(place, INDEX)
         index = read_index(file)
         where: dict[str, Any] = {
@@ -88,6 +89,7 @@ class DiffusionPipeline:
             "cache_dir": cache_dir,
             "token": token,
             "local_files_only": local_files_only,
+            "force_download": force_download,
         }
         if cls is DiffusionPipeline:
             found: Any = find_pipeline(index.get("_class_name"), source).from_pretrained(
@@ -133,6 +135,7 @@ class DiffusionPipeline:
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
     ) -> tuple[Self, Params]:
         """(pipeline, params) from one .safetensors or .ckpt file; its class, on DiffusionPipeline, by the tensors.
 
@@ -141,6 +144,7 @@ class DiffusionPipeline:
         loaded = single_file.load(
             source, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema, dtype=dtype,
             sharding=sharding, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
+            force_download=force_download,
         )  # fmt: skip
         if loaded.pipeline is None and cls is DiffusionPipeline:
             raise ValueError(f"{source} holds a {' and a '.join(loaded.models)} alone; {PARTS}")

@@ -94,11 +94,12 @@ class Scheduler:
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
     ) -> Self:
         """This scheduler from scheduler_config.json in a Hub id or a folder, or in its `scheduler` folder."""
         config = hub.load_config(
             source, FILE, subfolder=subfolder, fallback_subfolder="scheduler", revision=revision,
-            cache_dir=cache_dir, token=token, local_files_only=local_files_only,
+            cache_dir=cache_dir, token=token, local_files_only=local_files_only, force_download=force_download,
         )
         return cls.from_config(config)
 

@@ -59,9 +59,10 @@ class CLIPTokenizer:
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
     ) -> Self:
         """Read the tokenizer of a folder or of a repository; see `fdiff.hub` for the words and the errors."""
-        place = Source(source, subfolder, revision, cache_dir, token, local_files_only)
+        place = Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
         return cls.from_folder(fetch_folder(place))
 
     @classmethod

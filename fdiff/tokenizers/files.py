@@ -22,6 +22,8 @@ def fetch_folder(source: Source, filenames: tuple[str, ...] = FILES) -> Path:
         try:
             path = fetch(source, filename)
         except ConnectionError as error:
+            if source.force_download:
+                raise
             missing = missing or error
             source = source._replace(local_files_only=True)  # what was never downloaded may not exist at all
         except FileNotFoundError as error:
