@@ -5,6 +5,7 @@ from fdiff.models.autoencoder_tiny import AutoencoderTiny
 from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
 from fdiff.models.clip_vision import CLIPVisionModel, CLIPVisionModelWithProjection
 from fdiff.models.controlnet import ControlNetModel
+from fdiff.models.controlnet_union import ControlNetUnionModel
 from fdiff.models.model import Model
 from fdiff.models.safety_checker import StableDiffusionSafetyChecker
 from fdiff.models.t2i_adapter import T2IAdapter
@@ -20,6 +21,7 @@ __all__ = [
     "CLIPVisionModel",
     "CLIPVisionModelWithProjection",
     "ControlNetModel",
+    "ControlNetUnionModel",
     "Model",
     "StableDiffusionSafetyChecker",
     "T2IAdapter",

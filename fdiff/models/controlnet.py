@@ -1,12 +1,14 @@
 """ControlNetModel: a copy of a U-Net's way down that steers the U-Net by a picture."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fdiff.models.layers.conditions import Added, embed, example_conditions, project_context, zeros
 from fdiff.models.layers.linear import Conv
@@ -21,6 +23,8 @@ from fdiff.models.layers.unet_2d_condition_blocks import (
 from fdiff.models.model import Model
 from fdiff.models.unet_2d_condition import UNet2DConditionModel
 
+ZERO = "controlnet_(down|mid)_block|spatial_ch_projs"  # layers of a new ControlNet through which nothing passes yet
+
 
 class ControlNetOutput(NamedTuple):
     """What is added to a U-Net: a picture for each output on its way down, and one for the bottom.
@@ -33,20 +37,8 @@ class ControlNetOutput(NamedTuple):
     mid_block_res_sample: jax.Array
 
 
-class ControlNetModel(Model):
-    """Latents, their time, a text and a picture to residuals for a UNet2DConditionModel (Zhang et al. 2023).
-
-    `controlnet_cond` (b, 8 h, 8 w, conditioning_channels) in [0, 1] is the picture; the other arguments are
-    the U-Net's. The residuals are multiplied by `conditioning_scale`; with `guess_mode` also by 0.1 to 1 from
-    the top to the bottom.
-
-        residuals = controlnet.apply({"params": controlnet_params}, latents, t, tokens, picture)
-        eps = unet.apply(
-            {"params": params}, latents, t, tokens,
-            down_block_additional_residuals=residuals.down_block_res_samples,
-            mid_block_additional_residual=residuals.mid_block_res_sample,
-        )
-    """
+class ControlNetBase(Model):
+    """What the kinds of ControlNet share: their options, the way down, and how they begin from a U-Net."""
 
     in_channels: int = 4
     conditioning_channels: int = 3
@@ -58,7 +50,6 @@ class ControlNetModel(Model):
         "CrossAttnDownBlock2D",
         "DownBlock2D",
     )
-    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
     only_cross_attention: bool | tuple[bool, ...] = False
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers_per_block: int = 2
@@ -100,6 +91,106 @@ class ControlNetModel(Model):
     mid_block_only_cross_attention: ClassVar[bool] = False
     cross_attention_norm: ClassVar[None] = None
 
+    def told(
+        self,
+        t: jax.Array,
+        context: jax.Array | None,
+        class_labels: jax.Array | None,
+        timestep_cond: jax.Array | None,
+        added: Added,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """The vectors that residual blocks see and the tokens that attention sees."""
+        check_levels(self)
+        temb, _ = embed(self, t, context, class_labels, timestep_cond, added)
+        context = project_context(self, context, added)
+        check_tokens(self, context)
+        return temb, context
+
+    def embed_picture(self) -> "ControlNetConditioningEmbedding":
+        """The module from a picture to features of the latents' size."""
+        features, channels = self.block_out_channels[0], self.conditioning_embedding_out_channels
+        return ControlNetConditioningEmbedding(features, channels, name="controlnet_cond_embedding")
+
+    def descend(
+        self, x: jax.Array, temb: jax.Array, context: jax.Array | None, mask: jax.Array | None
+    ) -> list[jax.Array]:
+        """The way down: what is added to each output of a U-Net's, and last what is added to its bottom."""
+        outputs = [x]
+        for level, kind in enumerate(self.down_block_types):
+            x, more = down_block(self, level)(x, temb, *conditions(kind, context, None, mask))
+            outputs += more
+        if self.mid_block_type is not None:
+            x = mid_block(self)(x, temb, *conditions(self.mid_block_type, context, None, mask))
+        outputs = [
+            Conv(y.shape[-1], 1, padding=0, name=f"controlnet_down_blocks.{i}")(y) for i, y in enumerate(outputs)
+        ]
+        return [*outputs, Conv(x.shape[-1], 1, padding=0, name="controlnet_mid_block")(x)]
+
+    def output(self, residuals: list[jax.Array], scale: jax.Array | float, guess_mode: bool) -> ControlNetOutput:
+        """The residuals times a scale, less at the top in guess mode, or the means of them."""
+        scales = jnp.full(len(residuals), scale, residuals[0].dtype)
+        if guess_mode and not self.global_pool_conditions:
+            scales *= jnp.logspace(-1, 0, len(residuals), dtype=scales.dtype)
+        residuals = [y * one for y, one in zip(residuals, scales, strict=True)]
+        if self.global_pool_conditions:
+            residuals = [y.mean((1, 2), keepdims=True) for y in residuals]
+        return ControlNetOutput(tuple(residuals[:-1]), residuals[-1])
+
+    def example_picture(self, sample: np.ndarray) -> np.ndarray:
+        """The smallest legal picture beside a sample."""
+        factor = 2 ** (len(self.conditioning_embedding_out_channels) - 1)
+        return zeros(1, factor * sample.shape[1], factor * sample.shape[2], self.conditioning_channels)
+
+    @classmethod
+    def from_unet(
+        cls,
+        unet: UNet2DConditionModel,
+        params: Any,
+        key: jax.Array,
+        conditioning_channels: int = 3,
+        conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256),
+    ) -> tuple[Self, dict[str, Any]]:
+        """A ControlNet to be trained: a copy of a U-Net's way down that does not change anything yet."""
+        fields = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
+        given = {name: value for name, value in vars(unet).items() if name in fields}
+        for name in fields & {"num_trans_channel", "num_proj_channel"}:  # of what is added to the first features
+            given[name] = unet.block_out_channels[0]
+        model = cls(
+            **given,
+            conditioning_channels=conditioning_channels,
+            conditioning_embedding_out_channels=conditioning_embedding_out_channels,
+        )
+
+        def draw(key: jax.Array) -> dict[str, Any]:  # compiled, it draws nothing that it does not return
+            fresh = model.init(key, *model.example_inputs())["params"]
+            return {name: tree for name, tree in fresh.items() if name not in params}
+
+        new = jax.jit(draw)(key)
+        for name in new:
+            if re.match(ZERO, name):
+                new[name] = jax.tree.map(jnp.zeros_like, new[name])
+        embedding = new["controlnet_cond_embedding"]
+        embedding["conv_out"] = jax.tree.map(jnp.zeros_like, embedding["conv_out"])
+        return model, {name: params[name] if name in params else new[name] for name in model.shapes()}
+
+
+class ControlNetModel(ControlNetBase):
+    """Latents, their time, a text and a picture to residuals for a UNet2DConditionModel (Zhang et al. 2023).
+
+    `controlnet_cond` (b, 8 h, 8 w, conditioning_channels) in [0, 1] is the picture; the other arguments are
+    the U-Net's. The residuals are multiplied by `conditioning_scale`; with `guess_mode` also by 0.1 to 1 from
+    the top to the bottom.
+
+        residuals = controlnet.apply({"params": controlnet_params}, latents, t, tokens, picture)
+        eps = unet.apply(
+            {"params": params}, latents, t, tokens,
+            down_block_additional_residuals=residuals.down_block_res_samples,
+            mid_block_additional_residual=residuals.mid_block_res_sample,
+        )
+    """
+
+    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
+
     @nn.compact
     def __call__(
         self,
@@ -114,77 +205,20 @@ class ControlNetModel(Model):
         added_cond_kwargs: Added | None = None,
         guess_mode: bool = False,
     ) -> ControlNetOutput:
-        check_levels(self)
         order = self.controlnet_conditioning_channel_order
         if order not in ("rgb", "bgr"):
             raise ValueError(f"controlnet_conditioning_channel_order {order!r} is unknown; use rgb or bgr.")
         picture = controlnet_cond if order == "rgb" else controlnet_cond[..., ::-1]
-        context: jax.Array | None = encoder_hidden_states
-        added = added_cond_kwargs or {}
         t = jnp.broadcast_to(jnp.asarray(timestep), sample.shape[:1])
-        temb, _ = embed(self, t, context, class_labels, timestep_cond, added)
-        context = project_context(self, context, added)
-        check_tokens(self, context)
-        mask = score_mask(attention_mask)
-
-        x = Conv(self.block_out_channels[0], name="conv_in")(sample)
-        x += ControlNetConditioningEmbedding(
-            x.shape[-1], self.conditioning_embedding_out_channels, name="controlnet_cond_embedding"
-        )(picture)
-        outputs = [x]
-        for level, kind in enumerate(self.down_block_types):
-            x, more = down_block(self, level)(x, temb, *conditions(kind, context, None, mask))
-            outputs += more
-        if self.mid_block_type is not None:
-            x = mid_block(self)(x, temb, *conditions(self.mid_block_type, context, None, mask))
-
-        outputs = [
-            Conv(y.shape[-1], 1, padding=0, name=f"controlnet_down_blocks.{i}")(y) for i, y in enumerate(outputs)
-        ]
-        outputs.append(Conv(x.shape[-1], 1, padding=0, name="controlnet_mid_block")(x))
-        scales = jnp.full(len(outputs), conditioning_scale, x.dtype)
-        if guess_mode and not self.global_pool_conditions:
-            scales *= jnp.logspace(-1, 0, len(outputs), dtype=x.dtype)
-        outputs = [y * scale for y, scale in zip(outputs, scales, strict=True)]
-        if self.global_pool_conditions:
-            outputs = [y.mean((1, 2), keepdims=True) for y in outputs]
-        return ControlNetOutput(tuple(outputs[:-1]), outputs[-1])
+        temb, context = self.told(t, encoder_hidden_states, class_labels, timestep_cond, added_cond_kwargs or {})
+        x = Conv(self.block_out_channels[0], name="conv_in")(sample) + self.embed_picture()(picture)
+        residuals = self.descend(x, temb, context, score_mask(attention_mask))
+        return self.output(residuals, conditioning_scale, guess_mode)
 
     def example_inputs(self) -> tuple[Any, ...]:
         """The U-Net's, and a picture."""
         sample, time, tokens, labels, added = example_conditions(self)
-        factor = 2 ** (len(self.conditioning_embedding_out_channels) - 1)
-        picture = zeros(1, factor * sample.shape[1], factor * sample.shape[2], self.conditioning_channels)
-        return sample, time, tokens, picture, 1.0, labels, None, None, added
-
-    @classmethod
-    def from_unet(
-        cls,
-        unet: UNet2DConditionModel,
-        params: Any,
-        key: jax.Array,
-        conditioning_channels: int = 3,
-        conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256),
-    ) -> tuple[Self, dict[str, Any]]:
-        """A ControlNet to be trained: a copy of a U-Net's way down that does not change anything yet."""
-        fields = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
-        given = {name: value for name, value in vars(unet).items() if name in fields}
-        model = cls(
-            **given,
-            conditioning_channels=conditioning_channels,
-            conditioning_embedding_out_channels=conditioning_embedding_out_channels,
-        )
-        fresh = {
-            name: params[name] if name in params else jax.tree.map(jnp.zeros_like, shapes)
-            for name, shapes in model.shapes().items()
-        }
-        name = "controlnet_cond_embedding"
-        embedding = ControlNetConditioningEmbedding(
-            model.block_out_channels[0], model.conditioning_embedding_out_channels, parent=None
-        )
-        fresh[name] = jax.jit(embedding.init)(key, zeros(1, 8, 8, conditioning_channels))["params"]
-        fresh[name]["conv_out"] = jax.tree.map(jnp.zeros_like, fresh[name]["conv_out"])
-        return model, fresh
+        return sample, time, tokens, self.example_picture(sample), 1.0, labels, None, None, added
 
 
 class ControlNetConditioningEmbedding(nn.Module):

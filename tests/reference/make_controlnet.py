@@ -1,4 +1,4 @@
-"""Tiny ControlNetModel and T2IAdapter checkpoints with inputs and outputs."""
+"""Tiny ControlNetModel, ControlNetUnionModel and T2IAdapter checkpoints with inputs and outputs."""
 
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,20 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "attention_head_dim": (2, 4),
             "num_class_embeds": 5,
             "use_linear_projection": True,
+        },
+    ),
+    "union": (
+        "ControlNetUnionModel",
+        {
+            **CONTROLNET,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 4,
+            "projection_class_embeddings_input_dim": 6 + 3 * 4,
+            "num_control_type": 3,
+            "num_trans_channel": 8,  # those of the latents' features, as everywhere
+            "num_trans_head": 2,
+            "num_trans_layer": 2,
+            "num_proj_channel": 8,
         },
     ),
     "full_adapter": ("T2IAdapter", {"channels": (8, 16, 16), "downscale_factor": 4}),
@@ -75,11 +89,16 @@ def inputs(name: str) -> dict[str, Any]:
         "controlnet_cond": normal(24, 32, 2 if name == "controlnet_xl" else 3),
         "conditioning_scale": 0.8,
     }
-    if name == "controlnet_xl":
+    if name in ("controlnet_xl", "union"):
         arrays["added_cond_kwargs"] = {"text_embeds": normal(6), "time_ids": 100 * normal(3)}
+    if name == "controlnet_xl":
         arrays["class_labels"] = np.array([4, 2], np.int32)
-    else:
+    if name == "controlnet":
         arrays["guess_mode"] = True
+    if name == "union":
+        arrays["controlnet_cond"] = [arrays["controlnet_cond"], normal(24, 32, 3)]
+        arrays["control_type"] = np.array([[1, 0, 1]] * 2, np.float32)
+        arrays["control_type_idx"], arrays["conditioning_scale"] = [2, 0], [0.8, 0.3]
     return arrays
 
 
@@ -90,6 +109,8 @@ def run(model: Any, arrays: dict[str, Any]) -> dict[str, np.ndarray]:
     def tensor(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: tensor(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [tensor(item) for item in value]
         if not isinstance(value, np.ndarray):
             return value
         x = torch.from_numpy(value)
