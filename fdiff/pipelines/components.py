@@ -22,6 +22,12 @@ from fdiff.schedulers.scheduler import Scheduler
 
 INDEX = "model_index.json"
 DIFFUSERS_VERSION = "0.42.1"  # whose layout is written: diffusers asks an index for it
+# What diffusers calls several models of one class, which lie in the folders NAME, NAME_1 and so on.
+SEVERAL = {
+    "MultiControlNetModel": "ControlNetModel",
+    "MultiControlNetUnionModel": "ControlNetUnionModel",
+    "MultiAdapter": "T2IAdapter",
+}
 TOKENIZER_FILES = (
     "tokenizer_config.json",
     "vocab.json",
@@ -82,16 +88,16 @@ def load_component(
     """(component, params) of the class that model_index.json names; params is None for what has none.
 
     Args:
-        class_name: a MultiControlNetModel stands for the models in the folders `name`, `name`_1 and so on, which come
-            as a tuple with a list of their params.
+        class_name: one of SEVERAL stands for the models in the folders `name`, `name`_1 and so on, which come as a
+            tuple with a list of their params.
         source, name: the component is in the source's folder of that name, or beside the index.
         where: keyword arguments of `hub.load_config`.
         load: gives that pair, of all but tokenizers, from a class, the source, `where` and a subfolder.
 
     Raises FileNotFoundError where it is neither in its folder nor beside the index.
     """
-    component = find_component(class_name.removeprefix("Multi"), source)
-    if class_name.startswith("Multi"):
+    component = find_component(SEVERAL.get(class_name, class_name), source)
+    if class_name in SEVERAL:
         folders = _numbered(name, lambda folder: hub.has_folder(source, folder, **where))
         return several([load(component, source, subfolder=folder, **where) for folder in folders])
     place = {**where, "subfolder": name if hub.has_folder(source, name, **where) else None}
@@ -120,7 +126,7 @@ def save_component(component: Any, params: Any, folder: Path, name: str, variant
     if isinstance(component, tuple) and component and isinstance(component[0], Model):
         for i, (module, tree) in enumerate(zip(component, params, strict=True)):
             module.save_pretrained(folder / (f"{name}_{i}" if i else name), tree, variant=variant)
-        return ["diffusers", f"Multi{type(component[0]).__name__}"]
+        return ["diffusers", next(many for many, one in SEVERAL.items() if one == type(component[0]).__name__)]
     if hasattr(component, "save_pretrained"):
         component.save_pretrained(folder / name)
         return [_library(component), type(component).__name__]
@@ -175,7 +181,11 @@ def _tokenizer_folder(source: str | Path, name: str, place: dict[str, Any]) -> P
 
 
 def _numbered(name: str, exists: Callable[[str], bool]) -> list[str]:
+    """The folders that are there. What diffusers writes for adapters is adapter, adapter_1, adapter_1_2 and so on."""
     folders = [name]
-    while exists(f"{name}_{len(folders)}"):
-        folders.append(f"{name}_{len(folders)}")
-    return folders
+    while True:
+        following = (f"{before}_{len(folders)}" for before in (name, folders[-1]))
+        found = next((folder for folder in following if exists(folder)), None)
+        if found is None:
+            return folders
+        folders.append(found)
