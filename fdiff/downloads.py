@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt
 LONGEST_PAUSE = 300.0  # seconds that the Hub may ask to wait: it counts requests over five minutes
+SILENCE = 120.0  # seconds that an answer may take where huggingface_hub would wait for ever
 BEGINNINGS = 6  # how often a download may begin anew, where the Hub does not go on in the middle
 BUSY = (408, 429, 500, 502, 503, 504)
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -170,7 +171,7 @@ def seconds_to_wait(response: Any) -> float:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Bound what huggingface_hub does by itself: sleeping as long as it is told, and beginning anew without end."""
+    """Bound what huggingface_hub does by itself: waiting, sleeping and beginning anew without end."""
     from huggingface_hub import errors
     from huggingface_hub.utils import get_session
 
@@ -184,13 +185,20 @@ def watched() -> Iterator[None]:
             if beginnings[str(response.url)] > BEGINNINGS:
                 raise OSError(f"the connection broke {BEGINNINGS} times, and the Hub began anew each time")
 
+    def limit(request: Any) -> None:
+        limits = request.extensions.setdefault("timeout", {})
+        limits |= {kind: limits.get(kind) or SILENCE for kind in ("connect", "read", "write", "pool")}
+
     session: Any = get_session()
     hooks = getattr(session, "event_hooks", None) or session.hooks  # of httpx; before huggingface_hub 1.0 of requests
-    hooks["response"].append(watch)
+    own = {"request": limit, "response": watch}
+    for kind in own.keys() & hooks.keys():  # those of requests see responses only
+        hooks[kind].append(own[kind])
     try:
         yield
     finally:
-        hooks["response"].remove(watch)
+        for kind in own.keys() & hooks.keys():
+            hooks[kind].remove(own[kind])
 
 
 def _explained(source: Source, filename: str, error: Exception) -> Exception:

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fdiff import hub
+from fdiff import downloads, hub
 
 
 def push(
@@ -29,15 +29,17 @@ def push(
         save(folder)
         api = HfApi(token=token)
         try:
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            if not api.file_exists(repo_id, "README.md"):
-                (folder / "README.md").write_text(card(folder, repo_id, pipeline_tag), encoding="utf-8")
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message or "Upload with fdiff",
-                create_pr=create_pr,
-            )
+            with downloads.watched():
+                made = downloads.patient(lambda: api.create_repo(repo_id, private=private, exist_ok=True), repo_id)
+                repo_id = made.repo_id
+                if not downloads.patient(lambda: api.file_exists(repo_id, "README.md"), repo_id):
+                    (folder / "README.md").write_text(card(folder, repo_id, pipeline_tag), encoding="utf-8")
+                commit = api.upload_folder(
+                    repo_id=repo_id,
+                    folder_path=folder,
+                    commit_message=commit_message or "Upload with fdiff",
+                    create_pr=create_pr,
+                )
         except errors.HFValidationError as error:
             raise ValueError(f"{repo_id} is no id of a repository; check its name.") from error
         except Exception as error:  # also those of the HTTP library

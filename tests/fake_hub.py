@@ -22,7 +22,7 @@ class FakeHub:
         self.requests: list[str] = []
         self.endpoint = ""
         self.ranges = True  # whether a download may go on in the middle
-        self.faults: dict[str, list[Fault]] = {}  # what the next answers to "GET file" are instead
+        self.faults: dict[str, list[Fault]] = {}  # what the next answers to "GET file" or "POST path" are instead
         self.over = threading.Event()  # what a stalled answer waits for
 
     def add(self, name: str, files: Files, revision: str = "main") -> str:
@@ -89,6 +89,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         path = self.note()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if fault := self.hub.fault(f"POST {path}"):
+            fault(self, b"", {})
+            return
         if path == "api/validate-yaml":
             self.answer(200, {"errors": [], "warnings": []})
         elif self.hub.token and self.headers.get("Authorization") != f"Bearer {self.hub.token}":

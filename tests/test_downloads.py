@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from fdiff import downloads, hub
+from fdiff import DDIMScheduler, downloads, hub
 from tests.fake_hub import FakeHub, breaking, busy, garbage, silent, stalling
 
 FILE = "model.safetensors"
@@ -173,6 +173,23 @@ def test_a_busy_listing_is_asked_again(fake: FakeHub, pauses):
     fake.faults["GET revision"] = [busy(503)]
     with pytest.warns(UserWarning, match="the files of me/pipe: .*; trying again in 1 s"):
         assert hub.has_folder("me/pipe", "unet")
+
+
+def test_an_upload_to_a_faulty_hub(fake: FakeHub, pauses, monkeypatch):
+    """A busy Hub is asked again, a silent one and one that wants an hour are given up."""
+    fake.token = "secret"
+    scheduler = DDIMScheduler()
+    fake.faults["POST api/repos/create"] = [busy(503), busy(502)]
+    with pytest.warns(UserWarning, match="me/ddim: .*; trying again in"):
+        scheduler.push_to_hub("me/ddim")
+    assert pauses == [1, 2] and "scheduler_config.json" in fake.repositories["me/ddim"]["main"]
+    fake.faults["POST api/models/me/ddim/commit/main"] = [busy(429, Retry_After="3600")]
+    with pytest.raises(OSError, match=r"me/ddim was not uploaded .the Hub asks to wait 3600 s"):
+        scheduler.push_to_hub("me/ddim")
+    monkeypatch.setattr(downloads, "SILENCE", 0.2)
+    fake.faults["POST api/repos/create"] = [silent]
+    with pytest.raises(OSError, match=r"me/ddim was not uploaded .*timed out"):
+        scheduler.push_to_hub("me/ddim")
 
 
 def test_hashes(tmp_path):

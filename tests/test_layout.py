@@ -23,7 +23,7 @@ ALLOWED = {
     "models": {"models", "hub", "upload"},
     "downloads": set(),
     "hub": {"downloads"},
-    "upload": {"hub"},
+    "upload": {"hub", "downloads"},
     "schedulers": {"schedulers", "solvers", "spacing", "noise", "plan", "sampling", "hub", "upload"},
     "training": {"training", "schedulers", "sampling"},
 }
