@@ -20,12 +20,10 @@ class Leaf:
         path: layout.Path,
         tensor: Tensor,
         shape: tuple[int, ...],
-        dtype: np.dtype | None,
+        dtype: np.dtype,
         report: Callable[[int], object],
     ) -> None:
-        self.path, self.tensor, self.shape, self.report = path, tensor, shape, report
-        floating = jnp.issubdtype(tensor.dtype, jnp.floating)
-        self.dtype = dtype if dtype is not None and floating else tensor.dtype
+        self.path, self.tensor, self.shape, self.dtype, self.report = path, tensor, shape, dtype, report
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Read it. The report gets the size in bytes."""
@@ -54,8 +52,10 @@ def lazy(
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
     paths = [tuple(str(entry.key) for entry in path) for path, _ in leaves]
-    wanted = {path: leaf.shape for path, (_, leaf) in zip(paths, leaves, strict=True)}
-    sources = weights.match(found, wanted, file)
+    wanted = {path: leaf for path, (_, leaf) in zip(paths, leaves, strict=True)}
     target = weights.floating(dtype)
-    made = [Leaf(path, source, wanted[path], target, report) for path, source in zip(paths, sources, strict=True)]
+    made = []
+    for (path, leaf), source in zip(wanted.items(), weights.match(found, wanted, file), strict=True):
+        floating = jnp.issubdtype(source.dtype, jnp.floating)
+        made.append(Leaf(path, source, leaf.shape, target if target and floating else source.dtype, report))
     return jax.tree.unflatten(treedef, made)

@@ -5,13 +5,20 @@ A name that is spelled as the model does always wins, so a spelling here can nev
 """
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 # Buffers that torch writes beside the parameters. They hold no weights: a model computes them anew.
 BUFFERS = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
 
 # What diffusers called the projections of an attention block before 0.14.
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+# What torch puts around a module that is compiled, sharded or computed twice, and around one on several devices.
+WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+PARALLEL = "module."
 
 # Hub files of CLIP's towers carry these prefixes, the modules of transformers 5 do not.
 CLIP_TEXT = "text_model."
@@ -33,6 +40,17 @@ def spellings(name: str) -> Iterator[str]:
 def find(name: str, names: Container[str]) -> str | None:
     """The spelling of `name` that is among `names`, or None."""
     return next((spelling for spelling in spellings(name) if spelling in names), None)
+
+
+def unwrapped(found: Mapping[str, Value]) -> dict[str, Value]:
+    """Those tensors under the names that they had before torch compiled, sharded or copied their module.
+
+    "module." goes only where all names have it. Of two tensors that then have one name the last stays.
+    """
+    bare = {WRAPPERS.sub("", name): value for name, value in found.items()}
+    if bare and all(name.startswith(PARALLEL) for name in bare):
+        bare = {WRAPPERS.sub("", name.removeprefix(PARALLEL)): value for name, value in bare.items()}
+    return bare
 
 
 def is_buffer(name: str) -> bool:

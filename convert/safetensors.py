@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from convert.tensors import Tensor
+from convert import json_text
+from convert.tensors import Tensor, check_shape
 
 DTYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -22,6 +23,9 @@ DTYPES = {
     "I8": np.dtype(np.int8),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2FNUZ": np.dtype(ml_dtypes.float8_e5m2fnuz),
+    "F8_E4M3FNUZ": np.dtype(ml_dtypes.float8_e4m3fnuz),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
     "I16": np.dtype(np.int16),
     "U16": np.dtype(np.uint16),
     "F16": np.dtype(np.float16),
@@ -35,6 +39,7 @@ DTYPES = {
     "U64": np.dtype(np.uint64),
 }
 LARGEST_HEADER = 100_000_000  # bytes; the library refuses more
+CURE = "download or copy it again"
 
 
 def read(file: Path) -> dict[str, Tensor]:
@@ -45,17 +50,21 @@ def read(file: Path) -> dict[str, Tensor]:
     length, header, _ = _header(file)
     try:
         entries = {name: _entry(value) for name, value in header.items()}
+        unknown = {name: code for name, (code, *_) in entries.items() if code not in DTYPES}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{file} has a damaged header; download or copy it again.") from error
+        raise ValueError(f"{file} has a damaged header; {CURE}.") from error
+    for name, code in unknown.items():
+        raise ValueError(f"{file} holds {name:.100} as {code:.20}, which is not read; choose other weights, or {CURE}.")
     end = 0
     found = {}
-    for name, (dtype, shape, start, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
-        if start != end or stop - start != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{file} has a damaged header at {name}; download or copy it again.")
+    for name, (code, shape, start, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
+        dtype = DTYPES[code]
+        if start != end or stop - start != _nbytes(shape, dtype):
+            raise ValueError(f"{file} has a damaged header at {name:.100}; {CURE}.")
         found[name] = Tensor(file, 8 + length + start, dtype, shape)
         end = stop
     if 8 + length + end != file.stat().st_size:
-        raise ValueError(f"{file} is cut short, or has bytes of no tensor; download or copy it again.")
+        raise ValueError(f"{file} is cut short, or has bytes of no tensor; {CURE}.")
     return found
 
 
@@ -70,23 +79,33 @@ def _header(file: Path) -> tuple[int, dict[str, Any], dict[str, str]]:
         size = file.stat().st_size
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(size - 8, LARGEST_HEADER):
-            raise ValueError(f"{file} is no safetensors file, or is cut short; download or copy it again.")
+            raise ValueError(f"{file} is no safetensors file, or is cut short; {CURE}.")
         try:
-            header = json.loads(stream.read(length).decode())
+            header = json_text.parse(stream.read(length))
             texts = header.pop("__metadata__", None) or {}
             if not all(isinstance(part, str) for pair in texts.items() for part in pair):
                 raise ValueError("metadata are texts")
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{file} has a damaged header; download or copy it again.") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} has a damaged header; {CURE}.") from error
     return length, header, texts
 
 
-def _entry(value: dict[str, Any]) -> tuple[np.dtype, tuple[int, ...], int, int]:
+def _entry(value: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
     start, stop = value["data_offsets"]
-    numbers = (*value["shape"], start, stop)
-    if any(type(number) is not int or number < 0 for number in numbers):
+    shape = tuple(value["shape"])
+    if any(type(number) is not int or number < 0 for number in (*shape, start, stop)):
         raise ValueError("sizes are whole numbers")
-    return DTYPES[value["dtype"]], tuple(value["shape"]), start, stop
+    if not isinstance(value["dtype"], str):
+        raise TypeError("a dtype is a text")
+    return value["dtype"], shape, start, stop
+
+
+def _nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """The bytes of that array, -1 for one that there cannot be."""
+    try:
+        return check_shape(shape, dtype)
+    except ValueError:
+        return -1
 
 
 class Array(NamedTuple):

@@ -1,10 +1,17 @@
 """A tensor that lies in a file: what every reader returns and what `weights` fills a tree from."""
 
 import math
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
+import ml_dtypes  # noqa: F401  whose dtypes NumPy then knows by name
 import numpy as np
+
+AXES = 64  # of NumPy's arrays and torch's tensors, at most
+
+FLOATS = ("float16", "float32", "float64", "bfloat16")  # which JAX computes in
+EIGHT_BITS = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")  # only stored
 
 
 class Tensor(NamedTuple):
@@ -31,6 +38,24 @@ class Tensor(NamedTuple):
             return array.reshape(self.shape)
         strides = [stride * self.dtype.itemsize for stride in self.strides]
         return np.lib.stride_tricks.as_strided(array, self.shape, strides, writeable=False)
+
+
+def check_shape(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """The bytes of an array of that shape. ValueError for one that no file and no memory can hold."""
+    if len(shape) > AXES:
+        raise ValueError("more axes than arrays have")
+    if math.prod(max(size, 1) for size in shape) * dtype.itemsize >= 2**63:
+        raise ValueError("more numbers than there can be")
+    return math.prod(shape) * dtype.itemsize
+
+
+def check_floating(name: str, tensor: Tensor, file: str | PathLike[str]) -> None:
+    """ValueError unless a tensor that is wanted as weights holds real numbers: 0.5 is not 1056964608."""
+    if tensor.dtype.name not in (*FLOATS, *EIGHT_BITS):
+        raise ValueError(
+            f"{name} in {file} holds {tensor.dtype} instead of floating point numbers; "
+            "choose a file whose weights are neither quantised nor packed."
+        )
 
 
 def span(shape: tuple[int, ...], strides: tuple[int, ...] | None = None) -> int:

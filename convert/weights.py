@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convert import files, layout, names, pickles, safetensors
-from convert.tensors import Tensor
+from convert import files, json_text, layout, names, pickles, safetensors
+from convert.tensors import EIGHT_BITS, Tensor, check_floating
 
 # What says where parameters go: one place for all, one for each path ("mid_block.resnets.0.conv1.kernel"),
 # or a tree of places. None is the default device.
@@ -59,14 +59,14 @@ def fill(
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
     paths = [tuple(str(entry.key) for entry in path) for path, _ in leaves]
-    sources = match(found, {path: leaf.shape for path, (_, leaf) in zip(paths, leaves, strict=True)}, file)
+    wanted = [leaf for _, leaf in leaves]
+    sources = match(found, dict(zip(paths, wanted, strict=True)), file)
     places = _places(sharding, shapes, paths)
     target = floating(dtype)
 
     def put(i: int) -> jax.Array:
-        array = sources[i].read()
-        cast = target is not None and jnp.issubdtype(array.dtype, jnp.floating)
-        array = layout.copied(layout.from_torch(paths[i], array), target if cast else array.dtype)
+        array = layout.from_torch(paths[i], sources[i].read())
+        array = layout.copied(array, computed(array.dtype, wanted[i].dtype, target))
         place = places[i]
         if isinstance(place, jax.sharding.Sharding):
             made = jax.make_array_from_callback(array.shape, place, lambda index: array[index])
@@ -94,10 +94,25 @@ def floating(dtype: Any) -> np.dtype | None:
     return found
 
 
+def computed(stored: np.dtype, wanted: np.dtype, dtype: np.dtype | None) -> np.dtype:
+    """In which dtype a parameter is loaded: of floating point ones `dtype`, or if None, the one in the file.
+
+    Numbers of 8 bits, which JAX computes nothing in, become float32, which holds each of them, unless they are wanted.
+    """
+    if not jnp.issubdtype(stored, jnp.floating):
+        return stored
+    if dtype is None and stored.name in EIGHT_BITS and np.dtype(wanted).name not in EIGHT_BITS:
+        return np.dtype(np.float32)
+    return stored if dtype is None else dtype
+
+
 def match(
-    found: Mapping[str, Tensor], wanted: Mapping[layout.Path, tuple[int, ...]], file: str | os.PathLike[str]
+    found: Mapping[str, Tensor], wanted: Mapping[layout.Path, Any], file: str | os.PathLike[str]
 ) -> list[Tensor]:
-    """The tensor of each path. ValueError unless paths and tensors pair off, with equal shapes."""
+    """The tensor of each path, whose shape and dtype `wanted` has.
+
+    Raises ValueError unless paths and tensors pair off, with equal shapes, and floating point where that is wanted.
+    """
     spelled = {path: names.find(layout.torch_name(path), found) for path in wanted}
     missing = [layout.torch_name(path) for path, name in spelled.items() if name is None]
     used = set(spelled.values())
@@ -110,10 +125,12 @@ def match(
     sources = []
     for path, name in spelled.items():
         assert name is not None
-        shape = layout.torch_shape(path, wanted[path])
+        shape = layout.torch_shape(path, wanted[path].shape)
         if found[name].shape != shape:
             found_shape = found[name].shape
             raise ValueError(f"{name} in {file} has shape {found_shape}, the model needs {shape}; {cure}.")
+        if jnp.issubdtype(wanted[path].dtype, jnp.floating):
+            check_floating(name, found[name], file)
         sources.append(found[name])
     return sources
 
@@ -131,12 +148,19 @@ def _places(sharding: Places, shapes: Mapping[str, Any], paths: list[layout.Path
 
 
 def tensors(file: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint by the name that it has there; none is read yet.
+    """Every tensor of a checkpoint by the name that it has there, without what torch put around compiled modules.
 
-    The format is known by the content. Raises FileNotFoundError, and ValueError where it is damaged, unknown
-    or a pickle that holds more than tensors.
+    None is read yet. The format is known by the content. Raises FileNotFoundError, and ValueError where it is
+    damaged, unknown or a pickle that holds more than tensors.
     """
-    file = Path(file)
+    found = _tensors(Path(file))
+    bare = names.unwrapped(found)
+    if len(bare) < len(found):
+        raise ValueError(f"{file} holds tensors twice, of a module that torch wrapped and of the plain one; keep one.")
+    return bare
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there; check its name.")
     if file.suffix == ".json":
@@ -159,9 +183,9 @@ def shards(index: str | os.PathLike[str]) -> list[str]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = json_text.read(index)["weight_map"]
         pairs = {str(name): str(shard) for name, shard in weight_map.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{index} is no index of a checkpoint; download or copy it again.") from error
     for shard in pairs.values():
         if not shard or shard != os.path.basename(shard) or "\\" in shard or shard in (".", ".."):
@@ -176,7 +200,7 @@ def _sharded(index: Path) -> dict[str, Tensor]:
         file = index.parent / shard
         if not file.is_file():
             raise FileNotFoundError(f"{file} is not there, but {index.name} lists it; download it too.")
-        found |= tensors(file)
+        found |= _tensors(file)
     for name, shard in weight_map.items():
         file = index.parent / shard
         if name not in found or found[name].file != file:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from convert import safetensors, weights
+from convert.tensors import check_floating
 from fdiff import hub
 from fdiff.plan import Plan
 
@@ -26,6 +27,8 @@ def load_plan(file: str | Path) -> Plan:
     if set(found) != set(names):
         odd = sorted(set(found) ^ set(names))[0]
         raise ValueError(f"{file} is no plan: it {'holds' if odd in found else 'lacks'} {odd}; save one with save_plan")
+    for name in names:
+        check_floating(name, found[name], file)
     plan = Plan(**{name: np.array(found[name].read()) for name in names})
     rows, slots = len(plan), plan.slots
     fitting = {"x0_of": (2,), "eps_of": (2,), "carry": (slots, slots), "clip": (2,), "variance_of": (3,)}

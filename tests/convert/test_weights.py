@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convert import layout, safetensors, weights
-from convert.tensors import Tensor
+from convert.lazy import lazy
+from convert.tensors import EIGHT_BITS, Tensor
 
 SHAPES = {
     "conv_in": {"kernel": (3, 3, 4, 8), "bias": (8,)},
@@ -173,6 +174,47 @@ def test_any_difference_is_an_error(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words) as error:
         weights.load(file, tree())
     assert "file.safetensors" in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "complex64"])
+def test_numbers_that_are_no_weights_are_refused(tmp_path, dtype):
+    """The bits of 0.5 are 1056964608, which is no weight."""
+    arrays = torch_arrays(parameters())
+    bits = arrays["conv_in.weight"].view(np.int32) if dtype == "int32" else arrays["conv_in.weight"].astype(dtype)
+    file = raw(tmp_path, {**arrays, "conv_in.weight": bits})
+    with pytest.raises(ValueError, match=rf"conv_in.weight in .*file.safetensors holds {dtype} instead of floating"):
+        weights.load(file, tree())
+    with pytest.raises(ValueError, match=rf"holds {dtype} instead"):
+        lazy(weights.tensors(file), tree(), file=file)
+
+
+@pytest.mark.parametrize("dtype", EIGHT_BITS)
+def test_numbers_of_8_bits_are_widened_where_they_are_computed_with(tmp_path, dtype):
+    """ml_dtypes says what each of the 256 is; float32 holds them all."""
+    bits = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    file = raw(tmp_path, {"a.weight": bits.view(dtype)})
+    wanted = tree(shapes={"a": {"kernel": (16, 16)}})
+    exact = bits.view(dtype).astype(np.float32).T
+    np.testing.assert_array_equal(weights.load(file, wanted)["a"]["kernel"], exact)
+    half = weights.load(file, wanted, dtype="bfloat16")["a"]["kernel"]
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(half, np.float32), exact)
+    stored = jax.ShapeDtypeStruct((16, 16), dtype)
+    assert weights.load(file, {"a": {"kernel": stored}})["a"]["kernel"].dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_fsdp_wrapped_module."])
+def test_names_of_wrapped_modules(tmp_path, prefix):
+    arrays = torch_arrays(parameters())
+    same(weights.load(raw(tmp_path, {prefix + name: array for name, array in arrays.items()}), tree()), parameters())
+    inside = {name.replace("attentions.0", "attentions.0._orig_mod"): array for name, array in arrays.items()}
+    assert inside.keys() != arrays.keys()
+    same(weights.load(raw(tmp_path, inside), tree()), parameters())
+    with pytest.raises(ValueError, match="holds tensors twice, of a module that torch wrapped"):
+        weights.tensors(raw(tmp_path, {**arrays, "_orig_mod.conv_in.bias": arrays["conv_in.bias"]}))
+    some = {"module.conv_in.bias" if name == "conv_in.bias" else name: array for name, array in arrays.items()}
+    with pytest.raises(ValueError, match=r"lacks conv_in.bias"):
+        weights.load(raw(tmp_path, some), tree())
 
 
 def test_nothing_is_read_before_all_is_checked(tmp_path):
