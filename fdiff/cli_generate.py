@@ -189,14 +189,16 @@ def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _open(file: str) -> Any:
     """A picture. Raises ValueError for a file that is none."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         picture = Image.open(file)
         picture.load()
-        return picture
+        return ImageOps.exif_transpose(picture)  # as every viewer turns it
     except FileNotFoundError:
         raise ValueError(f"{file} is not there; check its name") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"{file} is too large a picture; make it smaller") from None
     except OSError:  # also that of Pillow, for what it does not know or finds cut short
         raise ValueError(f"{file} is not a picture, or is damaged; give a .png or .jpg") from None
 

@@ -79,7 +79,7 @@ class CLIPImageProcessor:
             listed = list(pictures)
         else:
             listed = images.to_pil(pictures) if hasattr(pictures, "shape") else [pictures]
-        square = np.stack([self._square(picture.convert("RGB")) for picture in listed])
+        square = np.stack([self._square(images.in_mode(picture, "RGB")) for picture in listed])
         return ((square / 255 - self.image_mean) / self.image_std).astype(np.float32)
 
     def _square(self, picture: Any) -> np.ndarray:

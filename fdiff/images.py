@@ -39,11 +39,30 @@ def to_pil(images: Any) -> list[Image.Image]:
 def from_pil(images: Image.Image | Sequence[Image.Image], mode: str = "RGB") -> np.ndarray:
     """PIL images, all of one size, to (b, h, w, c) float32 in [-1, 1]."""
     listed: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
-    arrays = [np.asarray(image.convert(mode), np.float32) for image in listed]
+    arrays = [np.asarray(in_mode(image, mode), np.float32) for image in listed]
     if len({array.shape for array in arrays}) > 1:
         raise ValueError("the images of a batch must have one size; resize them first")
     stacked = np.stack(arrays)
     return (stacked if stacked.ndim == 4 else stacked[..., None]) / 127.5 - 1
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """A picture in a mode of 8 bits, white for white: PIL cuts those of 16 and 32 bits and of floats off at 255.
+
+    White is 65535 where the numbers are of 16 bits, or whole and beyond 255, and 1 where they are floats of 1 at most.
+    Raises ValueError for numbers beyond that.
+    """
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image.convert(mode)
+    from PIL import Image
+
+    numbers = np.asarray(image, np.float64)
+    low, high = (numbers.min(), numbers.max()) if numbers.size else (0.0, 0.0)
+    wide = image.mode.startswith("I;16") or (image.mode == "I" and high > 255)
+    white = 65535 if wide else 1 if image.mode == "F" and high <= 1 else 255
+    if not 0 <= low <= high <= white:  # false also of what is not a number
+        raise ValueError(f"a picture of mode {image.mode} holds numbers from {low:g} to {high:g}; convert it to {mode}")
+    return Image.fromarray(np.round(numbers / white * 255).astype(np.uint8)).convert(mode)
 
 
 def to_output(images: Any, output_type: str) -> Any:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.images import in_mode
 from fdiff.pipelines.checks import finite
 from fdiff.pipelines.latent import check_pixels, encoded, factor_of
 from fdiff.pipelines.pipeline import Params
@@ -26,7 +27,7 @@ def pictures(name: str, given: Picture, *, low: float = -1.0, mode: str = "RGB")
     if isinstance(given, str | Path):
         raise ValueError(f"{name} is the path {str(given)!r}; open it first, as PIL.Image.open does")
     listed = list(given) if isinstance(given, list | tuple) else [given]
-    arrays = [np.asarray(one.convert(mode) if hasattr(one, "convert") else one) for one in listed]
+    arrays = [np.asarray(in_mode(one, mode) if hasattr(one, "convert") else one) for one in listed]
     arrays = [array[..., None] if array.ndim == 2 else array for array in arrays]
     if len({array.shape for array in arrays}) != 1:
         raise ValueError(f"{name} holds pictures of several sizes, or none; resize them first")
