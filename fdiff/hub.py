@@ -16,11 +16,13 @@ Files come one by one, and only those that are needed.
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from convert import weights
 from convert.files import replacing, staged
+from fdiff import downloads
 from fdiff.downloads import Source, download, patient, reason
 
 __all__ = [
@@ -89,20 +91,19 @@ def fetch(source: Source, *filenames: str) -> Path:
 
 
 def fetch_weights(source: Source, stem: str, variant: str | None = None) -> Path:
-    """The weights file `stem`[.`variant`], or its index and all shards: safetensors before torch's pickles.
+    """The index of `stem`[.`variant`] with all its shards, or else the one file: safetensors before torch's pickles.
 
     A repository of transformers' models has stem "model", and calls its pickle "pytorch_model". For errors
     see `fetch`; ValueError for an index that is damaged or leaves its folder.
     """
     infix = f".{variant}" if variant else ""
     pickle = "pytorch_model" if stem == "model" else stem
-    path = fetch(
-        source,
-        f"{stem}{infix}.safetensors",
-        weights.index_name(stem, variant),
-        f"{pickle}{infix}.bin",
-        weights.index_name(pickle, variant, "bin"),
-    )
+    safe = (weights.index_name(stem, variant), f"{stem}{infix}.safetensors")
+    path = None
+    if downloads.COMMIT.fullmatch(source.revision or "") and not source.force_download:
+        with suppress(ConnectionError, FileNotFoundError):  # a commit never gets an index that it did not have
+            path = fetch(source._replace(local_files_only=True), *safe)
+    path = path or fetch(source, *safe, f"{pickle}{infix}.bin", weights.index_name(pickle, variant, "bin"))
     if path.suffix == ".json":
         for shard in weights.shards(path):
             fetch(pinned(source, path), shard)
@@ -177,6 +178,11 @@ def _is_folder(name: str | Path) -> bool:
     path = Path(name).expanduser()
     if path.is_dir():
         return True
+    if path.is_file():
+        raise FileNotFoundError(
+            f"{name} is a file, and a folder or the id of a repository is wanted; load a checkpoint in one file with "
+            "from_single_file, an adapter with fdiff.adapters."
+        )
     if isinstance(name, Path) or not REPOSITORY.fullmatch(name):
         raise FileNotFoundError(f"{name} is neither a folder nor the id of a repository; check its name.")
     return False

@@ -69,6 +69,28 @@ def test_subfolder_variant_and_shards(fake: FakeHub, toy, tmp_path):
         Toy.from_pretrained("me/toy", subfolder="unet")
 
 
+def test_the_index_goes_before_a_single_file(fake: FakeHub, toy, tmp_path):
+    """As in diffusers, where a folder or a repository has both."""
+    model, params = toy
+    old = uploaded((model, jax.tree.map(np.zeros_like, params)), tmp_path / "old")
+    new = uploaded(toy, tmp_path / "new", max_shard_size=64)
+    for name, data in new.items():
+        (tmp_path / "old" / name).write_bytes(data)
+    same(Toy.from_pretrained(tmp_path / "old")[1], params)
+    fake.add("me/toy", old | new)
+    same(Toy.from_pretrained("me/toy")[1], params)
+
+
+def test_a_file_where_a_repository_is_wanted(fake: FakeHub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("loras").mkdir()
+    Path("loras/style.safetensors").write_bytes(b"")
+    for source in ("loras/style.safetensors", tmp_path / "loras" / "style.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"style.safetensors is a file, and .* from_single_file"):
+            Toy.from_pretrained(source)
+    assert fake.requests == []
+
+
 def test_revision(fake: FakeHub, toy, tmp_path):
     files = uploaded(toy, tmp_path / "saved")
     fake.add("me/toy", {})

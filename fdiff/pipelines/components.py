@@ -39,11 +39,17 @@ TOKENIZER_FILES = (
 
 
 def read_index(file: Path) -> dict[str, Any]:
-    """A model_index.json. Raises ValueError for a list in it that is no [library, class]."""
+    """A model_index.json, without the options in it that are lists of numbers: no pipeline has such ones.
+
+    Raises ValueError for a list of anything else that is no [library, class].
+    """
     index = hub.read_json(file)
-    for name, entry in index.items():
-        pair = isinstance(entry, list) and [part for part in entry if part is None or isinstance(part, str)]
-        if not name.startswith("_") and isinstance(entry, list) and (pair != entry or len(entry) != 2):
+    for name, entry in list(index.items()):
+        if name.startswith("_") or not isinstance(entry, list):
+            continue
+        if entry and all(isinstance(part, int | float) for part in entry):
+            del index[name]
+        elif len(entry) != 2 or not all(part is None or isinstance(part, str) for part in entry):
             raise _malformed(file, name, entry)
     return index
 

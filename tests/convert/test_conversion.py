@@ -114,6 +114,17 @@ def test_a_spoilt_index_is_one_sentence(copy, tmp_path, entries, words):
     assert not (tmp_path / "out").exists()
 
 
+def test_options_of_an_index_that_are_lists_of_numbers(copy, tmp_path):
+    """diffusers writes any argument of a pipeline there."""
+    change_index(copy, mean=[0.5, 0.5, 0.5], layers=[2, 5], labels={"0": "cat"})
+    fdiff.DiffusionPipeline.from_pretrained(copy)
+    convert(copy, tmp_path / "out")
+    assert not {"mean", "layers"} & index_of(tmp_path / "out").keys()
+    change_index(copy, _class_name="Zero123PlusPipeline")
+    with pytest.raises(ValueError, match="Zero123PlusPipeline"):
+        fdiff.DiffusionPipeline.from_pretrained(copy)
+
+
 @pytest.mark.parametrize("name", ["vae", "tokenizer", "scheduler", "safety_checker"])
 def test_a_folder_that_is_not_there_is_named(copy, tmp_path, name):
     shutil.rmtree(copy / name)
