@@ -33,6 +33,16 @@ def skip_blocks(params: Tree, layers: str, samples: jax.Array) -> dict[str, Any]
     return edit(params, layers, "attn1", {"skip": jnp.asarray(samples, bool)})
 
 
+def freeu(s1: float | jax.Array, s2: float | jax.Array, b1: float | jax.Array, b2: float | jax.Array) -> dict[str, Any]:
+    """FreeU (Si et al. 2023): the first two up blocks of a U-Net see more of what comes from below.
+
+    b1 and b2 multiply half of the channels from below, s1 and s2 the low frequencies of what comes from the side; 1 is
+    no change. The authors use s1 0.9, s2 0.2, b1 1.5, b2 1.6 for SD 1.5 and b1 1.3, b2 1.4 for SDXL.
+    """
+    levels = jnp.asarray((b1, b2), jnp.float32), jnp.asarray((s1, s2), jnp.float32)
+    return {f"up_blocks.{i}": {"freeu": (levels[0][i], levels[1][i])} for i in range(2)}
+
+
 def image_prompt(
     adapter: Tree, tokens: jax.Array, scale: jax.Array | float | Mapping[str, Any] = 1.0
 ) -> dict[str, Any]:

@@ -67,6 +67,26 @@ def test_perturbed_attention_and_image_prompts(folder):
         edits.identity_attention(params, "nowhere", np.array([True]))
 
 
+def test_freeu(folder):
+    """As diffusers computes it; other numbers compile nothing, and those of 1 change nothing."""
+    model, params = loaded(folder / "sd")
+    saved, arrays = read(folder / "sd.npz"), cases.inputs("sd")
+    run = jax.jit(lambda variables, arrays: model.apply(variables, **arrays))
+    assert_close(run({"params": params, "attention": edits.freeu(**cases.FREEU)}, arrays), saved["freeu"])
+    assert_close(run({"params": params, "attention": edits.freeu(1, 1, 1, 1)}, arrays), saved["output"])
+    assert run._cache_size() == 1
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["sd", "sdxl"])
+def test_freeu_live(name):
+    pytest.importorskip("diffusers")
+    torch_model, arrays = cases.build(name), cases.inputs(name)
+    model, params = from_torch(UNet2DConditionModel, torch_model)
+    variables = {"params": params, "attention": edits.freeu(**cases.FREEU)}
+    assert_close(compiled(model)(variables, arrays), cases.run_freeu(torch_model, arrays))
+
+
 def test_image_prompts_add_up_and_choose_layers():
     adapter = {"up": {"attn2": {name: {"kernel": np.ones((3, 4))} for name in ("to_k_ip", "to_v_ip")}}}
     one = edits.image_prompt(adapter, np.ones((1, 2, 3)), {"down": 1.0, "up": 0.5})

@@ -112,7 +112,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "freq_shift": 1,
     },
     "dual": {"dual_cross_attention": True, "mid_block_type": None, "act_fn": "mish"},
-    "latent_upscaler": {  # norms of 32 channels a group, and four levels: each kind of up block
+    "latent_upscaler": {  # sd-x2-latent-upscaler: 32 channels a group, four levels for each kind of up block
         "block_out_channels": (32, 32, 64, 64),
         "layers_per_block": 2,
         "down_block_types": ("KDownBlock2D", *("KCrossAttnDownBlock2D",) * 3),
@@ -126,6 +126,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "timestep_post_act": "gelu",
         "conv_in_kernel": 1,
         "conv_out_kernel": 1,
+        "in_channels": 8,
+        "out_channels": 5,
+        "resnet_time_scale_shift": "scale_shift",
     },
     "small": {
         "block_out_channels": (8,),
@@ -135,6 +138,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 PERTURBED = r"down_blocks.*attn1"  # where the second sample attends to itself alone
+FREEU = {"s1": 0.9, "s2": 0.2, "b1": 1.5, "b2": 1.6}
 STORED = ("sd", "sdxl", "deepfloyd", "small")  # the others are only compared live
 
 
@@ -174,7 +178,7 @@ def inputs(name: str) -> dict[str, Any]:
         arrays["mid_block_additional_residual"] = normal(3, 4, 16)
         arrays["down_intrablock_additional_residuals"] = (normal(5, 7, 8), normal(3, 4, 16))
     if name == "latent_upscaler":
-        arrays["sample"], arrays["timestep_cond"] = normal(16, 24, 4), normal(6)
+        arrays["sample"], arrays["timestep_cond"] = normal(16, 24, 8), normal(6)
         arrays["encoder_attention_mask"] = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 1, 1]], np.float32)
     if name == "sdxl":
         arrays["timestep_cond"] = normal(6)
@@ -255,6 +259,12 @@ def run(model: Any, arrays: dict[str, Any], image_tokens: np.ndarray | None = No
         return model(**tensors).sample.permute(0, 2, 3, 1).numpy()
 
 
+def run_freeu(model: Any, arrays: dict[str, Any]) -> np.ndarray:
+    """What torch computes with FreeU."""
+    model.enable_freeu(**FREEU)
+    return run(model, arrays)
+
+
 def without_mask(forward: Any) -> Any:
     """The same method, with encoder_attention_mask as an argument that does nothing."""
     return lambda *arguments, encoder_attention_mask=None, **options: forward(*arguments, **options)
@@ -268,4 +278,6 @@ def make(folder: Path) -> None:
         model.half().save_pretrained(folder / name)
         if name == "small":
             outputs["edited"] = run_edited(model.float(), arrays)
+        if name == "sd":
+            outputs["freeu"] = run_freeu(model.float(), arrays)
         np.savez(folder / f"{name}.npz", **outputs)

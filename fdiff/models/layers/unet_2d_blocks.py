@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fdiff.models.layers.freeu import freeu
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.norm import GroupNorm
 from fdiff.models.layers.resnet import (
@@ -64,7 +65,8 @@ class DownBlock2D(nn.Module):
 class UpBlock2D(nn.Module):
     """Residual blocks, one for each of `skips`, which they also see, then a layer that doubles the size.
 
-    `size` is the (height, width) that a convolution's result must have where it is not the double.
+    `size` is the (height, width) that a convolution's result must have where it is not the double. A variable `freeu`
+    of a collection "attention" holds the two numbers of `fdiff.models.layers.freeu`.
     """
 
     channels: int
@@ -82,6 +84,8 @@ class UpBlock2D(nn.Module):
         size: tuple[int, int] | None = None,
     ) -> jax.Array:
         for i, skip in enumerate(skips):
+            if self.has_variable("attention", "freeu"):
+                x, skip = freeu(x, skip, *self.get_variable("attention", "freeu"))
             x = jnp.concatenate([x, skip], axis=-1)
             x = self.resnet(self.channels, name=f"resnets.{i}")(x, temb)
             if self.attention is not None:
