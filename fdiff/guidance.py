@@ -246,7 +246,7 @@ def _composed(
     network: Conditional, conditions: tuple[Any, ...], weights: tuple[jax.Array, ...], x: jax.Array, t: jax.Array
 ) -> jax.Array:
     outs = _predictions(network, conditions, x, t)
-    return sum((_column(weight, x) * out for weight, out in zip(weights, outs, strict=True)), start=jnp.zeros(()))
+    return sum((_column(weight, x) * out for weight, out in zip(weights, outs, strict=True)), start=jnp.float32(0))
 
 
 def _predictions(network: Conditional, conditions: Sequence[Any], x: jax.Array, t: jax.Array) -> list[jax.Array]:

@@ -48,11 +48,12 @@ def _log_likelihood(network: Network, plan: Plan, x: jax.Array, key: jax.Array |
             return predict(row, x, network(row.c_in * x, row.t))[1]
 
         if key is None:
-            basis = jnp.eye(size).reshape(size, 1, *z.shape[1:])
+            basis = jnp.eye(size, dtype=jnp.float32).reshape(size, 1, *z.shape[1:])
             directions = jnp.broadcast_to(basis, (size, *z.shape))
             scale = 1.0
         else:
-            directions = jax.random.rademacher(key, (probes, *z.shape), jnp.float32)
+            heads = jax.random.bernoulli(key, jnp.float32(0.5), (probes, *z.shape))  # 64-bit mode: the same bits
+            directions = 2 * heads.astype(jnp.float32) - 1
             scale = 1.0 / probes
 
         def along(direction: jax.Array) -> jax.Array:
@@ -70,7 +71,7 @@ def _log_likelihood(network: Network, plan: Plan, x: jax.Array, key: jax.Array |
         return (z + dr / 2 * (slope + slope_to), total + dr / 2 * (divergence + divergence_to)), None
 
     rows = (jax.tree.map(lambda leaf: leaf[:-1], up), jax.tree.map(lambda leaf: leaf[1:], up))
-    start = (x / up.alpha[0], jnp.zeros(len(x)))
+    start = (x / up.alpha[0], jnp.zeros(len(x), jnp.float32))
     (z, total), _ = jax.lax.scan(step, start, rows)
     last, deviation = up.alpha[-1], up.start_std[-1]
     noise = (last * z).reshape(len(x), -1) / deviation

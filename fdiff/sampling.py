@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff import keys
 from fdiff.plan import Plan
 
 Network = Callable[[jax.Array, jax.Array], jax.Array]
@@ -38,8 +39,7 @@ class State(NamedTuple):
 def init(plan: Plan, x: jax.Array) -> State:
     """The state before the first row: x (of standard deviation `plan.start`) and empty memory."""
     x = jnp.asarray(x, jnp.float32)
-    slots = jnp.zeros((plan.slots, *x.shape), jnp.float32).at[0].set(x)
-    return State(slots, jnp.int32(0))
+    return State(jnp.stack([x, *[jnp.zeros_like(x)] * (plan.slots - 1)]), jnp.int32(0))
 
 
 def predict(row: Plan, x: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -188,16 +188,16 @@ def _noise(row: Plan, state: State, key: jax.Array | None, given: jax.Array | No
     shape, wanted = state.x.shape, jnp.any(row.from_noise != 0)
     if key is None:  # reached with a traced plan only: better not a number than a deterministic surprise
         return jnp.where(wanted, jnp.full(shape, jnp.nan), 0.0)
-    fresh = partial(draw, key, state.done, shape)
-    return jax.lax.cond(wanted, fresh, lambda: jnp.zeros(shape, jnp.float32))
+    nothing = jnp.zeros_like(state.x)  # which lies on the devices as x does: under shard_map and Explicit axes,
+    return jax.lax.cond(wanted, lambda: draw(key, state.done, shape) + nothing, lambda: nothing)  # so must both
 
 
 def draw(key: jax.Array, i: jax.Array | int, shape: tuple[int, ...]) -> jax.Array:
     """The noise (b, ...) of row i: from one key, or from (b,) keys, one for each sample."""
-    if key.ndim == (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1):
-        return jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32)
-    keys = jax.vmap(jax.random.fold_in, (0, None))(key, i)
-    return jax.vmap(lambda one: jax.random.normal(one, shape[1:], jnp.float32))(keys)
+    key = keys.typed(key)
+    if key.ndim == 0:
+        return keys.normal(keys.fold_in(key, i), shape)
+    return jax.vmap(lambda one: keys.normal(keys.fold_in(one, i), shape[1:]))(key)
 
 
 def _combine(

@@ -17,15 +17,16 @@ ALLOWED = {
     "noise": set(),
     "spacing": set(),
     "torch_random": set(),
+    "keys": set(),
     "solvers": {"plan", "solvers"},
-    "sampling": {"plan"},
+    "sampling": {"plan", "keys"},
     "guidance": {"sampling"},
-    "models": {"models", "hub", "upload"},
+    "models": {"models", "keys", "hub", "upload"},
     "downloads": set(),
     "hub": {"downloads"},
     "upload": {"hub", "downloads"},
-    "schedulers": {"schedulers", "solvers", "spacing", "noise", "plan", "sampling", "hub", "upload"},
-    "training": {"training", "schedulers", "sampling"},
+    "schedulers": {"schedulers", "solvers", "spacing", "noise", "plan", "sampling", "keys", "hub", "upload"},
+    "training": {"training", "schedulers", "sampling", "keys"},
 }
 OPTIONAL = {"plotting": {"matplotlib"}}  # what an extra of pyproject.toml brings
 NUMPY_ONLY = ("plan", "noise", "spacing", "solvers", "torch_random")

@@ -96,14 +96,16 @@ class AutoencoderKL(Model):
     def scale(self, latents: jax.Array) -> jax.Array:
         """What `encode` gives -> what a denoiser takes: (z - shift) * scaling_factor."""
         if self.latents_mean is not None and self.latents_std is not None:
-            latents = (latents - jnp.asarray(self.latents_mean)) / jnp.asarray(self.latents_std)
+            mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
+            latents = (latents - mean) / std
         return (latents - (self.shift_factor or 0.0)) * self.scaling_factor
 
     def unscale(self, latents: jax.Array) -> jax.Array:
         """The inverse of `scale`."""
         latents = latents / self.scaling_factor + (self.shift_factor or 0.0)
         if self.latents_mean is not None and self.latents_std is not None:
-            latents = latents * jnp.asarray(self.latents_std) + jnp.asarray(self.latents_mean)
+            mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
+            latents = latents * std + mean
         return latents
 
     def example_inputs(self) -> tuple[np.ndarray]:

@@ -157,11 +157,16 @@ class Model(nn.Module):
 
     def init_params(self, key: jax.Array) -> dict[str, Any]:
         """Fresh float32 parameters, drawn with `key`."""
-        draw = jax.jit(lambda key: self.init(key, *self.example_inputs())["params"]).lower(key)
+
+        def draw(key: jax.Array) -> dict[str, Any]:
+            return self.init(key, *self.example_inputs())["params"]
+
+        if isinstance(key, jax.core.Tracer):  # a program compiled ahead of time passes no transformation
+            return draw(key)
         # A draw for each parameter, run once: on a CPU, optimizing that takes longer than it gives back.
         cpu = jax.default_backend() == "cpu"
         quick: dict[str, str | bool] | None = {"xla_backend_optimization_level": "0"} if cpu else None
-        return draw.compile(quick)(key)
+        return jax.jit(draw).lower(key).compile(quick)(key)
 
 
 def _frozen(value: Any) -> Any:

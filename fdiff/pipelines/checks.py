@@ -34,8 +34,8 @@ def finite(name: str, array: Any) -> Any:
 
 
 def check_finite(x: jax.Array) -> None:
-    """Raise ValueError for NaN and infinity."""
-    if not bool(jnp.isfinite(x).all()):
+    """Raise ValueError for NaN and infinity; a traced array is left alone."""
+    if not isinstance(x, jax.core.Tracer) and not bool(jnp.isfinite(x).all()):
         raise ValueError(
             "the network gave values that are not finite; compute in float32 or bfloat16 instead of float16, "
             "or lower the guidance scale"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff import keys
 from fdiff.pipelines.pipeline import image_keys, normal
 from fdiff.plan import Plan
 from fdiff.torch_random import CPUGenerator, Generator, channels_last
@@ -37,8 +38,8 @@ class Wanted(NamedTuple):
 def draw(key: jax.Array, batch_size: int, *wanted: Wanted) -> Draws:
     """Standard normal arrays, and keys for the steps; image i depends on its own key alone."""
     first, later = image_keys(key, batch_size)
-    folded = [jax.vmap(jax.random.fold_in, (0, None))(first, i) for i in range(len(wanted))]
-    return Draws(tuple(normal(keys, one.shape) for keys, one in zip(folded, wanted, strict=True)), later)
+    folded = [jax.vmap(keys.fold_in, (0, None))(first, i) for i in range(len(wanted))]
+    return Draws(tuple(normal(each, one.shape) for each, one in zip(folded, wanted, strict=True)), later)
 
 
 def draw_as_asked(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import hub, single_file, upload
+from fdiff import hub, keys, single_file, upload
 from fdiff.pipelines.checks import check_finite
 from fdiff.pipelines.components import (
     INDEX,
@@ -240,22 +240,22 @@ def image_keys(key: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
 
     Raises ValueError for what is no key, or where the number of keys is not the batch size.
     """
-    if isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32:  # as jax.random.PRNGKey makes them
-        key = jax.random.wrap_key_data(jnp.asarray(key), impl="rbg" if key.shape[-1:] == (4,) else "threefry2x32")
+    if isinstance(key, jax.Array | np.ndarray):
+        key = keys.typed(key)
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim < 2):
         raise ValueError(f"key must be a JAX key or one for each image, such as jax.random.key(0), "
                          f"not {type(key).__name__}")
     if key.ndim == 0:
-        key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
+        key = jax.vmap(keys.fold_in, (None, 0))(key, jnp.arange(batch_size))
     elif len(key) != batch_size:
         raise ValueError(f"{len(key)} keys are given for {batch_size} images; pass one key, or one for each image")
-    pairs = jax.vmap(jax.random.split)(key)
+    pairs = jax.vmap(keys.split)(key)
     return pairs[:, 0], pairs[:, 1]
 
 
-def normal(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def normal(each: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Standard normal (b, *shape), each sample from its own key."""
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    return jax.vmap(lambda key: keys.normal(key, shape))(each)
 
 
 def sample_shape(unet: Any) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,4 +65,4 @@ class DDPMWuerstchenScheduler(Scheduler):
         """alpha^2 at t, with NumPy or jax.numpy."""
         bent = 1 - (1 - t) ** self.scaler if self.scaler > 1 else t**self.scaler
         level = xp.cos((bent + self.s) / (1 + self.s) * np.pi / 2) ** 2
-        return xp.clip(level / np.cos(self.s / (1 + self.s) * np.pi / 2) ** 2, 0.0001, 0.9999)
+        return xp.clip(level / math.cos(self.s / (1 + self.s) * math.pi / 2) ** 2, 0.0001, 0.9999)

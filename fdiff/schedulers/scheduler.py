@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import hub, noise, sampling, upload
+from fdiff import hub, keys, noise, sampling, upload
 from fdiff.plan import Plan
 from fdiff.schedulers.options import choose, require
 
@@ -150,7 +150,7 @@ class Scheduler:
         if noise is None and np.any(table.from_noise):
             if key is None:
                 raise ValueError("this scheduler draws noise: pass a key or the noise to step")
-            noise = jax.random.normal(key, state.x.shape)
+            noise = keys.normal(key, state.x.shape)
         return _advance(table, state, model_output, jnp.float32(0) if noise is None else noise)
 
     def add_noise(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:

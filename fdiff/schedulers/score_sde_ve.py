@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import sampling, solvers, spacing
+from fdiff import keys, sampling, solvers, spacing
 from fdiff.plan import Grid, Pair, Plan, tabulate
 from fdiff.schedulers.options import first_step
 from fdiff.schedulers.scheduler import Scheduler
@@ -78,7 +79,7 @@ class ScoreSdeVeScheduler(Scheduler):
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(1, sigma) at timesteps t from 0 to num_train_timesteps - 1: x = x0 + sigma eps."""
-        ratio = np.log(self.sigma_max / self.sigma_min) / (self.num_train_timesteps - 1)
+        ratio = math.log(self.sigma_max / self.sigma_min) / (self.num_train_timesteps - 1)
         sigma = self.sigma_min * jnp.exp(ratio * jnp.asarray(t, jnp.float32))
         return jnp.ones_like(sigma), sigma
 
@@ -101,7 +102,7 @@ def _sample(
     def draw(row: jax.Array, k: int) -> jax.Array:
         if noise is not None or key is None:
             return jnp.asarray(noise, jnp.float32)[row, k]
-        return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, row), k), x.shape, jnp.float32)
+        return keys.normal(keys.fold_in(keys.fold_in(key, row), k), x.shape)
 
     def norm(v: jax.Array) -> jax.Array:
         return jnp.linalg.norm(v.reshape(v.shape[0], -1), axis=1).mean()

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fdiff import keys
 from fdiff.sampling import Network
 from fdiff.schedulers import Scheduler
 
@@ -22,10 +23,10 @@ def denoising_loss(network: Network, scheduler: Scheduler, x0: jax.Array, key: j
         x0: (b, ...) clean samples.
         key: a JAX key.
     """
-    key_t, key_noise = jax.random.split(key)
+    key_t, key_noise = keys.split(key)
     config: Any = scheduler
-    t = jax.random.randint(key_t, x0.shape[:1], 0, config.num_train_timesteps)
-    noise = jax.random.normal(key_noise, x0.shape)
+    t = jax.random.randint(key_t, x0.shape[:1], 0, config.num_train_timesteps, jnp.int32)
+    noise = keys.normal(key_noise, x0.shape)
     out = network(scheduler.add_noise(x0, noise, t), t).astype(jnp.float32)
     return jnp.mean((out - target(scheduler, x0, noise, t)) ** 2)
 

@@ -84,6 +84,13 @@ def test_samples_of_the_distribution():
     assert abs(drawn.std() - 0.5) < 0.01
 
 
+def test_samples_in_bfloat16_are_as_fine_as_bfloat16_is():
+    zeros = jnp.zeros((1, 100, 100, 5), jnp.bfloat16)
+    narrow, wide = (DiagonalGaussian(z, z).sample(jax.random.key(1)) for z in (zeros, zeros.astype(jnp.float32)))
+    np.testing.assert_array_equal(narrow, wide.astype(jnp.bfloat16))
+    assert len(np.unique(np.asarray(narrow, np.float32))) > 1000
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -55,5 +55,5 @@ class Dropout(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         if not self.rate or not self.has_rng("dropout"):
             return x
-        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, x.shape)
+        keep = jax.random.bernoulli(self.make_rng("dropout"), jnp.float32(1 - self.rate), x.shape)
         return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)

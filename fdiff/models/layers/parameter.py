@@ -5,16 +5,17 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 def parameter(module: nn.Module, name: str, init: Callable[..., Any], shape: tuple[int, ...]) -> jax.Array:
-    """module.param(name, init, shape), quicker: `init` is not traced where `apply` was given the parameter.
+    """module.param(name, init, shape, float32), quicker: `init` is not traced where `apply` was given the parameter.
 
     Linen traces it each time to compare shapes, which is a quarter of the time that tracing a U-Net takes.
     Raises ValueError where the parameter has another shape.
     """
     if not module.has_variable("params", name):
-        made: jax.Array = module.param(name, init, shape)
+        made: jax.Array = module.param(name, init, shape, jnp.float32)
         return made
     value: jax.Array = module.get_variable("params", name)
     if value.shape != shape:

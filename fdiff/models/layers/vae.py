@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fdiff import keys
 from fdiff.models.layers.attention import Attention
 from fdiff.models.layers.linear import Conv, Embed
 from fdiff.models.layers.norm import GroupNorm, SpatialNorm
@@ -33,9 +34,10 @@ class DiagonalGaussian(NamedTuple):
 
     def sample(self, key: jax.Array) -> jax.Array:
         """mean + std * noise; one key for all pictures, or (b,) keys, one a picture."""
-        draw = functools.partial(jax.random.normal, shape=self.mean.shape[1:], dtype=self.mean.dtype)
-        keys = jax.random.split(key, self.mean.shape[0]) if key.ndim == 0 else key
-        return self.mean + self.std * jax.vmap(draw)(keys)
+        if (key := keys.typed(key)).ndim == 0:
+            key = jax.vmap(keys.fold_in, (None, 0))(key, jnp.arange(len(self.mean)))
+        noise = jax.vmap(lambda one: keys.normal(one, self.mean.shape[1:]))(key)
+        return self.mean + self.std * noise.astype(self.mean.dtype)
 
     def kl(self) -> jax.Array:
         """Kullback-Leibler divergence from the standard normal distribution, (b,) in nats."""
