@@ -13,6 +13,8 @@ from tests.schedulers.test_every_scheduler import CLASSES, STEPS
 X = np.random.default_rng(0).normal(size=(2, 2, 2, 3)).astype(np.float32)
 C = np.array([0.5, -0.5], np.float32)
 
+REQUIRED = {"ControlNetUnionModel": {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64}}
+
 
 @pytest.fixture
 def same(wide_mode):
@@ -72,7 +74,7 @@ def test_likelihood_and_loss(same):
 
 @pytest.mark.parametrize("name", [name for name in fdiff.models.__all__ if name != "Model"])
 def test_models(name, same, wide_mode):
-    model = getattr(fdiff, name)()
+    model = getattr(fdiff, name)(**REQUIRED.get(name, {}))
     with wide_mode(True):
         shapes = model.shapes()
         outputs = jax.eval_shape(lambda params: model.apply({"params": params}, *model.example_inputs()), shapes)
