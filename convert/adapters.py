@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from convert import pickles, safetensors, weights
+from convert import files, pickles, safetensors, weights
 
 
 def read(file: Path) -> Any:
     """A `Tensor` for each name, or what torch saved in a .bin or .pt file; for errors see `weights.tensors`."""
-    with open(file, "rb") as stream:
+    with files.reading(file), open(file, "rb") as stream:
         start = stream.read(9)
     if file.suffix == ".safetensors" or start[8:] == b"{" or not start.startswith((b"PK\x03\x04", b"\x80")):
         return weights.tensors(file)

@@ -12,7 +12,7 @@ from typing import IO, Any
 import ml_dtypes
 import numpy as np
 
-from convert import views
+from convert import files, views
 from convert.tensors import Tensor
 
 NAMES = ("diffusion_flax_model.msgpack", "flax_model.msgpack")
@@ -27,8 +27,9 @@ def tensors(file: str | Path) -> dict[str, Tensor]:
     Raises ValueError for a file that is not one of Flax, or is damaged.
     """
     file = Path(file)
+    files.check_whole(file)
     try:
-        with open(file, "rb") as stream:
+        with files.reading(file), open(file, "rb") as stream:
             tree = _value(stream, file)
             if stream.read(1) or not isinstance(tree, dict):
                 raise ValueError("not one tree")

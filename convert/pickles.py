@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from convert import files
 from convert.pickle_names import Global, Inert, Refused, Storage, dictionary, expect, keys, named, whole
 from convert.tensors import Tensor
 
@@ -40,7 +41,7 @@ def tensors(file: str | Path) -> dict[str, Tensor]:
 def load(file: str | Path) -> Any:
     """What torch.load would return, with a `Tensor` for each tensor, not yet read; errors as in `tensors`."""
     file = Path(file)
-    with open(file, "rb") as stream:
+    with files.reading(file), open(file, "rb") as stream:
         try:
             return _zip(file) if stream.read(2) == b"PK" else _legacy(file, stream)
         except Refused as refused:

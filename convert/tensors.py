@@ -8,6 +8,8 @@ from typing import NamedTuple
 import ml_dtypes  # noqa: F401  whose dtypes NumPy then knows by name
 import numpy as np
 
+from convert import files
+
 AXES = 64  # of NumPy's arrays and torch's tensors, at most
 
 FLOATS = ("float16", "float32", "float64", "bfloat16")  # which JAX computes in
@@ -30,7 +32,8 @@ class Tensor(NamedTuple):
     def read(self) -> np.ndarray:
         """The numbers, in memory of their own. ValueError if the file ends before they do."""
         count = span(self.shape, self.strides)
-        data = np.fromfile(self.file, np.uint8, count * self.dtype.itemsize, offset=self.offset)
+        with files.reading(self.file):
+            data = np.fromfile(self.file, np.uint8, count * self.dtype.itemsize, offset=self.offset)
         if data.size < count * self.dtype.itemsize:
             raise ValueError(f"{self.file} is cut short; download or copy it again.")
         array = data.view(self.dtype)

@@ -153,7 +153,8 @@ def tensors(file: str | os.PathLike[str]) -> dict[str, Tensor]:
     None is read yet. The format is known by the content. Raises FileNotFoundError, and ValueError where it is
     damaged, unknown or a pickle that holds more than tensors.
     """
-    found = _tensors(Path(file))
+    with files.reading(file):
+        found = _tensors(Path(file))
     bare = names.unwrapped(found)
     if len(bare) < len(found):
         raise ValueError(f"{file} holds tensors twice, of a module that torch wrapped and of the plain one; keep one.")
@@ -163,6 +164,7 @@ def tensors(file: str | os.PathLike[str]) -> dict[str, Tensor]:
 def _tensors(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there; check its name.")
+    files.check_whole(file)
     if file.suffix == ".json":
         return _sharded(file)
     with open(file, "rb") as stream:

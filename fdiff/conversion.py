@@ -81,6 +81,8 @@ def convert(
 
     Raises ValueError and OSError that name what is wrong with the source.
     """
+    if not str(folder):
+        raise ValueError("the folder to write is empty; name one, or . for the current folder")
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"{folder} is a file; name a folder to write.")
     weights.floating(dtype)

@@ -20,8 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from convert import weights
-from convert.files import replacing, staged
+from convert import json_text, weights
+from convert.files import check_whole, reading, replacing, staged
 from fdiff import downloads
 from fdiff.downloads import Source, download, patient, reason
 
@@ -190,16 +190,20 @@ def _is_folder(name: str | Path) -> bool:
 
 def _folder_file(source: Source, filename: str) -> Path | None:
     path = Path(source.name).expanduser() / (source.subfolder or "") / filename
-    return path if path.is_file() else None
+    if not path.is_file():
+        return None
+    check_whole(path)
+    return path
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; ValueError names the file where it is none."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; check its name.")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is not there; check its name.") from error
-    except (ValueError, RecursionError) as error:
+        with reading(path):
+            value = json_text.read(path)
+    except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); correct it or download it again.") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no JSON object; correct it or download it again.")

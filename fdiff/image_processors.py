@@ -64,14 +64,14 @@ class CLIPImageProcessor:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write preprocessor_config.json."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
         config = {
             **dataclasses.asdict(self),
             "size": {"shortest_edge": self.size},
             "crop_size": {"height": self.crop_size, "width": self.crop_size},
             "image_processor_type": type(self).__name__,
         }
-        hub.write_json(Path(folder) / FILE, config)
+        with hub.staged(folder) as temporary:
+            hub.write_json(temporary / FILE, config)
 
     def __call__(self, pictures: Any) -> np.ndarray:
         """A PIL image, several, or an array (b, h, w, 3) in [-1, 1]."""

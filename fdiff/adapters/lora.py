@@ -77,8 +77,8 @@ def save(folder: str | os.PathLike[str], adapter: Adapter) -> None:
 
     Raises ValueError for a DoRA that normalizes inputs or is of some layers only, and OSError.
     """
-    with hub.replacing(Path(folder) / NAMES[0]) as part:
-        convert_lora.write(part, adapter)
+    with hub.staged(folder) as temporary:
+        convert_lora.write(temporary / NAMES[0], adapter)
 
 
 def merge(params: Params, *adapters: Scaled) -> tuple[dict[str, Any], Originals]:

@@ -116,7 +116,8 @@ class Scheduler:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write scheduler_config.json into the folder."""
-        hub.write_json(Path(folder) / FILE, self.to_config())
+        with hub.staged(folder) as temporary:
+            hub.write_json(temporary / FILE, self.to_config())
 
     def push_to_hub(self, repo_id: str, *, token: str | None = None, private: bool = False) -> str:
         """Upload scheduler_config.json to a Hub repository, made if need be; returns its address."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from fdiff.hub import Source
+from fdiff.hub import Source, staged
 from fdiff.tokenizers.files import fetch_folder
 
 if TYPE_CHECKING:
@@ -93,12 +93,8 @@ class CLIPTokenizer:
         return cls(vocab, merges, added, start, end, unknown, pad, most)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write vocab.json, merges.txt and tokenizer_config.json."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "vocab.json").write_text(json.dumps(dict(self.vocab), ensure_ascii=False), "utf-8")
+        """Write vocab.json, merges.txt and tokenizer_config.json, which appear together."""
         lines = ["#version: 0.2", *(" ".join(pair) for pair in self.merges)]
-        (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
         config = {
             "added_tokens_decoder": {self.id(token.content): token._asdict() for token in self.added},
             "do_lower_case": True,
@@ -106,7 +102,10 @@ class CLIPTokenizer:
             "tokenizer_class": type(self).__name__,
             **{key: getattr(self, key) for key in SPECIAL},
         }
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
+        with staged(folder) as temporary:
+            (temporary / "vocab.json").write_text(json.dumps(dict(self.vocab), ensure_ascii=False), "utf-8")
+            (temporary / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
+            (temporary / "tokenizer_config.json").write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
 
     def __len__(self) -> int:
         """How many ids there are, added ones included: the vocab_size that a text encoder needs."""

@@ -141,6 +141,8 @@ def test_options_that_mean_nothing_there(complete, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="file is a file; name a folder to write"):
         convert(tmp_path / "nowhere", tmp_path / "file")
+    with pytest.raises(ValueError, match="the folder to write is empty; name one"):
+        convert(complete, "")
     with pytest.raises(ValueError, match="dtype is 'int8'"):
         convert(complete, tmp_path / "out", dtype="int8")
 

@@ -1,8 +1,13 @@
 """Saves that appear whole or not at all."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from convert.files import replacing, staged
+from convert.files import UNFINISHED, check_whole, reading, replacing, staged
 
 
 def names(folder):
@@ -80,3 +85,77 @@ def test_replacing(tmp_path):
             part.write_text(text)
         assert (tmp_path / "deep" / "file.png").read_text() == text
     assert names(tmp_path) == ["deep/file.png"]
+
+
+def kills(place, every):
+    """What is found after each kill, see `tests.convert.kills`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.convert.kills", str(place), str(every)],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("every", "least"), [pytest.param(16, 12, id="some"), pytest.param(1, 200, id="all", marks=pytest.mark.kills)]
+)
+def test_a_killed_save_is_whole_or_refuses_to_load(tmp_path, every, least):
+    """And the next one is whole, keeps nothing of it and says what there was."""
+    found = kills(tmp_path, every)
+    assert len(found) >= least
+    for one in found:
+        refused = isinstance(one["seen"], str) and ("save" in one["seen"] or one["before"] == "nothing")
+        assert one["seen"] in ([1.0], [2.0]) or refused, one
+        assert one["again"] == [3.0] and one["left again"] == [], one
+        assert all(one["told"]) and bool(one["told"]) == bool(one["left"]), one
+    outcomes = [one["seen"] if isinstance(one["seen"], list) else "refused" for one in found]
+    print({str(kind): outcomes.count(kind) for kind in ([1.0], [2.0], "refused")})
+
+
+def test_files_of_a_save_that_was_cut_off(tmp_path):
+    """Those of the list refuse to be read; the next save removes what it does not replace."""
+    write(tmp_path, "m.safetensors", "config.json", "notes.txt")
+    (tmp_path / UNFINISHED).write_text("m.safetensors\nconfig.json\n")
+    with pytest.raises(ValueError, match=r"config.json may not be of the same save as the files beside it, .*; save"):
+        check_whole(tmp_path / "config.json")
+    check_whole(tmp_path / "notes.txt")
+    check_whole(tmp_path / "notes.txt" / "x")
+    told = pytest.warns(UserWarning, match=r"held files of a save that was cut off, which are removed: config.json$")
+    with told, staged(tmp_path) as temporary:
+        write(temporary, "m.safetensors")
+    assert names(tmp_path) == ["m.safetensors", "notes.txt"]
+
+
+def test_what_a_killed_save_left_is_cleared_but_not_what_a_running_one_writes(tmp_path):
+    for name in ("a.png", "model"):
+        left = tmp_path / f".{name}.0123abcd.tmp"
+        write(left.parent, f"{left.name}/half")
+        with replacing(tmp_path / "b.png") as part:
+            part.write_text("")
+        assert left.is_dir(), "of another name"
+        saved = replacing(tmp_path / name) if name == "a.png" else staged(tmp_path / name)
+        with pytest.warns(UserWarning, match=rf"{left.name} was left by a save that was cut off"), saved as part:
+            part.write_text("") if name == "a.png" else write(part, "x")
+        assert not left.exists()
+    with staged(tmp_path / "c") as first:
+        write(first, "x")
+        with staged(tmp_path / "c") as second:
+            write(second, "y")
+        assert first.is_dir()
+    assert names(tmp_path / "c") == ["x", "y"]
+
+
+@pytest.mark.parametrize("save", [staged, replacing])
+def test_an_empty_name(tmp_path, monkeypatch, save):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"to write is empty; give one"), save(""):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_of_the_system_become_sentences(tmp_path):
+    words = r"cannot be read \(Is a directory\); check that it is a file, and that you may read it\.$"
+    with pytest.raises(IsADirectoryError, match=words), reading(tmp_path):
+        tmp_path.read_bytes()
+    with pytest.raises(FileNotFoundError, match=r"^one sentence\.$"), reading(tmp_path):
+        raise FileNotFoundError("one sentence.")
