@@ -6,6 +6,8 @@ from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
 from fdiff.models.clip_vision import CLIPVisionModel, CLIPVisionModelWithProjection
 from fdiff.models.controlnet import ControlNetModel
 from fdiff.models.controlnet_union import ControlNetUnionModel
+from fdiff.models.controlnet_xs import UNetControlNetXSModel
+from fdiff.models.controlnet_xs_adapter import ControlNetXSAdapter
 from fdiff.models.model import Model
 from fdiff.models.safety_checker import StableDiffusionSafetyChecker
 from fdiff.models.t2i_adapter import T2IAdapter
@@ -22,10 +24,12 @@ __all__ = [
     "CLIPVisionModelWithProjection",
     "ControlNetModel",
     "ControlNetUnionModel",
+    "ControlNetXSAdapter",
     "Model",
     "StableDiffusionSafetyChecker",
     "T2IAdapter",
     "UNet2DConditionModel",
     "UNet2DModel",
+    "UNetControlNetXSModel",
     "VQModel",
 ]
