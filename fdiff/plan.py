@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Pair = tuple[float, float]
-Prediction = Callable[[float, float], tuple[Pair, Pair]]
+Pair = tuple[Any, Any]
+Prediction = Callable[[Any, Any], tuple[Pair, Pair]]
 
 
 class Grid(NamedTuple):
@@ -155,31 +155,44 @@ class Solver(NamedTuple):
     lands: bool = True
 
 
-def epsilon(alpha: float, sigma: float) -> tuple[Pair, Pair]:
-    """The network predicts the noise: x0 = (x - sigma out) / alpha, eps = out (Ho et al. 2020, eq. 15)."""
-    if alpha == 0:
+def epsilon(alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+    """The network predicts the noise: x0 = (x - sigma out) / alpha, eps = out (Ho et al. 2020, eq. 15).
+
+    As all predictions, for numbers and arrays, NumPy's and JAX's. Raises ValueError for an alpha of 0.
+    """
+    if isinstance(alpha, float | np.ndarray) and np.any(np.asarray(alpha) == 0):
         raise ValueError("a network that predicts noise (prediction_type epsilon) cannot start from "
                          "alpha = 0; use v_prediction or switch rescale_betas_zero_snr off")
     return (1 / alpha, -sigma / alpha), (0.0, 1.0)
 
 
-def sample(alpha: float, sigma: float) -> tuple[Pair, Pair]:
-    """The network predicts x0: x0 = out, eps = (x - alpha out) / sigma."""
-    return (0.0, 1.0), ((1 / sigma, -alpha / sigma) if sigma else (0.0, 0.0))
+def sample(alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+    """The network predicts x0: x0 = out, eps = (x - alpha out) / sigma, which is 0 for a clean x."""
+    noisy, divisor = sigma != 0, sigma + (sigma == 0)  # so that nothing is divided by 0
+    return (0.0, 1.0), (noisy / divisor, -alpha * noisy / divisor)
 
 
-def v_prediction(alpha: float, sigma: float) -> tuple[Pair, Pair]:
+def v_prediction(alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
     """The network predicts v = (alpha eps - sigma x0) / c, c^2 = alpha^2 + sigma^2 (Salimans & Ho 2022)."""
     c2 = alpha**2 + sigma**2
-    c = np.sqrt(c2)
+    c = c2**0.5
     return (alpha / c2, -sigma / c), (sigma / c2, alpha / c)
 
 
-def flow_prediction(alpha: float, sigma: float) -> tuple[Pair, Pair]:
+def flow_prediction(alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
     """The network predicts the velocity eps - x0 (Lipman et al. 2023): x0 = (x - sigma out) / (alpha + sigma).
     """
     c = alpha + sigma
     return (1 / c, -sigma / c), (1 / c, alpha / c)
+
+
+def reversed_output(prediction: Prediction) -> Prediction:
+    """The same of a network whose output has the other sign."""
+    def predict(alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        (x, out), (x_of_eps, out_of_eps) = prediction(alpha, sigma)
+        return (x, -out), (x_of_eps, -out_of_eps)
+
+    return predict
 
 
 def edm(sigma_data: float, prediction_type: str = "epsilon") -> Prediction:
@@ -193,14 +206,13 @@ def edm(sigma_data: float, prediction_type: str = "epsilon") -> Prediction:
     if prediction_type not in ("epsilon", "v_prediction"):
         raise ValueError(f"prediction_type is {prediction_type!r}; beside sigma_data it can be epsilon or "
                          "v_prediction")
-    sign = 1.0 if prediction_type == "epsilon" else -1.0
 
-    def predict(alpha: float, sigma: float) -> tuple[Pair, Pair]:
+    def predict(alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         c2 = sigma**2 + sigma_data**2
-        c = np.sqrt(c2)
-        return (sigma_data**2 / c2, sign * sigma * sigma_data / c), (sigma / c2, -sign * sigma_data / c)
+        c = c2**0.5
+        return (sigma_data**2 / c2, sigma * sigma_data / c), (sigma / c2, -sigma_data / c)
 
-    return predict
+    return predict if prediction_type == "epsilon" else reversed_output(predict)
 
 
 PREDICTIONS: dict[str, Prediction] = {
@@ -243,6 +255,7 @@ def tabulate(
     if not callable(prediction) and prediction not in PREDICTIONS:
         raise ValueError(f"prediction_type is {prediction!r}; it can be {', '.join(PREDICTIONS)}")
     predict = PREDICTIONS[prediction] if isinstance(prediction, str) else prediction
+    _finite(grid)
     calls = np.broadcast_to(np.asarray(c_in, np.float64), (n,))
     table = np.stack([_row(solver, grid, i, k) for i in range(n)])
     if not np.isfinite(table).all():
@@ -250,10 +263,12 @@ def tabulate(
         raise ValueError(f"the solver divides by zero at row {row} (from sigma {grid.sigma[row]:g} to "
                          f"{grid.sigma_to[row]:g}); two steps visit one noise level, so ask for fewer steps")
     _check(table, grid, calls != 0, solver)
-    levels = zip(grid.alpha, grid.sigma, calls, strict=True)
-    of = np.array([predict(alpha, sigma) if called else ((0, 0), (0, 0)) for alpha, sigma, called in levels])
+    x0_of, eps_of = (np.zeros((n, 2)) for _ in range(2))
+    called = calls != 0
+    for of, pair in zip((x0_of, eps_of), predict(grid.alpha[called], grid.sigma[called]), strict=True):
+        of[called] = np.stack(np.broadcast_arrays(*pair, grid.alpha[called])[:2], -1)
     leaves = Plan(
-        t=grid.t, c_in=calls, x0_of=of[:, 0], eps_of=of[:, 1],
+        t=grid.t, c_in=calls, x0_of=x0_of, eps_of=eps_of,
         carry=table[:, :, :k],
         from_x0=table[:, :, k], from_eps=table[:, :, k + 1], from_noise=table[:, :, k + 2],
         alpha=grid.alpha, sigma=grid.sigma,
@@ -261,7 +276,24 @@ def tabulate(
         clip=np.broadcast_to(np.asarray(clip), (n, 2)),
         variance_of=np.zeros((n, 3)) if variance_of is None else variance_of,
     )
-    return leaves.map(lambda leaf: np.array(leaf, np.float32))
+    with np.errstate(over="ignore"):
+        plan = leaves.map(lambda leaf: np.array(leaf, np.float32))
+    for name, leaf in vars(plan).items():
+        bad = np.isnan(leaf) if name == "clip" else ~np.isfinite(leaf)
+        if bad.any():
+            row = int(np.argwhere(bad)[0, 0])
+            raise ValueError(f"{name} is not finite in row {row} of the plan (alpha {grid.alpha[row]:g}, sigma "
+                             f"{grid.sigma[row]:g}); correct the options that lay such a level")
+    return plan
+
+
+def _finite(grid: Grid) -> None:
+    """Raise ValueError for levels that are none, before a solver is blamed for them."""
+    for name, column in zip(Grid._fields, grid, strict=True):
+        if not np.isfinite(column).all():
+            row = int(np.argwhere(~np.isfinite(column))[0, 0])
+            raise ValueError(f"{name} is {column[row]:g} in row {row} of the run; correct the options that lay "
+                             "such a level, such as the betas and the range of sigma")
 
 
 def _row(solver: Solver, grid: Grid, i: int, k: int) -> np.ndarray:

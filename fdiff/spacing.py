@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+MOST_STEPS = 10_000  # a run takes no more
+MOST_TIMESTEPS = 100_000  # a training has no more
+
 
 def timesteps(
     spacing: str,
@@ -43,20 +46,30 @@ def timesteps(
     return laid
 
 
-def check_count(name: str, value: int | None) -> int:
-    """The value of that name. Raises ValueError unless it is a whole number of 1 or more."""
+def show(value: object) -> str:
+    """The value for an error message: one line, cut short."""
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return f"a number of {value.bit_length()} bits"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def check_count(name: str, value: int | None, most: int | None = None) -> int:
+    """The value of that name. Raises ValueError unless it is a whole number from 1 to `most`."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number of 1 or more")
+        raise ValueError(f"{name} is {show(value)}; it must be a whole number of 1 or more")
+    if most is not None and value > most:
+        raise ValueError(f"{name} is {show(value)}; it must be {most} at most")
     return int(value)
 
 
 def check_steps(n: int | None, most: int | None = None) -> int:
-    """n itself. Raises ValueError unless it is a whole number from 1 to `most`."""
+    """n itself. Raises ValueError unless it is a whole number from 1 to `most`, and to MOST_STEPS."""
     n = check_count("num_inference_steps", n)
     if most is not None and n > most:
-        raise ValueError(f"num_inference_steps is {n}, more than the {most} timesteps the model was trained "
+        raise ValueError(f"num_inference_steps is {show(n)}, more than the {most} timesteps the model was trained "
                          "on; ask for fewer")
-    return n
+    return check_count("num_inference_steps", n, MOST_STEPS)
 
 
 def numbers(name: str, values: object) -> np.ndarray:
@@ -65,8 +78,8 @@ def numbers(name: str, values: object) -> np.ndarray:
         found = np.asarray(values, np.float64)
     except (TypeError, ValueError):
         found = np.array(np.nan)
-    if found.ndim != 1 or not len(found):
-        raise ValueError(f"{name} must be a list of one number or more")
+    if found.ndim != 1 or not 1 <= len(found) <= MOST_STEPS + 1:
+        raise ValueError(f"{name} must be a list of one number or more, and {MOST_STEPS + 1} at most")
     return found
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fdiff.schedulers import Scheduler
+from tests.schedulers.runs import hub_classes
 
 pytest.importorskip("matplotlib")
 
@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 def test_all_schedulers_in_one_picture():
     from fdiff.plotting import draw_schedulers
 
-    classes = sorted(Scheduler.__subclasses__(), key=lambda cls: cls.__name__)
+    classes = hub_classes()
     two = {"ConsistencyDecoderScheduler", "SCMScheduler"}  # their timesteps are for two
     few = {cls.__name__: cls() for cls in classes if cls.__name__ in two}
     many = {cls.__name__: cls() for cls in classes if cls.__name__ not in few}

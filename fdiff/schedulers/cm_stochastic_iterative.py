@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import solvers, spacing
-from fdiff.plan import Grid, Pair, Plan, tabulate
+from fdiff.plan import Grid, Pair, Plan
+from fdiff.schedulers.fields import AtLeastZero, Positive, TrainTimesteps
 from fdiff.schedulers.options import first_step, given_timesteps, one_of
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.scheduler import Scheduler, hypot
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,12 @@ class CMStochasticIterativeScheduler(Scheduler):
     x / sqrt(sigma^2 + d^2) and is told 250 log(sigma).
     """
 
-    num_train_timesteps: int = 40
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    sigma_data: float = 0.5
-    s_noise: float = 1.0
-    rho: float = 7.0
+    num_train_timesteps: TrainTimesteps = 40
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
+    sigma_data: Positive = 0.5
+    s_noise: AtLeastZero = 1.0
+    rho: Positive = 7.0
     clip_denoised: bool = True
 
     def plan(
@@ -56,20 +57,30 @@ class CMStochasticIterativeScheduler(Scheduler):
             visited = given_timesteps(timesteps, most)
         else:
             visited = spacing.timesteps("leading", most, num_inference_steps)
-        sigma = spacing.karras(self.sigma_min, self.sigma_max, most, self.rho)[visited[::-1].astype(int)]
+        sigma = self._sigmas()[visited[::-1].astype(int)]
         sigma_to = np.append(sigma[1:], self.sigma_min)
         noise = self.s_noise * np.sqrt(np.maximum(sigma_to**2 - self.sigma_min**2, 0))
         one = np.ones_like(sigma)
         grid = Grid(250 * np.log(sigma), one, sigma, one, noise).rows(first_step(len(sigma), strength))
-        return tabulate(
-            solvers.consistency(), grid, self._predict, c_in=1 / np.hypot(grid.sigma, self.sigma_data),
-            start_std=grid.sigma, clip=(1.0 if self.clip_denoised else np.inf, 0.0),
-        )
+        clip = (1.0 if self.clip_denoised else np.inf, 0.0)
+        return self._tabulate(solvers.consistency(), grid, start_std=grid.sigma, clip=clip)
 
-    def _predict(self, alpha: float, sigma: float) -> tuple[Pair, Pair]:
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         above, data = sigma - self.sigma_min, self.sigma_data
-        c_skip, c_out = data**2 / (above**2 + data**2), above * data / np.hypot(sigma, data)
+        c_skip, c_out = data**2 / (above**2 + data**2), above * data / hypot(sigma, data)
         return (c_skip, c_out), ((1 - c_skip) / sigma, -c_out / sigma)
+
+    def _c_in(self, alpha: Any, sigma: Any) -> Any:
+        return 1 / hypot(sigma, self.sigma_data)
+
+    def _sigmas(self) -> np.ndarray:
+        """The Karras levels (T,), falling."""
+        return spacing.karras(self.sigma_min, self.sigma_max, self.num_train_timesteps, self.rho)
+
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Times 250 log(sigma) of that shape, of the Karras levels but the last, where x0 is x whatever is said."""
+        at = jax.random.randint(key, shape, 0, max(self.num_train_timesteps - 1, 1))
+        return jnp.asarray(250 * np.log(self._sigmas()), jnp.float32)[at]
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(1, sigma) where the network is told t = 250 log(sigma): x = x0 + sigma eps."""

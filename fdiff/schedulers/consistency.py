@@ -1,14 +1,30 @@
-"""What the schedulers of latent consistency models share: timesteps on the schedule of the distillation."""
+"""What the schedulers of latent consistency models share: options, timesteps on the schedule of the distillation."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fdiff import spacing
+from fdiff.schedulers.fields import Clipping, Count, LatentBetas, Number, Spacing, Thresholding
 from fdiff.schedulers.options import first_step, given_timesteps, one_of
+from fdiff.schedulers.timesteps import TimestepScheduler
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilledScheduler(Clipping, Thresholding, Spacing, LatentBetas, TimestepScheduler):
+    """The options of latent consistency models; no Hub class, but what LCM and TCD inherit."""
+
+    beta_schedule: str = "scaled_linear"
+    original_inference_steps: Count = 50
+    clip_sample: bool = False
+    set_alpha_to_one: bool = True
+    timestep_spacing: str = "leading"
+    timestep_scaling: Number = 10.0
+    rescale_betas_zero_snr: bool = False
 
 
 def distilled_timesteps(

@@ -11,9 +11,11 @@ import jax
 import numpy as np
 
 from fdiff import noise, solvers
-from fdiff.plan import Grid, Pair, Plan, tabulate
+from fdiff.plan import Grid, Pair, Plan
+from fdiff.schedulers.fields import Positive, TrainTimesteps
 from fdiff.schedulers.options import given_timesteps, one_of
-from fdiff.schedulers.scheduler import Scheduler, levels_at
+from fdiff.schedulers.scheduler import Scheduler, hypot
+from fdiff.schedulers.timesteps import levels_at
 
 TIMESTEPS = (1008, 512)  # of the decoder that was published
 
@@ -29,8 +31,8 @@ class ConsistencyDecoderScheduler(Scheduler):
     x / (alpha sqrt(r^2 + d^2)).
     """
 
-    num_train_timesteps: int = 1024
-    sigma_data: float = 0.5
+    num_train_timesteps: TrainTimesteps = 1024
+    sigma_data: Positive = 0.5
 
     def plan(self, num_inference_steps: int | None = None, *, timesteps: Sequence[float] | None = None) -> Plan:
         """The table of a run.
@@ -51,13 +53,15 @@ class ConsistencyDecoderScheduler(Scheduler):
         alpha2 = _signal(self)[t.astype(int)]
         alpha, sigma = np.sqrt(alpha2), np.sqrt(1 - alpha2)
         grid = Grid(t, alpha, sigma, np.append(alpha[1:], 1.0), np.append(sigma[1:], 0.0))
-        c_in = 1 / np.hypot(sigma, alpha * self.sigma_data)
-        return tabulate(solvers.consistency(), grid, self._predict, c_in=c_in, start_std=sigma)
+        return self._tabulate(solvers.consistency(), grid, start_std=sigma)
 
-    def _predict(self, alpha: float, sigma: float) -> tuple[Pair, Pair]:
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         ratio, data = sigma / alpha, self.sigma_data
-        x, out = data**2 / (ratio**2 + data**2) / alpha, ratio * data / np.hypot(ratio, data)
+        x, out = data**2 / (ratio**2 + data**2) / alpha, ratio * data / hypot(ratio, data)
         return (x, out), ((1 - alpha * x) / sigma, -alpha * out / sigma)
+
+    def _c_in(self, alpha: Any, sigma: Any) -> Any:
+        return 1 / hypot(sigma, alpha * self.sigma_data)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at training timesteps t, alpha^2 + sigma^2 = 1."""

@@ -12,13 +12,13 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Plan
-from fdiff.schedulers.edm import edm_orders, edm_target, lay_edm, tabulate_edm
+from fdiff.schedulers.edm import EDMScheduler, edm_orders, lay_edm
+from fdiff.schedulers.fields import Positive, PredictionType, SolverOrder
 from fdiff.schedulers.options import choose, length
-from fdiff.schedulers.scheduler import Scheduler, broadcast
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CosineDPMSolverMultistepScheduler(Scheduler):
+class CosineDPMSolverMultistepScheduler(SolverOrder, EDMScheduler):
     """SDE-DPM-Solver++ multistep (Lu et al. 2022b, section 5) for Stable Audio's preconditioned networks.
 
     Order 1 or 2 (solver_order), one network call a step; stochastic. The fields are the Hub's. The network is told
@@ -26,18 +26,12 @@ class CosineDPMSolverMultistepScheduler(Scheduler):
     overlap, these are independent, and no torchsde is needed. diffusers accepts solver_order 3 and then fails.
     """
 
-    sigma_min: float = 0.3
-    sigma_max: float = 500.0
-    sigma_data: float = 1.0
+    sigma_min: Positive = 0.3
+    sigma_max: Positive = 500.0
+    sigma_data: Positive = 1.0
     sigma_schedule: str = "exponential"
-    num_train_timesteps: int = 1000
-    solver_order: int = 2
-    prediction_type: str = "v_prediction"
-    rho: float = 7.0
-    solver_type: str = "midpoint"
-    lower_order_final: bool = True
+    prediction_type: PredictionType = "v_prediction"
     euler_at_final: bool = False
-    final_sigmas_type: str = "zero"
 
     def plan(
         self,
@@ -56,16 +50,15 @@ class CosineDPMSolverMultistepScheduler(Scheduler):
         kind = choose("solver_type", self.solver_type, ("midpoint", "heun"), ("logrho", "bh1", "bh2"))
         if self.solver_order not in (1, 2):
             raise ValueError(f"solver_order is {self.solver_order}; it can be 1 or 2")
-        steps = lay_edm(self, num_inference_steps, sigmas, strength, lambda sigma: np.arctan(sigma) * 2 / np.pi)
+        steps = lay_edm(self, num_inference_steps, sigmas, strength)
         orders = edm_orders(self, num_inference_steps or length(sigmas) - 1, steps)
         solver = solvers.dpm_multistep(orders, stochastic=True, heun=kind == "heun")
-        return tabulate_edm(self, solver, steps)
+        return self._rows(solver, steps)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(1, sigma) where the network is told t = 2 / pi arctan(sigma): x = x0 + sigma eps."""
         sigma = jnp.tan(jnp.asarray(t, jnp.float32) * np.pi / 2)
         return jnp.ones_like(sigma), sigma
 
-    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
-        """The target of the network, (x0 - c_skip x) / c_out (Karras et al. 2022, eq. 8)."""
-        return edm_target(self, x0, noise, broadcast(self.levels(t)[1], x0))
+    def _c_noise(self, sigma: Any) -> Any:
+        return (jnp if isinstance(sigma, jax.Array) else np).arctan(sigma) * 2 / np.pi

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import numpy as np
 
-from fdiff import solvers, spacing
-from fdiff.plan import Grid, Plan, tabulate
-from fdiff.schedulers.options import clipping, first_step, given_timesteps, one_of
-from fdiff.schedulers.scheduler import Scheduler, preserving_levels, signal
+from fdiff import solvers
+from fdiff.plan import Grid, Plan
+from fdiff.schedulers.fields import Clipping, Spacing, Thresholding
+from fdiff.schedulers.options import clipping, first_step
+from fdiff.schedulers.timesteps import TimestepScheduler, chain, spaced_or_given
 from fdiff.solvers.ddpm import forward_std, posterior_std
 
 FIXED = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
@@ -21,7 +20,7 @@ SMALLEST = 1e-20  # a variance, so that its logarithm is finite where the run en
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DDPMScheduler(Scheduler):
+class DDPMScheduler(Clipping, Thresholding, Spacing, TimestepScheduler):
     """DDPM (Ho et al. 2020, eq. 6 and 7), order 1, stochastic, one network call a step.
 
     The fields are the Hub's. variance_type: fixed_small is the posterior's variance, fixed_large the forward
@@ -31,20 +30,8 @@ class DDPMScheduler(Scheduler):
     noise is drawn at timestep 0.
     """
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    beta_schedule: str = "linear"
-    trained_betas: tuple[float, ...] | None = None
     variance_type: str = "fixed_small"
-    clip_sample: bool = True
-    prediction_type: str = "epsilon"
-    thresholding: bool = False
-    dynamic_thresholding_ratio: float = 0.995
-    clip_sample_range: float = 1.0
-    sample_max_value: float = 1.0
     timestep_spacing: str = "leading"
-    steps_offset: int = 0
     rescale_betas_zero_snr: bool = False
 
     def plan(
@@ -61,26 +48,10 @@ class DDPMScheduler(Scheduler):
             timesteps: the timesteps themselves, falling, in place of their number.
             strength: below 1, only that last part of the run (image to image).
         """
-        if one_of(num_inference_steps=num_inference_steps, timesteps=timesteps) == "timesteps":
-            t = given_timesteps(timesteps, self.num_train_timesteps)
-        else:
-            t = np.round(spacing.timesteps(self.timestep_spacing, self.num_train_timesteps, num_inference_steps,
-                                           offset=self.steps_offset))
-        alpha2 = signal(self)[t.astype(int)]
-        grid = chain(t, alpha2, 1.0).rows(first_step(len(t), strength))
+        t = spaced_or_given(self, num_inference_steps, timesteps)
+        grid = chain(t, self._signal()[t.astype(int)], 1.0).rows(first_step(len(t), strength))
         std, variance_of = variances(self.variance_type, grid)
-        clip = clipping(self)
-        return tabulate(solvers.ddpm(std), grid, self.prediction_type, clip=clip, variance_of=variance_of)
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(alpha, sigma) at training timesteps t, alpha^2 + sigma^2 = 1."""
-        return preserving_levels(self, t)
-
-
-def chain(t: np.ndarray, alpha2: np.ndarray, last: float) -> Grid:
-    """Rows from each alpha^2 to the next one and at the end to `last`, variance preserving."""
-    alpha2_to = np.append(alpha2[1:], last)
-    return Grid(t, np.sqrt(alpha2), np.sqrt(1 - alpha2), np.sqrt(alpha2_to), np.sqrt(1 - alpha2_to))
+        return self._tabulate(solvers.ddpm(std), grid, clip=clipping(self), variance_of=variance_of)
 
 
 def variances(variance_type: str, grid: Grid) -> tuple[np.ndarray, np.ndarray]:

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import solvers, spacing
-from fdiff.plan import Plan, tabulate
-from fdiff.schedulers.ddpm import chain
+from fdiff.plan import Pair, Plan, epsilon
+from fdiff.schedulers.fields import AtLeastZero, Positive
 from fdiff.schedulers.options import first_step, one_of
 from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.timesteps import chain
 from fdiff.solvers.ddpm import posterior_std
 
 
@@ -28,8 +29,8 @@ class DDPMWuerstchenScheduler(Scheduler):
     predicts noise. The fields are the Hub's.
     """
 
-    scaler: float = 1.0
-    s: float = 0.008
+    scaler: Positive = 1.0
+    s: AtLeastZero = 0.008
 
     def plan(
         self,
@@ -54,12 +55,19 @@ class DDPMWuerstchenScheduler(Scheduler):
         alpha2 = np.asarray(self._signal(t, np))
         start = first_step(len(t) - 1, strength)
         grid = chain(t[:-1], alpha2[:-1], alpha2[-1]).rows(start)
-        return tabulate(solvers.ddpm(np.where(t[start + 1 :] == 0, 0.0, posterior_std(grid))), grid, "epsilon")
+        return self._tabulate(solvers.ddpm(np.where(t[start + 1 :] == 0, 0.0, posterior_std(grid))), grid)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at timesteps t between 0 and 1, alpha^2 + sigma^2 = 1."""
         alpha2 = self._signal(jnp.asarray(t, jnp.float32), jnp)
         return jnp.sqrt(alpha2), jnp.sqrt(1 - alpha2)
+
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Times of that shape, drawn from (0, 1]."""
+        return 1 - jax.random.uniform(key, shape)
+
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        return epsilon(alpha, sigma)
 
     def _signal(self, t: Any, xp: Any) -> Any:
         """alpha^2 at t, with NumPy or jax.numpy."""

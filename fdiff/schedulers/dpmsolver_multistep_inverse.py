@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-import jax
 import numpy as np
 
 from fdiff import spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.dpmsolver_multistep import ALGORITHMS, multistep_solver
 from fdiff.schedulers.exploding import Steps, train_sigmas
+from fdiff.schedulers.fields import LogSnrEnds, SolverOrder, Spacing
 from fdiff.schedulers.options import choose, first_step
-from fdiff.schedulers.preserving import (
-    even_flow,
-    grid_of,
-    layout,
-    log_snr_levels,
-    look_up,
-    lowered,
-    spaced,
-    tabulate_preserving,
-)
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.preserving import LogSnrScheduler, even_flow, layout, look_up, lowered, spaced
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DPMSolverMultistepInverseScheduler(Scheduler):
+class DPMSolverMultistepInverseScheduler(SolverOrder, LogSnrEnds, Spacing, LogSnrScheduler):
     """DPM-Solver(++) multistep (Lu et al. 2022b, algorithm 2) from an image to its noise.
 
     Order 1 to 3 (see DPMSolverMultistepScheduler), deterministic, one network call a step. The fields are the
@@ -36,29 +25,8 @@ class DPMSolverMultistepInverseScheduler(Scheduler):
     cannot be inverted.
     """
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    beta_schedule: str = "linear"
-    trained_betas: tuple[float, ...] | None = None
-    solver_order: int = 2
-    prediction_type: str = "epsilon"
-    thresholding: bool = False
-    dynamic_thresholding_ratio: float = 0.995
-    sample_max_value: float = 1.0
     algorithm_type: str = "dpmsolver++"
-    solver_type: str = "midpoint"
-    lower_order_final: bool = True
     euler_at_final: bool = False
-    use_karras_sigmas: bool = False
-    use_exponential_sigmas: bool = False
-    use_beta_sigmas: bool = False
-    use_flow_sigmas: bool = False
-    flow_shift: float = 1.0
-    lambda_min_clipped: float = -np.inf
-    variance_type: str | None = None
-    timestep_spacing: str = "linspace"
-    steps_offset: int = 0
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of a run of that many steps; strength below 1 keeps its first part, the least noise."""
@@ -82,8 +50,4 @@ class DPMSolverMultistepInverseScheduler(Scheduler):
         steps = Steps(np.trunc(t[kept]), levels[:m], np.append(levels[1:], end)[:m])
         orders = lowered(self.solver_order, m, self.lower_order_final, self.euler_at_final)
         stop = m - first_step(m, strength)
-        return tabulate_preserving(self, multistep_solver(self, orders), grid_of(self, steps).rows(0, stop))
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(alpha, sigma) at training timesteps t."""
-        return log_snr_levels(self, t)
+        return self._rows(multistep_solver(self, orders), steps, stop=stop)

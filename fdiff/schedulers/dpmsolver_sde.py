@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import numpy as np
 
 from fdiff import solvers, spacing
 from fdiff.plan import Plan
-from fdiff.schedulers.exploding import exploding_levels, halve, lay_steps, tabulate_exploding, train_sigmas
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.exploding import ExplodingScheduler, halve, lay_steps, train_sigmas
+from fdiff.schedulers.fields import LatentBetas, SigmaLayouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DPMSolverSDEScheduler(Scheduler):
+class DPMSolverSDEScheduler(SigmaLayouts, LatentBetas, ExplodingScheduler):
     """DPM-Solver++ for the SDE (Lu et al. 2022b; k-diffusion's dpmpp_sde), two network calls a step.
 
     Order 2 (weak); stochastic. The fields are the Hub's. The plan has two rows a step
@@ -24,18 +22,7 @@ class DPMSolverSDEScheduler(Scheduler):
     noise_sampler_seed has no effect, since a run draws from the key that it is given.
     """
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    beta_schedule: str = "linear"
-    trained_betas: tuple[float, ...] | None = None
-    prediction_type: str = "epsilon"
-    use_karras_sigmas: bool | None = False
-    use_exponential_sigmas: bool | None = False
-    use_beta_sigmas: bool | None = False
     noise_sampler_seed: int | None = None
-    timestep_spacing: str = "linspace"
-    steps_offset: int = 0
 
     def plan(
         self,
@@ -58,8 +45,4 @@ class DPMSolverSDEScheduler(Scheduler):
         steps = lay_steps(self, num_inference_steps, timesteps, sigmas, strength)
         middle = np.sqrt(steps.sigma * steps.sigma_to)
         told = spacing.interpolate_timesteps(middle, train_sigmas(self))
-        return tabulate_exploding(self, solvers.dpm_sde(s_noise), halve(steps, middle, told))
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(1, sigma) at training timesteps t: x = x0 + sigma eps."""
-        return exploding_levels(self, t)
+        return self._table(solvers.dpm_sde(s_noise), halve(steps, middle, told))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,22 +11,67 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import spacing
-from fdiff.plan import Grid, Plan, Solver, edm, tabulate
+from fdiff.plan import Grid, Pair, Plan, Solver, edm
 from fdiff.schedulers.exploding import Steps, cut, final_sigma, given_sigmas
+from fdiff.schedulers.fields import Positive, PredictionType, TrainTimesteps
 from fdiff.schedulers.options import one_of
 from fdiff.schedulers.preserving import lowered
+from fdiff.schedulers.scheduler import Scheduler, hypot
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EDMScheduler(Scheduler):
+    """A scheduler in x = x0 + sigma eps of an EDM network; no Hub class, but what those of this kind inherit."""
+
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
+    sigma_data: Positive = 0.5
+    sigma_schedule: str = "karras"
+    num_train_timesteps: TrainTimesteps = 1000
+    prediction_type: PredictionType = "epsilon"
+    rho: Positive = 7.0
+    final_sigmas_type: str = "zero"
+
+    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
+        """(1, sigma) where the network is told t = log(sigma) / 4: x = x0 + sigma eps."""
+        sigma = jnp.exp(4 * jnp.asarray(t, jnp.float32))
+        return jnp.ones_like(sigma), sigma
+
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Times of that shape, as the network is told them, of sigmas laid out evenly as those of a long run."""
+        share, low, high = jax.random.uniform(key, shape), self.sigma_min, self.sigma_max
+        if self.sigma_schedule == "karras":
+            low, high = low ** (1 / self.rho), high ** (1 / self.rho)
+            return self._c_noise((high + share * (low - high)) ** self.rho)
+        return self._c_noise(high * (low / high) ** share)
+
+    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
+        """The target of the network, (x0 - c_skip x) / c_out (Karras et al. 2022, eq. 8)."""
+        return self.target(x0, noise, t)
+
+    def _c_noise(self, sigma: Any) -> Any:
+        """What the network is told of sigma, with NumPy or JAX."""
+        return (jnp if isinstance(sigma, jax.Array) else np).log(sigma) / 4
+
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        return edm(self.sigma_data, self.prediction_type)(alpha, sigma)
+
+    def _c_in(self, alpha: Any, sigma: Any) -> Any:
+        return 1 / hypot(sigma, self.sigma_data)
+
+    def _rows(self, solver: Solver, steps: Steps, clip: tuple[float, float] = (np.inf, 0.0)) -> Plan:
+        """The table over these rows; a run starts from noise of deviation sqrt(1 + sigma^2)."""
+        one = np.ones_like(steps.sigma)
+        grid = Grid(steps.t, one, steps.sigma, one, steps.sigma_to)
+        return self._tabulate(solver, grid, start_std=np.hypot(1, steps.sigma), clip=clip)
 
 
 def lay_edm(
-    scheduler: Any,
-    num_inference_steps: int | None,
-    sigmas: Sequence[float] | None,
-    strength: float,
-    c_noise: Callable[[np.ndarray], np.ndarray],
+    scheduler: EDMScheduler, num_inference_steps: int | None, sigmas: Sequence[float] | None, strength: float
 ) -> Steps:
     """The steps of a run: sigma_schedule from sigma_max to sigma_min and then the final level, or the user's own.
 
-    c_noise is what the network is told of sigma. Given sigmas fall and end with the level to reach. A single step
+    Given sigmas fall and end with the level to reach. A single step
     goes down from sigma_max; in diffusers that of the exponential schedule begins at sigma_min, and EDMEuler's with
     final_sigmas_type sigma_min stays where it is.
     Raises ValueError for another sigma_schedule, or sigmas that do not fall.
@@ -40,7 +86,7 @@ def lay_edm(
         karras = scheduler.sigma_schedule == "karras"
         levels = spacing.karras(low, high, n, scheduler.rho) if karras else spacing.exponential(low, high, n)
         levels = np.append(levels, final_sigma(scheduler, low))
-    return cut(Steps(c_noise(levels[:-1]), levels[:-1], levels[1:]), strength)
+    return cut(Steps(scheduler._c_noise(levels[:-1]), levels[:-1], levels[1:]), strength)
 
 
 def edm_orders(scheduler: Any, whole: int, steps: Steps) -> list[int]:
@@ -48,34 +94,3 @@ def edm_orders(scheduler: Any, whole: int, steps: Steps) -> list[int]:
     stays = not steps.sigma_to[-1] or bool(np.isclose(steps.sigma_to[-1], steps.sigma[-1], rtol=1e-9))
     orders = lowered(scheduler.solver_order, whole, scheduler.lower_order_final, scheduler.euler_at_final or stays)
     return orders[-len(steps.t):]
-
-
-def tabulate_edm(scheduler: Any, solver: Solver, steps: Steps, clip: tuple[float, float] = (np.inf, 0.0)) -> Plan:
-    """The table over these rows, for a network that sees x / sqrt(sigma^2 + sigma_data^2).
-
-    A run starts from noise of deviation sqrt(1 + sigma^2).
-    """
-    one = np.ones_like(steps.sigma)
-    return tabulate(
-        solver, Grid(steps.t, one, steps.sigma, one, steps.sigma_to),
-        edm(scheduler.sigma_data, scheduler.prediction_type),
-        c_in=1 / np.hypot(steps.sigma, scheduler.sigma_data), start_std=np.hypot(1, steps.sigma), clip=clip,
-    )
-
-
-def log_sigma(sigma: np.ndarray) -> np.ndarray:
-    """What an EDM network is told of sigma: log(sigma) / 4."""
-    return np.log(sigma) / 4
-
-
-def log_sigma_levels(t: Any) -> tuple[jax.Array, jax.Array]:
-    """(1, sigma) where the network is told t = log(sigma) / 4."""
-    sigma = jnp.exp(4 * jnp.asarray(t, jnp.float32))
-    return jnp.ones_like(sigma), sigma
-
-
-def edm_target(scheduler: Any, x0: jax.Array, noise: jax.Array, sigma: jax.Array) -> jax.Array:
-    """What the network should say of x = x0 + sigma noise: (x0 - c_skip x) / c_out. sigma broadcasts to x0."""
-    data = scheduler.sigma_data
-    sign = 1.0 if scheduler.prediction_type == "epsilon" else -1.0
-    return sign * (sigma * x0 - data**2 * noise) / (data * jnp.hypot(sigma, data))

@@ -12,13 +12,13 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import PREDICTIONS, Pair, Plan, v_prediction
-from fdiff.schedulers.exploding import exploding_levels, lay_steps, tabulate_exploding
+from fdiff.schedulers.exploding import ExplodingScheduler, lay_steps, train_sigmas
+from fdiff.schedulers.fields import Positive, SigmaLayouts
 from fdiff.schedulers.options import length
-from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EulerDiscreteScheduler(Scheduler):
+class EulerDiscreteScheduler(SigmaLayouts, ExplodingScheduler):
     """Euler's method (Karras et al. 2022, algorithm 2), order 1, one network call a step.
 
     Stochastic with s_churn. The fields are the Hub's. timestep_type continuous with v_prediction tells the
@@ -26,21 +26,10 @@ class EulerDiscreteScheduler(Scheduler):
     lowest one.
     """
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    beta_schedule: str = "linear"
-    trained_betas: tuple[float, ...] | None = None
-    prediction_type: str = "epsilon"
     interpolation_type: str = "linear"
-    use_karras_sigmas: bool | None = False
-    use_exponential_sigmas: bool | None = False
-    use_beta_sigmas: bool | None = False
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    timestep_spacing: str = "linspace"
+    sigma_min: Positive | None = None
+    sigma_max: Positive | None = None
     timestep_type: str = "discrete"
-    steps_offset: int = 0
     rescale_betas_zero_snr: bool = False
     final_sigmas_type: str = "zero"
 
@@ -76,14 +65,19 @@ class EulerDiscreteScheduler(Scheduler):
         whole = num_inference_steps or length(timesteps, sigmas) - (sigmas is not None)
         gamma = min(s_churn / whole, np.sqrt(2) - 1)
         solver = solvers.euler(gamma, s_tmin, s_tmax, s_noise, x0_of=self._x0_of())
-        return tabulate_exploding(self, solver, steps)
+        return self._table(solver, steps)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(1, sigma) at timesteps t as the network is told them: x = x0 + sigma eps."""
         if self._continuous():
             sigma = jnp.exp(4 * jnp.asarray(t, jnp.float32))
             return jnp.ones_like(sigma), sigma
-        return exploding_levels(self, t)
+        return super().levels(t)
+
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Training timesteps of that shape, or log(sigma) / 4 of them, as the network is told them."""
+        t = super().times(key, shape)
+        return jnp.log(jnp.asarray(train_sigmas(self), jnp.float32)[t]) / 4 if self._continuous() else t
 
     def _continuous(self) -> bool:
         if self.timestep_type not in ("discrete", "continuous"):

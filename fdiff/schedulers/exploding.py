@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import spacing
-from fdiff.plan import Grid, Plan, Solver, tabulate
+from fdiff.plan import PREDICTIONS, Grid, Pair, Plan, Solver
+from fdiff.schedulers.fields import Betas, Positive, PredictionType, Spacing, check
 from fdiff.schedulers.options import clipping, first_step, given_timesteps, one_of
-from fdiff.schedulers.scheduler import signal
+from fdiff.schedulers.scheduler import Scheduler, hypot
+from fdiff.schedulers.timesteps import signal
 
 
 class Steps(NamedTuple):
@@ -43,6 +45,63 @@ def layout(scheduler: Any) -> str | None:
     """karras, exponential, beta or None, from the use_..._sigmas. Raises ValueError where two are on."""
     names = ("karras", "exponential", "beta")
     return spacing.one_layout(**{name: getattr(scheduler, f"use_{name}_sigmas", False) for name in names})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplodingScheduler(Spacing, Betas, Scheduler):
+    """A scheduler in x = x0 + sigma eps of a variance-preserving network; no Hub class, but what those inherit."""
+
+    prediction_type: PredictionType = "epsilon"
+
+    def plan(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        strength: float = 1.0,
+    ) -> Plan:
+        """The table of a run.
+
+        Args:
+            num_inference_steps: how many steps.
+            timesteps: the timesteps themselves, falling, in place of their number.
+            sigmas: the noise levels themselves, falling, with the one to reach at the end.
+            strength: below 1, only that last part of the run (image to image).
+        """
+        return self._table(*self._solve(lay_steps(self, num_inference_steps, timesteps, sigmas, strength)))
+
+    def _solve(self, steps: Steps) -> tuple[Solver, Steps]:
+        """The solver of these steps, and its rows."""
+        raise NotImplementedError
+
+    def _table(self, solver: Solver, steps: Steps) -> Plan:
+        """The table over rows; a run starts from noise of deviation sigma, or where timestep_spacing is leading
+        sqrt(1 + sigma^2).
+        """
+        one, size = np.ones_like(steps.sigma), np.hypot(1, steps.sigma)
+        start = size if self.timestep_spacing == "leading" else steps.sigma
+        grid = Grid(steps.t, one, steps.sigma, one, steps.sigma_to)
+        return self._tabulate(solver, grid, start_std=start, clip=clipping(self))
+
+    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
+        """(1, sigma) at training timesteps t: x = x0 + sigma eps.
+
+        Between two of them as a run has it: linear in log sigma where it lays out sigmas, else in sigma.
+        """
+        train, named = train_sigmas(self), layout(self)
+        values = jnp.asarray(np.log(train) if named else train, jnp.float32)
+        sigma = jnp.interp(jnp.asarray(t, jnp.float32), jnp.arange(len(train)), values)
+        sigma = jnp.exp(sigma) if named else sigma
+        return jnp.ones_like(sigma), sigma
+
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        if self.prediction_type == "original_sample":
+            return PREDICTIONS["sample"](alpha, sigma)
+        return super()._reads(alpha, sigma)
+
+    def _c_in(self, alpha: Any, sigma: Any) -> Any:
+        return 1 / hypot(1.0, sigma)
 
 
 def lay_steps(
@@ -92,7 +151,8 @@ def _interpolate(scheduler: Any, t: np.ndarray, train: np.ndarray) -> np.ndarray
 def ends(scheduler: Any) -> tuple[float | None, float | None]:
     """(sigma_min, sigma_max) to lay sigmas between, also those that another scheduler's config left here."""
     options = {**dict(scheduler.others), **dataclasses.asdict(scheduler)}
-    return options.get("sigma_min"), options.get("sigma_max")
+    low, high = (check(name, options.get(name), Positive | None) for name in ("sigma_min", "sigma_max"))
+    return low, high
 
 
 def final_sigma(scheduler: Any, sigma_min: float) -> float:
@@ -126,29 +186,3 @@ def halve(steps: Steps, sigma_between: np.ndarray, t_between: np.ndarray) -> Ste
     for t, sigma, sigma_to, between, told in zip(*steps, sigma_between, t_between, strict=True):
         rows += [(t, sigma, between), (told, between, sigma_to)] if sigma_to > 0 else [(t, sigma, sigma_to)]
     return Steps(*np.array(rows).T)
-
-
-def tabulate_exploding(scheduler: Any, solver: Solver, steps: Steps) -> Plan:
-    """The table over rows in x = x0 + sigma eps, for a network that sees x / sqrt(1 + sigma^2).
-
-    A run starts from noise of deviation sigma, or sqrt(1 + sigma^2) where timestep_spacing is leading.
-    """
-    one, size = np.ones_like(steps.sigma), np.hypot(1, steps.sigma)
-    kind = {"original_sample": "sample"}.get(scheduler.prediction_type, scheduler.prediction_type)
-    return tabulate(
-        solver, Grid(steps.t, one, steps.sigma, one, steps.sigma_to), kind, c_in=1 / size,
-        start_std=size if scheduler.timestep_spacing == "leading" else steps.sigma,
-        clip=clipping(scheduler),
-    )
-
-
-def exploding_levels(scheduler: Any, t: Any) -> tuple[jax.Array, jax.Array]:
-    """(1, sigma) at training timesteps t, each shaped like t.
-
-    Between two of them as a run has it: linear in log sigma where it lays out sigmas, else in sigma.
-    """
-    train = train_sigmas(scheduler)
-    values = np.log(train) if layout(scheduler) else train
-    sigma = jnp.interp(jnp.asarray(t, jnp.float32), jnp.arange(len(train)), jnp.asarray(values, jnp.float32))
-    sigma = jnp.exp(sigma) if layout(scheduler) else sigma
-    return jnp.ones_like(sigma), sigma

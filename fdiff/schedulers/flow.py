@@ -2,16 +2,106 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fdiff import spacing
-from fdiff.plan import Grid, Pair, Plan, Solver, flow_prediction, tabulate
+from fdiff.plan import Grid, Pair, Plan, Solver, flow_prediction, reversed_output
 from fdiff.schedulers.exploding import Steps, cut, layout
+from fdiff.schedulers.fields import Bounds, Count, DynamicShift, Flow, Number, SigmaLayouts
+from fdiff.schedulers.scheduler import Scheduler
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowScheduler(Scheduler):
+    """A scheduler of a flow, which has num_train_timesteps; no Hub class, but what those of this kind inherit.
+
+    With invert_sigmas the network is told (1 - sigma) T and predicts x0 - eps (Mochi).
+    """
+
+    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
+        """(1 - sigma, sigma) at times t as the network is told them: T sigma, or T (1 - sigma) with invert_sigmas."""
+        share = jnp.asarray(t, jnp.float32) / total_of(self)
+        return (share, 1 - share) if inverted(self) else (1 - share, share)
+
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Times of that shape, as the network is told them, of sigmas drawn from (0, 1]."""
+        share = jax.random.uniform(key, shape)
+        return total_of(self) * (share if inverted(self) else 1 - share)
+
+    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
+        """noise - x0, the target of the network; x0 - noise with invert_sigmas."""
+        return x0 - noise if inverted(self) else noise - x0
+
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        return (reversed_output(flow_prediction) if inverted(self) else flow_prediction)(alpha, sigma)
+
+    def _rows(self, solver: Solver, steps: Steps) -> Plan:
+        """The table over rows in x = (1 - sigma) x0 + sigma eps; every run starts from standard normal noise."""
+        t = (1 - steps.sigma) * total_of(self) if inverted(self) else steps.t
+        grid = Grid(t, 1 - steps.sigma, steps.sigma, 1 - steps.sigma_to, steps.sigma_to)
+        return self._tabulate(solver, grid, start_std=np.ones(len(t)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShiftedFlowScheduler(SigmaLayouts, DynamicShift, Flow, FlowScheduler):
+    """A flow whose run the resolution may shift (FLUX); no Hub class, but what those of this kind inherit."""
+
+    base_shift: Number | None = 0.5
+    max_shift: Number | None = 1.15
+    base_image_seq_len: Count = 256
+    max_image_seq_len: Count = 4096
+    invert_sigmas: bool = False
+    shift_terminal: Annotated[float, Bounds(0, 1, open_high=True)] | None = None
+
+    def plan(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+        strength: float = 1.0,
+    ) -> Plan:
+        """The table of a run.
+
+        Args:
+            num_inference_steps: how many steps.
+            timesteps: what the network is told at each step, falling; without sigmas these are timesteps / T.
+            sigmas: the noise levels themselves, falling from 1, without the 0 at the end; shifted like others.
+            mu: how much the resolution shifts the run, see `mu`; needed with use_dynamic_shifting, else without effect.
+            strength: below 1, only that last part of the run (image to image).
+        """
+        return self._rows(self._solver(), lay_flow(self, num_inference_steps, timesteps, sigmas, mu, strength))
+
+    def mu(self, image_seq_len: int) -> float:
+        """The shift's mu for an image of that many tokens: linear from base_shift to max_shift (FLUX).
+
+        Raises ValueError where there are no such shifts, or both are for one length.
+        """
+        low, high, base, most = self.base_shift, self.max_shift, self.base_image_seq_len, self.max_image_seq_len
+        if low is None or high is None or base == most:
+            raise ValueError("mu lies between base_shift at base_image_seq_len and max_shift at max_image_seq_len; "
+                             "set both shifts, and two lengths that differ")
+        return float(low + (high - low) / (most - base) * (image_seq_len - base))
+
+    def _solver(self) -> Solver:
+        raise NotImplementedError
+
+
+def inverted(scheduler: Any) -> bool:
+    """Whether time runs to the data."""
+    return getattr(scheduler, "invert_sigmas", False)
+
+
+def total_of(scheduler: Any) -> int:
+    """T, what the network is told of sigma 1."""
+    return scheduler.num_train_timesteps
 
 
 def lay_flow(
@@ -76,40 +166,6 @@ def given_levels(name: str, values: Sequence[float] | np.ndarray | None, most: f
     return levels
 
 
-def tabulate_flow(scheduler: Any, solver: Solver, steps: Steps) -> Plan:
-    """The table over rows in x = (1 - sigma) x0 + sigma eps; every run starts from standard normal noise.
-
-    With invert_sigmas the network is told (1 - sigma) T and predicts x0 - eps (Mochi).
-    """
-    inverted = getattr(scheduler, "invert_sigmas", False)
-    t = (1 - steps.sigma) * scheduler.num_train_timesteps if inverted else steps.t
-    grid = Grid(t, 1 - steps.sigma, steps.sigma, 1 - steps.sigma_to, steps.sigma_to)
-    return tabulate(solver, grid, _inverted if inverted else flow_prediction, start_std=np.ones(len(t)))
-
-
-def _inverted(alpha: float, sigma: float) -> tuple[Pair, Pair]:
-    """The network predicts x0 - eps."""
-    (x, out), (x_of_eps, out_of_eps) = flow_prediction(alpha, sigma)
-    return (x, -out), (x_of_eps, -out_of_eps)
-
-
-def flow_levels(scheduler: Any, t: Any) -> tuple[jax.Array, jax.Array]:
-    """(1 - sigma, sigma) at timesteps t as the network is told them, sigma = t / T."""
-    sigma = jnp.asarray(t, jnp.float32) / scheduler.num_train_timesteps
-    return (sigma, 1 - sigma) if getattr(scheduler, "invert_sigmas", False) else (1 - sigma, sigma)
-
-
-def flow_velocity(scheduler: Any, x0: jax.Array, noise: jax.Array) -> jax.Array:
-    """The target of flow_prediction: noise - x0, the other way round with invert_sigmas."""
-    return x0 - noise if getattr(scheduler, "invert_sigmas", False) else noise - x0
-
-
 def next_below(levels: jax.Array, level: jax.Array, least: float = 1e-3) -> jax.Array:
     """The highest of a run's levels (n,) that lies below `level` by more than `least`, or 0; shaped like `level`."""
     return jnp.where(levels < level[..., None] - least, levels, 0.0).max(-1)
-
-
-def dynamic_mu(scheduler: Any, image_seq_len: int) -> float:
-    """mu, linear in the number of image tokens, from base_shift at the base length to max_shift at the largest."""
-    slope = (scheduler.max_shift - scheduler.base_shift) / (scheduler.max_image_seq_len - scheduler.base_image_seq_len)
-    return float(scheduler.base_shift + slope * (image_seq_len - scheduler.base_image_seq_len))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +11,12 @@ import numpy as np
 
 from fdiff import sampling, solvers, spacing
 from fdiff.plan import Plan
-from fdiff.schedulers.flow import (
-    count_steps,
-    flow_levels,
-    flow_velocity,
-    given_levels,
-    lay_flow,
-    next_below,
-    tabulate_flow,
-)
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.fields import Flow
+from fdiff.schedulers.flow import FlowScheduler, count_steps, given_levels, lay_flow, next_below
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FlowMapEulerDiscreteScheduler(Scheduler):
+class FlowMapEulerDiscreteScheduler(Flow, FlowScheduler):
     """Steps of any length with a network that knows where each one ends (AnyFlow, Gu et al. 2026).
 
         x = x + (sigma_to - sigma) out,  out = network(x, t, r) the mean velocity from t to r, r = T sigma_to
@@ -35,9 +26,6 @@ class FlowMapEulerDiscreteScheduler(Scheduler):
 
         fdiff.sample(scheduler.adapt(network, plan), plan, x)
     """
-
-    num_train_timesteps: int = 1000
-    shift: float = 1.0
 
     def plan(
         self,
@@ -65,20 +53,11 @@ class FlowMapEulerDiscreteScheduler(Scheduler):
             laid = given_levels("timesteps", timesteps, total) / total
         else:
             laid = np.linspace(1, 0, num_inference_steps or 0, endpoint=False)
-        steps = lay_flow(self, None, sigmas=laid, strength=strength)
-        return tabulate_flow(self, solvers.ddim(), steps)
+        return self._rows(solvers.ddim(), lay_flow(self, None, sigmas=laid, strength=strength))
 
     def adapt(self, network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], plan: Plan) -> sampling.Network:
         """A network of (x, t, r) as one of (x, t): r is the timestep of the plan that comes below t, or 0."""
         return jax.tree_util.Partial(_to_the_next, sampling.as_partial(network), jnp.asarray(plan.t))
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(1 - sigma, sigma) at timesteps t as the network is told them, sigma = t / num_train_timesteps."""
-        return flow_levels(self, t)
-
-    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
-        """noise - x0, the velocity at t, which the mean velocity becomes as r nears t."""
-        return flow_velocity(self, x0, noise)
 
 
 def _to_the_next(network: Callable[..., jax.Array], timesteps: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:

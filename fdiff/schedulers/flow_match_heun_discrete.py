@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import halve
-from fdiff.schedulers.flow import flow_levels, flow_velocity, lay_flow, tabulate_flow
+from fdiff.schedulers.fields import Flow
+from fdiff.schedulers.flow import FlowScheduler, lay_flow
 from fdiff.schedulers.options import length
-from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FlowMatchHeunDiscreteScheduler(Scheduler):
+class FlowMatchHeunDiscreteScheduler(Flow, FlowScheduler):
     """Heun's method on a flow (Karras et al. 2022, algorithm 1; Lipman et al. 2023).
 
     Order 2, two network calls a step; stochastic with s_churn. The fields are the Hub's. The plan has two rows a
     step and one for the last. As in diffusers, churn does not scale x0 down as it raises the level, so that it is
     for noise levels far below 1.
     """
-
-    num_train_timesteps: int = 1000
-    shift: float = 1.0
 
     def plan(
         self,
@@ -56,12 +51,4 @@ class FlowMatchHeunDiscreteScheduler(Scheduler):
         whole = num_inference_steps or length(sigmas, timesteps)
         gamma = min(s_churn / (2 * whole - 1), np.sqrt(2) - 1)
         rows = halve(steps, steps.sigma_to, np.append(steps.t[1:], 0.0))
-        return tabulate_flow(self, solvers.heun(gamma, s_tmin, s_tmax, s_noise), rows)
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(1 - sigma, sigma) at timesteps t as the network is told them, sigma = t / num_train_timesteps."""
-        return flow_levels(self, t)
-
-    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
-        """noise - x0, the target of the network."""
-        return flow_velocity(self, x0, noise)
+        return self._rows(solvers.heun(gamma, s_tmin, s_tmax, s_noise), rows)

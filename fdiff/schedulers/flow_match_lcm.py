@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fdiff import sampling, solvers
-from fdiff.plan import Plan
-from fdiff.schedulers.flow import dynamic_mu, flow_levels, flow_velocity, lay_flow, tabulate_flow
+from fdiff.plan import Plan, Solver
+from fdiff.schedulers.fields import Positive
+from fdiff.schedulers.flow import ShiftedFlowScheduler
 from fdiff.schedulers.options import first_step
-from fdiff.schedulers.scheduler import Scheduler
 from fdiff.schedulers.upscale import upscale
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FlowMatchLCMScheduler(Scheduler):
+class FlowMatchLCMScheduler(ShiftedFlowScheduler):
     """Consistency sampling on a flow (Song et al. 2023, algorithm 1): each step jumps to x0 and noises it again.
 
         x = (1 - sigma_to) x0 + sigma_to noise,  x0 = x - sigma out
@@ -31,45 +30,14 @@ class FlowMatchLCMScheduler(Scheduler):
     can hold: `plan` refuses them, and `sample` is a loop of its own.
     """
 
-    num_train_timesteps: int = 1000
-    shift: float = 1.0
-    use_dynamic_shifting: bool = False
-    base_shift: float = 0.5
-    max_shift: float = 1.15
-    base_image_seq_len: int = 256
-    max_image_seq_len: int = 4096
-    invert_sigmas: bool = False
-    shift_terminal: float | None = None
-    use_karras_sigmas: bool | None = False
-    use_exponential_sigmas: bool | None = False
-    use_beta_sigmas: bool | None = False
-    time_shift_type: str = "exponential"
-    scale_factors: tuple[float, ...] | None = None
+    scale_factors: tuple[Positive, ...] | None = None
     upscale_mode: str = "bicubic"
 
-    def plan(
-        self,
-        num_inference_steps: int | None = None,
-        *,
-        timesteps: Sequence[float] | None = None,
-        sigmas: Sequence[float] | None = None,
-        mu: float | None = None,
-        strength: float = 1.0,
-    ) -> Plan:
-        """The table of a run.
-
-        Args:
-            num_inference_steps: how many steps.
-            timesteps: what the network is told at each step, falling; without sigmas these are timesteps / T.
-            sigmas: the noise levels themselves, falling from 1, without the 0 at the end; shifted like others.
-            mu: how much the resolution shifts the run, see `mu`; needed with use_dynamic_shifting, else without effect.
-            strength: below 1, only that last part of the run (image to image).
-        """
+    def _solver(self) -> Solver:
         if self.scale_factors:
             raise ValueError("scale_factors change the shape of x during the run, which a plan cannot; "
                              "call scheduler.sample(network, x, key, num_inference_steps=...)")
-        steps = lay_flow(self, num_inference_steps, timesteps, sigmas, mu, strength)
-        return tabulate_flow(self, solvers.consistency(), steps)
+        return solvers.consistency()
 
     def sample(
         self,
@@ -115,18 +83,6 @@ class FlowMatchLCMScheduler(Scheduler):
         sizes = tuple(tuple(round(factor * side) for side in x.shape[1:-1]) for factor in factors)
         x = jnp.asarray(x, jnp.float32)
         return _sample(sampling.as_partial(network), plan, x, key, noise, sizes, self.upscale_mode)
-
-    def mu(self, image_seq_len: int) -> float:
-        """The shift's mu for an image of that many tokens: linear from base_shift to max_shift (FLUX)."""
-        return dynamic_mu(self, image_seq_len)
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(1 - sigma, sigma) at timesteps t as the network is told them, sigma = t / num_train_timesteps."""
-        return flow_levels(self, t)
-
-    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
-        """noise - x0, the target of the network; x0 - noise with invert_sigmas."""
-        return flow_velocity(self, x0, noise)
 
 
 @partial(jax.jit, static_argnums=(5, 6))

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-import jax
 import numpy as np
 
 from fdiff import solvers
-from fdiff.plan import Plan
-from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
+from fdiff.plan import Pair, Plan
+from fdiff.schedulers.fields import Instead, Offset, SolverOrder
 from fdiff.schedulers.options import choose
-from fdiff.schedulers.preserving import grid_of, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler
-from fdiff.schedulers.stages import lay_stage, renoising
-from fdiff.schedulers.unipc_multistep import unipc_solver
+from fdiff.schedulers.preserving import reading, tabulate_steps
+from fdiff.schedulers.stages import StagedScheduler, lay_stage
+from fdiff.schedulers.unipc_multistep import OWN_PREDICTOR, unipc_solver
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeliosScheduler(Scheduler):
+class HeliosScheduler(SolverOrder, StagedScheduler):
     """A flow in stages, x twice as large in each (Helios); UniPC of order solver_order + 1, or Euler's method, order 1.
 
     Deterministic, one network call a step. Each stage is a run and a plan of its own, with sigma from 0.999 to 0 and
@@ -31,56 +29,24 @@ class HeliosScheduler(Scheduler):
     predicts velocities, whatever prediction_type says.
     """
 
-    num_train_timesteps: int = 1000
-    shift: float = 1.0
-    stages: int = 3
-    stage_range: tuple[float, ...] = (0, 1 / 3, 2 / 3, 1)
-    gamma: float = 1 / 3
     thresholding: bool = False
-    prediction_type: str = "flow_prediction"
-    solver_order: int = 2
     predict_x0: bool = True
     solver_type: str = "bh2"
-    lower_order_final: bool = True
-    disable_corrector: tuple[int, ...] = ()
-    solver_p: Any = None
-    use_flow_sigmas: bool = True
+    disable_corrector: tuple[Offset, ...] = ()
+    solver_p: Annotated[None, Instead(OWN_PREDICTOR)] = None
     scheduler_type: str = "unipc"
-    use_dynamic_shifting: bool = False
-    time_shift_type: str = "exponential"
 
-    def plan(
-        self,
-        num_inference_steps: int | None = None,
-        *,
-        stage_index: int = 0,
-        sigmas: Sequence[float] | None = None,
-        mu: float | None = None,
-    ) -> Plan:
-        """The table of one stage's run.
-
-        Args:
-            num_inference_steps: how many steps.
-            stage_index: which of the stages, from 0.
-            sigmas: the levels of a scheduler of one stage, falling, without the 0 at the end.
-            mu: the resolution's shift, where use_dynamic_shifting is on.
-        """
-        steps = lay_stage(self, num_inference_steps, stage_index, sigmas, mu)
-        if choose("scheduler_type", self.scheduler_type, ("unipc", "euler")) == "euler":
-            return tabulate_flow(self, solvers.ddim(), steps)
+    def _stage(self, n: int | None, stage_index: int, sigmas: Sequence[float] | None, mu: float | None) -> Plan:
+        steps = lay_stage(self, n, stage_index, sigmas, mu)
+        if self._euler():
+            return self._rows(solvers.ddim(), steps)
         if self.thresholding:
             raise ValueError("thresholding has no numbers in this class; leave it false")
         steps = steps._replace(sigma=np.minimum(steps.sigma, 1 - 1e-6))
-        return tabulate_preserving(self, unipc_solver(self, len(steps.t)), grid_of(self, steps))
+        return tabulate_steps(self, unipc_solver(self, len(steps.t)), steps)
 
-    def renoising(self, stage_index: int) -> tuple[float, float]:
-        """(a, b) for x = a x + b noise as that stage begins; noise as `fdiff.schedulers.stages.renoising` says."""
-        return renoising(self, stage_index)
+    def _euler(self) -> bool:
+        return choose("scheduler_type", self.scheduler_type, ("unipc", "euler")) == "euler"
 
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(1 - sigma, sigma) of the whole flow at timesteps t, sigma = t / num_train_timesteps."""
-        return flow_levels(self, t)
-
-    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
-        """noise - x0, the target of the network."""
-        return flow_velocity(self, x0, noise)
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        return super()._reads(alpha, sigma) if self._euler() else reading(self, alpha, sigma)

@@ -3,60 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
-import jax
 import numpy as np
 
 from fdiff import solvers, spacing
-from fdiff.plan import Plan
-from fdiff.schedulers.exploding import exploding_levels, halve, lay_steps, tabulate_exploding, train_sigmas
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.plan import Solver
+from fdiff.schedulers.exploding import ExplodingScheduler, Steps, halve, train_sigmas
+from fdiff.schedulers.fields import Clipping, LatentBetas, SigmaLayouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeunDiscreteScheduler(Scheduler):
+class HeunDiscreteScheduler(SigmaLayouts, Clipping, LatentBetas, ExplodingScheduler):
     """Heun's method (Karras et al. 2022, algorithm 1), order 2, two network calls a step; deterministic.
 
     The fields are the Hub's. The plan has two rows a step and one for the last.
     """
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    beta_schedule: str = "linear"
-    trained_betas: tuple[float, ...] | None = None
-    prediction_type: str = "epsilon"
-    use_karras_sigmas: bool | None = False
-    use_exponential_sigmas: bool | None = False
-    use_beta_sigmas: bool | None = False
     clip_sample: bool = False
-    clip_sample_range: float = 1.0
-    timestep_spacing: str = "linspace"
-    steps_offset: int = 0
 
-    def plan(
-        self,
-        num_inference_steps: int | None = None,
-        *,
-        timesteps: Sequence[float] | None = None,
-        sigmas: Sequence[float] | None = None,
-        strength: float = 1.0,
-    ) -> Plan:
-        """The table of a run.
-
-        Args:
-            num_inference_steps: how many steps.
-            timesteps: the timesteps themselves, falling, in place of their number.
-            sigmas: the noise levels themselves, falling, with the one to reach at the end.
-            strength: below 1, only that last part of the run (image to image).
-        """
-        steps = lay_steps(self, num_inference_steps, timesteps, sigmas, strength)
+    def _solve(self, steps: Steps) -> tuple[Solver, Steps]:
         last = spacing.interpolate_timesteps(steps.sigma_to[-1:], train_sigmas(self))
-        steps = halve(steps, steps.sigma_to, np.append(steps.t[1:], last))
-        return tabulate_exploding(self, solvers.heun(), steps)
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(1, sigma) at training timesteps t: x = x0 + sigma eps."""
-        return exploding_levels(self, t)
+        return solvers.heun(), halve(steps, steps.sigma_to, np.append(steps.t[1:], last))

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import solvers, spacing
-from fdiff.plan import Grid, Plan, tabulate
+from fdiff.plan import Grid, Pair, Plan, v_prediction
+from fdiff.schedulers.fields import Share, TrainTimesteps
 from fdiff.schedulers.options import first_step, one_of
 from fdiff.schedulers.scheduler import Scheduler
 
@@ -27,8 +28,8 @@ class IPNDMScheduler(Scheduler):
     step, from alpha = 0, is DDIM's; diffusers takes x0 for 0 there.
     """
 
-    num_train_timesteps: int = 1000
-    trained_betas: tuple[float, ...] | None = None
+    num_train_timesteps: TrainTimesteps = 1000
+    trained_betas: tuple[Share, ...] | None = None
 
     def plan(
         self,
@@ -60,9 +61,16 @@ class IPNDMScheduler(Scheduler):
         alpha = np.sqrt(1 - sigma**2)
         t = np.arctan2(sigma, alpha) / np.pi * 2
         grid = Grid(t[:-1], alpha[:-1], sigma[:-1], alpha[1:], sigma[1:]).rows(first_step(len(t) - 1, strength))
-        return tabulate(solvers.ipndm(), grid, "v_prediction")
+        return self._tabulate(solvers.ipndm(), grid)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) where the network is told t, within 0 and 1: the cosine and sine of pi t / 2."""
         angle = jnp.asarray(t, jnp.float32) * np.pi / 2
         return jnp.cos(angle), jnp.sin(angle)
+
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Times of that shape, drawn from (0, 1]."""
+        return 1 - jax.random.uniform(key, shape)
+
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        return v_prediction(alpha, sigma)

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import solvers, spacing
-from fdiff.plan import Grid, Pair, Plan, tabulate
+from fdiff.plan import Grid, Pair, Plan
 from fdiff.schedulers.exploding import Steps, cut, given_sigmas
+from fdiff.schedulers.fields import AtLeastZero, Positive
 from fdiff.schedulers.options import one_of
 from fdiff.schedulers.scheduler import Scheduler
 
@@ -28,12 +29,12 @@ class KarrasVeScheduler(Scheduler):
     squares for them.
     """
 
-    sigma_min: float = 0.02
-    sigma_max: float = 100.0
-    s_noise: float = 1.007
-    s_churn: float = 80.0
-    s_min: float = 0.05
-    s_max: float = 50.0
+    sigma_min: Positive = 0.02
+    sigma_max: Positive = 100.0
+    s_noise: AtLeastZero = 1.007
+    s_churn: AtLeastZero = 80.0
+    s_min: AtLeastZero = 0.05
+    s_max: AtLeastZero = 50.0
 
     def plan(
         self,
@@ -63,14 +64,16 @@ class KarrasVeScheduler(Scheduler):
         one = np.ones_like(sigma)
         told = np.where(called > 0, sigma, sigma_to)
         grid = Grid(told, one, sigma, one, sigma_to)
-        return tabulate(solvers.karras_ve(self.s_noise), grid, _predict, c_in=called, start_std=sigma)
+        return self._tabulate(solvers.karras_ve(self.s_noise), grid, called=called, start_std=sigma)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(1, sigma) where the network is told t = sigma: x = x0 + sigma eps."""
         sigma = jnp.asarray(t, jnp.float32)
         return jnp.ones_like(sigma), sigma
 
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Sigmas of that shape, drawn evenly in log from those of a run."""
+        return self.sigma_max * (self.sigma_min / self.sigma_max) ** jax.random.uniform(key, shape)
 
-def _predict(alpha: float, sigma: float) -> tuple[Pair, Pair]:
-    """The network predicts -eps."""
-    return (1.0, sigma), (0.0, -1.0)
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        return (1.0, sigma), (0.0, -1.0)  # the network predicts -eps

@@ -3,61 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from fdiff import solvers, spacing
-from fdiff.plan import Plan
-from fdiff.schedulers.exploding import exploding_levels, halve, lay_steps, tabulate_exploding, train_sigmas
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.plan import Solver
+from fdiff.schedulers.exploding import ExplodingScheduler, Steps, halve, train_sigmas
+from fdiff.schedulers.fields import LatentBetas, SigmaLayouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KDPM2DiscreteScheduler(Scheduler):
+class KDPM2DiscreteScheduler(SigmaLayouts, LatentBetas, ExplodingScheduler):
     """DPM-Solver-2 (Lu et al. 2022, algorithm 1; k-diffusion), order 2, two network calls a step.
 
     Deterministic. The fields are the Hub's. The plan has two rows a step and one for the last. As in diffusers,
     Karras sigmas round the timesteps that the network is told at the start of each step, not in its middle.
     """
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    beta_schedule: str = "linear"
-    trained_betas: tuple[float, ...] | None = None
-    use_karras_sigmas: bool | None = False
-    use_exponential_sigmas: bool | None = False
-    use_beta_sigmas: bool | None = False
-    prediction_type: str = "epsilon"
-    timestep_spacing: str = "linspace"
-    steps_offset: int = 0
+    def _solve(self, steps: Steps) -> tuple[Solver, Steps]:
+        return solvers.dpm_2(), halve_at(self, steps, np.sqrt(steps.sigma * steps.sigma_to))
 
-    def plan(
-        self,
-        num_inference_steps: int | None = None,
-        *,
-        timesteps: Sequence[float] | None = None,
-        sigmas: Sequence[float] | None = None,
-        strength: float = 1.0,
-    ) -> Plan:
-        """The table of a run.
 
-        Args:
-            num_inference_steps: how many steps.
-            timesteps: the timesteps themselves, falling, in place of their number.
-            sigmas: the noise levels themselves, falling, with the one to reach at the end.
-            strength: below 1, only that last part of the run (image to image).
-        """
-        steps = lay_steps(self, num_inference_steps, timesteps, sigmas, strength)
-        middle = np.sqrt(steps.sigma * steps.sigma_to)
-        told = spacing.interpolate_timesteps(middle, train_sigmas(self))
-        if self.use_karras_sigmas:
-            steps = steps._replace(t=np.round(steps.t))
-        return tabulate_exploding(self, solvers.dpm_2(), halve(steps, middle, told))
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(1, sigma) at training timesteps t: x = x0 + sigma eps."""
-        return exploding_levels(self, t)
+def halve_at(scheduler: Any, steps: Steps, middle: np.ndarray) -> Steps:
+    """Two rows a step, with a network call at the sigma in its middle."""
+    told = spacing.interpolate_timesteps(middle, train_sigmas(scheduler))
+    if scheduler.use_karras_sigmas:
+        steps = steps._replace(t=np.round(steps.t))
+    return halve(steps, middle, told)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
-
-import jax
 
 from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps, cut, given_sigmas
-from fdiff.schedulers.flow import flow_levels, flow_velocity, lay_flow, tabulate_flow
+from fdiff.schedulers.fields import AtLeastZero, Share, TrainTimesteps
+from fdiff.schedulers.flow import FlowScheduler, lay_flow
 from fdiff.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from fdiff.schedulers.options import one_of
-from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LTXEulerAncestralRFScheduler(Scheduler):
+class LTXEulerAncestralRFScheduler(FlowScheduler):
     """Euler's ancestral method on a flow, as ComfyUI runs LTX-Video; order 1, stochastic, one network call a step.
 
         down = sigma_to (1 + (sigma_to / sigma - 1) eta),  kept = (1 - sigma_to) down / (1 - down)
@@ -29,9 +26,9 @@ class LTXEulerAncestralRFScheduler(Scheduler):
     leaves out the factor (1 - sigma_to) / (1 - down) too, and so misses the level; here the formula stands.
     """
 
-    num_train_timesteps: int = 1000
-    eta: float = 1.0
-    s_noise: float = 1.0
+    num_train_timesteps: TrainTimesteps = 1000
+    eta: Share = 1.0
+    s_noise: AtLeastZero = 1.0
 
     def plan(
         self,
@@ -58,12 +55,4 @@ class LTXEulerAncestralRFScheduler(Scheduler):
         else:
             flow = FlowMatchEulerDiscreteScheduler.from_config(self)
             steps = lay_flow(flow, num_inference_steps, mu=mu, strength=strength)
-        return tabulate_flow(self, solvers.ancestral_flow(self.eta, self.s_noise), steps)
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(1 - sigma, sigma) at timesteps t as the network is told them, sigma = t / num_train_timesteps."""
-        return flow_levels(self, t)
-
-    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
-        """noise - x0, the target of the network."""
-        return flow_velocity(self, x0, noise)
+        return self._rows(solvers.ancestral_flow(self.eta, self.s_noise), steps)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import jax
 import numpy as np
 
 from fdiff import solvers, spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps, given_sigmas
-from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
+from fdiff.schedulers.fields import Positive
+from fdiff.schedulers.flow import FlowScheduler
 from fdiff.schedulers.options import one_of
-from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MiniMaxH3Scheduler(Scheduler):
+class MiniMaxH3Scheduler(FlowScheduler):
     """Euler's method on MiniMax-H3's flow, whose time t = 1 - sigma runs to the data; order 1, one network call a step.
 
         x = x + (sigma - sigma_to) out,  out = x0 - eps
@@ -30,7 +29,7 @@ class MiniMaxH3Scheduler(Scheduler):
     num_train_timesteps: ClassVar[int] = 1
     invert_sigmas: ClassVar[bool] = True
 
-    shift: float = 12.0
+    shift: Positive = 12.0
 
     def plan(self, num_inference_steps: int | None = None, *, sigmas: Sequence[float] | None = None) -> Plan:
         """The table of a run.
@@ -51,12 +50,4 @@ class MiniMaxH3Scheduler(Scheduler):
                 raise ValueError("num_inference_steps is 1; it counts the levels with the 0 at the end, "
                                  "so it must be 2 or more")
             levels = spacing.shift_flow(np.linspace(1, 0, n), self.shift)
-        return tabulate_flow(self, solvers.ddim(), Steps(1 - levels[:-1], levels[:-1], levels[1:]))
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(t, 1 - t) at times t as the network is told them, 0 for noise and 1 for data."""
-        return flow_levels(self, t)
-
-    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
-        """x0 - noise, the target of the network."""
-        return flow_velocity(self, x0, noise)
+        return self._rows(solvers.ddim(), Steps(1 - levels[:-1], levels[:-1], levels[1:]))

@@ -69,9 +69,3 @@ def choose(name: str, value: str, choices: Sequence[str], others: Sequence[str] 
     named = " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
     raise ValueError(f"{name} is {value!r}; it can be {named}")
 
-
-def strided(scheduler: Any, n: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """n timesteps by timestep_spacing, and where each goes: a whole stride lower, below 0 at the end (DDIM)."""
-    most = scheduler.num_train_timesteps
-    t = np.round(spacing.timesteps(scheduler.timestep_spacing, most, n, offset=scheduler.steps_offset))
-    return t, t - most // len(t)

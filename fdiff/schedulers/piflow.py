@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,12 @@ import numpy as np
 from fdiff import sampling, solvers, spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps
-from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
-from fdiff.schedulers.options import require
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.fields import Bounds, Count, Flow, Positive
+from fdiff.schedulers.flow import FlowScheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PiflowScheduler(Scheduler):
+class PiflowScheduler(Flow, FlowScheduler):
     """Few steps with a network that predicts a whole policy for each (pi-Flow, Chen et al. 2025; Kandinsky 6).
 
         x = x + (sigma_to - sigma) out,  out = sum_j w_j out_j
@@ -34,29 +33,19 @@ class PiflowScheduler(Scheduler):
     One network call a step; deterministic; of order 1 if all out_j are equal. The fields are the Hub's.
     """
 
-    num_train_timesteps: int = 1000
-    shift: float = 5.0
-    n_grid: int = 10
-    eps: float = 1e-6
-    final_step_size_scale: float = 0.5
-    num_policy_substeps: int = 128
+    shift: Positive = 5.0
+    n_grid: Annotated[int, Bounds(2, 1000)] = 10
+    eps: Annotated[float, Bounds(1e-9, 1, open_high=True)] = 1e-6
+    final_step_size_scale: Annotated[float, Bounds(0, 1, open_low=True)] = 0.5
+    num_policy_substeps: Count = 128
 
     def plan(self, num_inference_steps: int | None = None) -> Plan:
         """The table of a run of that many steps, even before the shift but for the last, final_step_size_scale of one.
-
-        Raises ValueError for n_grid below 2, or eps, final_step_size_scale or num_policy_substeps out of range.
         """
-        for name, good, bound in (
-            ("n_grid", self.n_grid >= 2, "2 or more"),
-            ("eps", self.eps > 0, "above 0"),
-            ("final_step_size_scale", 0 < self.final_step_size_scale <= 1, "above 0 and 1 at most"),
-            ("num_policy_substeps", self.num_policy_substeps >= 1, "1 or more"),
-        ):
-            require(name, getattr(self, name), good, bound)
         n = spacing.check_steps(num_inference_steps)
         even = 1 - np.arange(n) / (n - 1 + self.final_step_size_scale)
         sigma = spacing.shift_flow(np.append(even, self.eps), self.shift)
-        return tabulate_flow(self, solvers.ddim(), Steps(sigma[:-1] * self.num_train_timesteps, sigma[:-1], sigma[1:]))
+        return self._rows(solvers.ddim(), Steps(sigma[:-1] * self.num_train_timesteps, sigma[:-1], sigma[1:]))
 
     def adapt(self, network: Callable[[jax.Array, jax.Array], jax.Array], plan: Plan) -> sampling.Network:
         """A network of n_grid times the channels of x as one of x's, by the weights of the plan's steps.
@@ -81,14 +70,6 @@ class PiflowScheduler(Scheduler):
             hat = np.maximum(1 - np.abs(place[i] - np.arange(self.n_grid)), 0)
             of_x0 = (1 + share) * of_x0 - share * hat
         return of_x0 / of_x0.sum()
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(1 - sigma, sigma) at timesteps t as the network is told them, sigma = t / num_train_timesteps."""
-        return flow_levels(self, t)
-
-    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
-        """noise - x0, which each of the network's velocities is for a single x0."""
-        return flow_velocity(self, x0, noise)
 
 
 def _weigh(network: sampling.Network, told: jax.Array, weights: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-import jax
 import numpy as np
 
 from fdiff import solvers, spacing
-from fdiff.plan import Grid, Plan, tabulate
+from fdiff.plan import Grid, Plan
+from fdiff.schedulers.fields import Spacing
 from fdiff.schedulers.options import first_step
-from fdiff.schedulers.scheduler import Scheduler, preserving_levels, signal
+from fdiff.schedulers.timesteps import TimestepScheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PNDMScheduler(Scheduler):
+class PNDMScheduler(Spacing, TimestepScheduler):
     """PNDM (Liu et al. 2022, algorithm 2), order 2, deterministic, one network call a step after its warm-up.
 
     The fields are the Hub's. The warm-up repeats one step (skip_prk_steps, PLMS: n + 1 network calls) or takes
@@ -24,23 +23,17 @@ class PNDMScheduler(Scheduler):
     the order to 1. A run of strength below 1 warms up anew; diffusers goes on with a state that it does not have.
     """
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    beta_schedule: str = "linear"
-    trained_betas: tuple[float, ...] | None = None
     skip_prk_steps: bool = False
     set_alpha_to_one: bool = False
-    prediction_type: str = "epsilon"
     timestep_spacing: str = "leading"
-    steps_offset: int = 0
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of a run of that many steps; strength below 1 keeps its last part (image to image)."""
         n, most = spacing.check_steps(num_inference_steps), self.num_train_timesteps
         t = np.round(spacing.timesteps(self.timestep_spacing, most, n, offset=self.steps_offset))
         t, stride = t[first_step(n, strength):], most // n
-        alpha2 = np.append(signal(self), 1.0 if self.set_alpha_to_one else signal(self)[0])
+        alpha2 = self._signal()
+        alpha2 = np.append(alpha2, 1.0 if self.set_alpha_to_one else alpha2[0])
 
         def level(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             at = alpha2[np.where(t < 0, -1, t).astype(int)]
@@ -51,11 +44,7 @@ class PNDMScheduler(Scheduler):
         again = t[1] + stride if len(t) > 1 else t[0]  # diffusers restarts here, which is t[0] if strides are equal
         restart = None if prk or again == t[0] else level(again)
         solver = solvers.pndm(prk=prk, restart=restart, velocity=velocity)
-        return tabulate(solver, Grid(told, *level(told), *level(t_to)), self.prediction_type)
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(alpha, sigma) at training timesteps t, alpha^2 + sigma^2 = 1."""
-        return preserving_levels(self, t)
+        return self._tabulate(solver, Grid(told, *level(told), *level(t_to)))
 
 
 def repeated_step(t: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ which moves its lowest levels by 3e-4.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +17,89 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import noise, spacing
-from fdiff.plan import Grid, Pair, Plan, Prediction, Solver, tabulate
-from fdiff.schedulers.exploding import Steps, final_sigma, train_sigmas
-from fdiff.schedulers.options import clipping, given_timesteps, one_of
+from fdiff.plan import Grid, Pair, Plan, Solver
+from fdiff.schedulers.exploding import Steps, ends, final_sigma, train_sigmas
+from fdiff.schedulers.fields import Betas, FlowSigmas, PredictionType, SigmaLayouts, Thresholding
+from fdiff.schedulers.options import clipping, first_step, given_timesteps, one_of
+from fdiff.schedulers.scheduler import Scheduler
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogSnrScheduler(Thresholding, SigmaLayouts, FlowSigmas, Betas, Scheduler):
+    """A scheduler that steps in log-SNR; no Hub class, but what those of this kind inherit."""
+
+    prediction_type: PredictionType = "epsilon"
+
+    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
+        """(alpha, sigma) at training timesteps t; along a flow sigma is t / num_train_timesteps."""
+        t = jnp.asarray(t, jnp.float32)
+        if self.use_flow_sigmas:
+            return 1 - t / self.num_train_timesteps, t / self.num_train_timesteps
+        alpha, sigma = (jnp.asarray(level, jnp.float32) for level in levels_of(self, train_sigmas(self)))
+        at = jnp.arange(len(alpha))
+        return jnp.interp(t, at, alpha), jnp.interp(t, at, sigma)
+
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Training timesteps of that shape; along a flow from 1 on, at which x has noise, and below the last."""
+        return jax.random.randint(key, shape, int(self.use_flow_sigmas), self.num_train_timesteps)
+
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        return reading(self, alpha, sigma)
+
+    def _rows(self, solver: Solver, steps: Steps, start: int = 0, stop: int | None = None) -> Plan:
+        """The table over these of the steps; a run starts from noise of deviation 1."""
+        return tabulate_steps(self, solver, steps, start, stop)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShiftedLogSnrScheduler(LogSnrScheduler):
+    """One whose run the resolution may shift, and strength cut; no Hub class."""
+
+    def plan(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        mu: float | None = None,
+        strength: float = 1.0,
+    ) -> Plan:
+        """The table of a run.
+
+        Args:
+            num_inference_steps: how many steps; of singlestep solvers, how many network calls.
+            timesteps: the timesteps themselves, falling, in place of their number.
+            mu: the resolution's shift of flow sigmas, where use_dynamic_shifting is on.
+            strength: below 1, only that last part of the run (image to image), with a warm-up of its own.
+        """
+        steps = self._steps(num_inference_steps, timesteps, mu)
+        n = len(steps.t)
+        start = first_step(n, strength)
+        return self._rows(self._solver(n, start), steps, start)
+
+    def _steps(self, n: int | None, timesteps: Sequence[float] | None, mu: float | None) -> Steps:
+        return lay_levels(self, n, timesteps, mu)
+
+    def _solver(self, n: int, start: int) -> Solver:
+        """The solver of the last rows, from `start`, of a run of n."""
+        raise NotImplementedError
+
+
+def tabulate_steps(scheduler: Any, solver: Solver, steps: Steps, start: int = 0, stop: int | None = None) -> Plan:
+    """The table over these of the steps; a run starts from noise of deviation 1."""
+    grid = Grid(steps.t, *levels_of(scheduler, steps.sigma), *levels_of(scheduler, steps.sigma_to)).rows(start, stop)
+    return scheduler._tabulate(solver, grid, start_std=np.ones_like(grid.t), clip=clipping(scheduler))
+
+
+def reading(scheduler: Any, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+    """(x0_of, eps_of) by prediction_type; along a flow v_prediction reads x0 = alpha x - sigma out, as in diffusers.
+
+    Raises ValueError for flow_prediction without flow sigmas.
+    """
+    if scheduler.prediction_type == "flow_prediction" and not scheduler.use_flow_sigmas:
+        raise ValueError("prediction_type flow_prediction needs use_flow_sigmas")
+    if scheduler.prediction_type == "v_prediction" and scheduler.use_flow_sigmas:
+        return (alpha, -sigma), (sigma, alpha)
+    return Scheduler._reads(scheduler, alpha, sigma)
 
 
 def lay_levels(
@@ -74,13 +155,11 @@ def look_up(scheduler: Any, named: str, n: int, rising: bool = False) -> tuple[n
     sigma_min and sigma_max, also those that another scheduler's config left here, go before those of training.
     """
     spacing.check_steps(n)
-    others = dict(scheduler.others)
-    ends = [others.get(name, getattr(scheduler, name, None)) for name in ("sigma_min", "sigma_max")]
     table, order = rounded_sigmas(scheduler), 1 if rising else -1
-    ends = ends[::-order]
+    limits = ends(scheduler)[::-order]
     laid = np.exp(np.log(table).astype(np.float64)) if named == "lu" else table  # lu lays out the logarithms
-    t = spacing.interpolate_timesteps(spacing.lay_out(named, laid[::order], n, *ends), table)
-    return spacing.lay_out(named, train_sigmas(scheduler)[::order], n, *ends), t
+    t = spacing.interpolate_timesteps(spacing.lay_out(named, laid[::order], n, *limits), table)
+    return spacing.lay_out(named, train_sigmas(scheduler)[::order], n, *limits), t
 
 
 def layout(scheduler: Any) -> str | None:
@@ -127,33 +206,6 @@ def levels_of(scheduler: Any, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return alpha, sigma * alpha
 
 
-def grid_of(scheduler: Any, steps: Steps) -> Grid:
-    """The grid of these steps."""
-    return Grid(steps.t, *levels_of(scheduler, steps.sigma), *levels_of(scheduler, steps.sigma_to))
-
-
-def tabulate_preserving(scheduler: Any, solver: Solver, grid: Grid) -> Plan:
-    """The table over these rows; a run starts from noise of deviation 1."""
-    kind, clip = prediction_of(scheduler), clipping(scheduler)
-    return tabulate(solver, grid, kind, start_std=np.ones_like(grid.t), clip=clip)
-
-
-def prediction_of(scheduler: Any) -> str | Prediction:
-    """What the network predicts; along a flow v_prediction reads x0 = alpha x - sigma out, as in diffusers.
-
-    Raises ValueError for flow_prediction without flow sigmas.
-    """
-    if scheduler.prediction_type == "flow_prediction" and not scheduler.use_flow_sigmas:
-        raise ValueError("prediction_type flow_prediction needs use_flow_sigmas")
-    if scheduler.prediction_type == "v_prediction" and scheduler.use_flow_sigmas:
-        return _flow_velocity
-    return scheduler.prediction_type
-
-
-def _flow_velocity(alpha: float, sigma: float) -> tuple[Pair, Pair]:
-    return (alpha, -sigma), (sigma, alpha)
-
-
 def lowered(order: int, n: int, lower_order_final: bool, euler_last: bool) -> list[int]:
     """The order of each of n steps: `order`, falling to 2 and 1 at the end of a short run, to 1 if euler_last."""
     orders = [order] * n
@@ -162,16 +214,6 @@ def lowered(order: int, n: int, lower_order_final: bool, euler_last: bool) -> li
     if euler_last:
         orders[-1] = 1
     return orders
-
-
-def log_snr_levels(scheduler: Any, t: Any) -> tuple[jax.Array, jax.Array]:
-    """(alpha, sigma) at training timesteps t, each shaped like t; along a flow sigma is t / num_train_timesteps."""
-    t = jnp.asarray(t, jnp.float32)
-    if scheduler.use_flow_sigmas:
-        return 1 - t / scheduler.num_train_timesteps, t / scheduler.num_train_timesteps
-    alpha, sigma = (jnp.asarray(level, jnp.float32) for level in levels_of(scheduler, train_sigmas(scheduler)))
-    at = jnp.arange(len(alpha))
-    return jnp.interp(t, at, alpha), jnp.interp(t, at, sigma)
 
 
 @functools.lru_cache(maxsize=64)

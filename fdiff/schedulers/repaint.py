@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import sampling, solvers, spacing
-from fdiff.plan import Grid, Plan, tabulate
+from fdiff.plan import Pair, Plan, epsilon
+from fdiff.schedulers.fields import Betas, Share
 from fdiff.schedulers.options import clipping
-from fdiff.schedulers.scheduler import Scheduler, preserving_levels, signal
+from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.timesteps import levels_at, preserving_grid, signal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RePaintScheduler(Scheduler):
+class RePaintScheduler(Betas, Scheduler):
     """RePaint (Lugmayr et al. 2022, algorithm 1): inpainting by a model that was not trained for it.
 
     Order 1, stochastic; of the rows those that go back up make no network call. The fields are the Hub's. Together
@@ -29,12 +31,7 @@ class RePaintScheduler(Scheduler):
     a stride too high where a stride is longer than one timestep.
     """
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    beta_schedule: str = "linear"
-    eta: float = 0.0
-    trained_betas: tuple[float, ...] | None = None
+    eta: Share = 0.0
     clip_sample: bool = True
 
     def plan(
@@ -56,8 +53,11 @@ class RePaintScheduler(Scheduler):
         end = np.where(up, start + 1, t - 1)
         stride, alpha2 = self.num_train_timesteps // n, np.append(signal(self), 1.0)
         low, high = (alpha2[np.where(at < 0, -1, at * stride)] for at in (end, start))
-        grid = Grid(t * stride, np.sqrt(high), np.sqrt(1 - high), np.sqrt(low), np.sqrt(1 - low))
-        return tabulate(solvers.repaint(self.eta), grid, "epsilon", c_in=np.where(up, 0.0, 1.0), clip=clipping(self))
+        grid, called = preserving_grid(t * stride, high, low), np.where(up, 0.0, 1.0)
+        return self._tabulate(solvers.repaint(self.eta), grid, called=called, clip=clipping(self))
+
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        return epsilon(alpha, sigma)
 
     @property
     def clip_sample_range(self) -> float:
@@ -66,7 +66,7 @@ class RePaintScheduler(Scheduler):
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at training timesteps t, alpha^2 + sigma^2 = 1."""
-        return preserving_levels(self, t)
+        return levels_at(signal(self), t)
 
 
 def visits(n: int, jump_length: int, jump_n_sample: int) -> list[int]:

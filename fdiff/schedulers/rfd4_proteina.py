@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
-import jax
 import numpy as np
 
 from fdiff import solvers, spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps
-from fdiff.schedulers.flow import flow_levels, flow_velocity, tabulate_flow
+from fdiff.schedulers.fields import Bounds, Positive, Share
+from fdiff.schedulers.flow import FlowScheduler
 from fdiff.schedulers.options import choose, require
-from fdiff.schedulers.scheduler import Scheduler
 
 LOWEST = 1e-3  # the first time: at 0 the score has no value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RFD4ProteinaScheduler(Scheduler):
+class RFD4ProteinaScheduler(FlowScheduler):
     """Euler-Maruyama on a protein flow whose time t = 1 - sigma runs to the data, at a lower temperature (Proteina).
 
         x = x + ((x - r eps) / t - g r eps / (1 - t)) dt + sqrt(2 g dt) noise
@@ -36,12 +35,12 @@ class RFD4ProteinaScheduler(Scheduler):
 
     schedule_mode: str = "log"
     noise_mode: str = "1/t"
-    tsr_k: float = 1.0
-    tsr_sigma: float = 1.0
-    tail_steps: int = 10
-    tail_step_multiplier: int = 2
-    t_lim_ode: float = 0.95
-    t_lim_ode_below: float = 0.02
+    tsr_k: Positive = 1.0
+    tsr_sigma: Positive = 1.0
+    tail_steps: Annotated[int, Bounds(0, spacing.MOST_STEPS)] = 10
+    tail_step_multiplier: Annotated[int, Bounds(0, spacing.MOST_STEPS)] = 2
+    t_lim_ode: Share = 0.95
+    t_lim_ode_below: Share = 0.02
 
     def plan(self, num_inference_steps: int | None = None, *, start_time: float | None = None) -> Plan:
         """The table of a run.
@@ -53,9 +52,6 @@ class RFD4ProteinaScheduler(Scheduler):
         Raises ValueError for options out of their range.
         """
         n = spacing.check_steps(num_inference_steps)
-        require("tsr_k", self.tsr_k, self.tsr_k > 0, "above 0")
-        require("tsr_sigma", self.tsr_sigma, self.tsr_sigma > 0, "above 0")
-        require("tail_steps", self.tail_steps, self.tail_steps >= 0, "0 or more")
         if start_time is None:
             times = self._times(n)
         elif not isinstance(start_time, int | float) or not 0 <= start_time < 1:
@@ -69,7 +65,7 @@ class RFD4ProteinaScheduler(Scheduler):
         ratio = (snr + 1) / (snr / self.tsr_k + 1)
         between = (t <= self.t_lim_ode) & (t >= self.t_lim_ode_below)
         solver = solvers.rescaled_score(ratio, np.where(between, self._noise_level(t) / ratio**2, 0.0))
-        return tabulate_flow(self, solver, Steps(t, sigma[:-1], sigma[1:]))
+        return self._rows(solver, Steps(t, sigma[:-1], sigma[1:]))
 
     def _times(self, n: int) -> np.ndarray:
         """n + 1 times from LOWEST to 1, of which the last tail_steps intervals are finer."""
@@ -98,11 +94,3 @@ class RFD4ProteinaScheduler(Scheduler):
             return 1 / (t + 0.01)
         angle = (1 - t) * np.pi / 2
         return np.pi / 2 * np.sin(angle) / (np.cos(angle) + 0.01)
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(t, 1 - t) at times t as the network is told them, 0 for noise and 1 for data."""
-        return flow_levels(self, t)
-
-    def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
-        """x0 - noise, the target of the network."""
-        return flow_velocity(self, x0, noise)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -12,11 +12,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import hub, keys, noise, sampling, upload
-from fdiff.plan import Plan
-from fdiff.schedulers.options import choose, require
+from fdiff import hub, keys, sampling, upload
+from fdiff.plan import PREDICTIONS, Grid, Pair, Plan, Solver, tabulate
+from fdiff.schedulers.fields import check, frozen, hints
+from fdiff.spacing import show
 
 FILE = "scheduler_config.json"
+
+
+class Level(NamedTuple):
+    """What x is at a training time, what a network sees and is told of it, and how its output is read.
+
+        x = alpha x0 + sigma eps,  out = network(c_in x, told)
+        x0 = x0_of[0] x + x0_of[1] out,  eps = eps_of[0] x + eps_of[1] out
+
+    The fields are float32, shaped like the time; x0_of and eps_of have another axis, of 2. A row of a `Plan` with a
+    network call is such a level.
+    """
+
+    alpha: jax.Array
+    sigma: jax.Array
+    c_in: jax.Array
+    x0_of: jax.Array
+    eps_of: jax.Array
+    told: jax.Array
 
 
 class StepOutput(NamedTuple):
@@ -41,22 +60,71 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         """Make lists and arrays tuples. Raises ValueError for an option that no scheduler can have."""
+        cls: Any = type(self)
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
-        total = getattr(self, "num_train_timesteps", 1)
-        require("num_train_timesteps", total, total >= 1, "a whole number of 1 or more")
-        for name in ("shift", "flow_shift"):
-            shift = getattr(self, name, 1)
-            require(name, shift, shift > 0, "above 0")
-        choose("time_shift_type", getattr(self, "time_shift_type", "linear"), ("exponential", "linear"))
+            name, value = field.name, getattr(self, field.name)
+            value = frozen(value) if name in ("others", "given") else check(name, value, hints(cls)[name])
+            object.__setattr__(self, name, value)
+        for name, value in self.others:
+            _plain(name, value)
+        low, high = (getattr(self, f"sigma_{end}", None) for end in ("min", "max"))
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"sigma_min is {low:g} and sigma_max is {high:g}; the first must be below the second")
 
     def plan(self, num_inference_steps: int | None = None) -> Plan:
         """The table of a run of that many steps; each scheduler documents further options."""
         raise NotImplementedError
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(alpha, sigma), each shaped like t, at training timesteps t: x = alpha x0 + sigma eps."""
+        """(alpha, sigma), each shaped like t, at training times t: x = alpha x0 + sigma eps."""
         raise NotImplementedError
+
+    def level(self, t: Any) -> Level:
+        """What x is at training times t, what the network sees and is told of it, and how its output is read.
+
+        t, a number or an array, is as the network is told it unless `levels` says otherwise. Training draws from these
+        levels and `plan` lays rows of them. Raises ValueError where a network of this kind has no such level.
+        """
+        alpha, sigma = self.levels(t)
+        told = self._told(jnp.asarray(t, jnp.float32))
+        x0_of, eps_of = (jnp.stack(jnp.broadcast_arrays(*pair, alpha)[:2], -1) for pair in self._reads(alpha, sigma))
+        return Level(alpha, sigma, jnp.broadcast_to(self._c_in(alpha, sigma), alpha.shape), x0_of, eps_of, told)
+
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Training times of that shape, drawn at random from those that sampling visits: for `level`."""
+        return jax.random.randint(key, shape, 0, getattr(self, "num_train_timesteps", 1))
+
+    def target(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
+        """What a perfect network says of x = alpha x0 + sigma noise at training times t, a number or (b,).
+
+            x0_of[1] out = x0 - x0_of[0] x  and  eps_of[1] out = noise - eps_of[0] x, both at once by least squares,
+
+        so that nothing is divided by a small number.
+        """
+        level = self.level(t)
+        alpha, sigma = broadcast(level.alpha, x0), broadcast(level.sigma, x0)
+        (p, q), (r, w) = ([broadcast(of[..., i], x0) for i in range(2)] for of in (level.x0_of, level.eps_of))
+        x = alpha * x0 + sigma * noise
+        return (q * (x0 - p * x) + w * (noise - r * x)) / (q**2 + w**2)
+
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        """(x0_of, eps_of) at levels, numbers or arrays, NumPy's or JAX's: by prediction_type, if there is one."""
+        kind = getattr(self, "prediction_type", "flow_prediction")
+        if kind not in PREDICTIONS:
+            raise ValueError(f"prediction_type is {kind!r}; it can be {', '.join(PREDICTIONS)}")
+        return PREDICTIONS[kind](alpha, sigma)
+
+    def _c_in(self, alpha: Any, sigma: Any) -> Any:
+        """The scale of what the network sees."""
+        return 1.0
+
+    def _told(self, t: Any) -> Any:
+        """What the network is told of training times t."""
+        return t
+
+    def _tabulate(self, solver: Solver, grid: Grid, *, called: np.ndarray | float = 1.0, **options: Any) -> Plan:
+        """The table over these rows, each a level; `called` is 0 for those without a network call."""
+        return tabulate(solver, grid, self._reads, c_in=self._c_in(grid.alpha, grid.sigma) * called, **options)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | str | Path | Scheduler, **options: Any) -> Self:
@@ -104,9 +172,9 @@ class Scheduler:
         return cls.from_config(config)
 
     def to_config(self) -> dict[str, Any]:
-        """The dict that scheduler_config.json holds."""
+        """The dict that scheduler_config.json holds, its options by name."""
         own = {field.name: getattr(self, field.name) for field in _options(type(self))}
-        return {"_class_name": type(self).__name__, **dict(self.others), **own}
+        return {"_class_name": type(self).__name__, **dict(sorted({**dict(self.others), **own}.items()))}
 
     def _spelt_out(self) -> dict[str, Any]:
         """to_config without the options that are what they are by default alone."""
@@ -188,26 +256,24 @@ def _options(cls: type[Scheduler]) -> list[dataclasses.Field[Any]]:
 
 
 def _known_options() -> set[str]:
-    """The options of all schedulers, and those of old versions that have no effect any more."""
-    return {field.name for cls in Scheduler.__subclasses__() for field in _options(cls)} | _OLD
+    """The options of all schedulers, other packages' too, and those of old versions that have no effect any more."""
+    return {field.name for cls in _below(Scheduler) for field in _options(cls)} | _OLD
 
 
-def _frozen(value: Any) -> Any:
-    value = value.tolist() if isinstance(value, np.ndarray | np.generic | jax.Array) else value
-    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
+def _below(cls: type[Scheduler]) -> Iterator[type[Scheduler]]:
+    """All classes derived from this one, however far down."""
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _below(sub)
 
 
-def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
-    """The value, hashable. Raises ValueError unless it is a number where the field's type is one."""
-    value, kind = _frozen(value), str(field.type)
-    whole = kind.startswith("int")
-    if not kind.startswith(("int", "float")) or (kind.endswith("| None") and value is None):
-        return value
-    if whole and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        raise ValueError(f"{field.name} is {value!r}; it must be a {'whole ' if whole else ''}number")
-    return value
+def _plain(name: str, value: Any) -> None:
+    """Raise ValueError unless the value is what a config holds, so that a scheduler is hashable."""
+    if isinstance(value, tuple):
+        for one in value:
+            _plain(name, one)
+    elif not isinstance(value, str | int | float | None):
+        raise ValueError(f"{name} is {show(value)}; it must be a number, a word, true, false, null or a list of them")
 
 
 @jax.jit
@@ -239,30 +305,12 @@ def _find(table: Plan, t: Any, name: str) -> jax.Array:
     return jnp.int32(found[0])
 
 
+def hypot(a: Any, b: Any) -> Any:
+    """sqrt(a^2 + b^2) of numbers and arrays, by NumPy in float64 unless one is JAX's."""
+    return (jnp if isinstance(a, jax.Array) or isinstance(b, jax.Array) else np).hypot(a, b)
+
+
 def broadcast(level: jax.Array, x: jax.Array) -> jax.Array:
     """The level, a number or (b,), with as many axes as x and its dtype."""
     level = jnp.asarray(level, x.dtype)
     return level.reshape(level.shape + (1,) * (x.ndim - level.ndim)) if level.ndim else level
-
-
-@functools.lru_cache(maxsize=64)
-def signal(scheduler: Any) -> np.ndarray:
-    """alpha^2 (T,) at each training timestep, float64, down to 0 where rescale_betas_zero_snr is set."""
-    betas = noise.betas(
-        scheduler.beta_schedule, scheduler.num_train_timesteps, scheduler.beta_start, scheduler.beta_end,
-        scheduler.trained_betas,
-    )
-    if getattr(scheduler, "rescale_betas_zero_snr", False):
-        betas = noise.zero_terminal_snr(betas)
-    return noise.alphas_cumprod(betas)
-
-
-def preserving_levels(scheduler: Any, t: Any) -> tuple[jax.Array, jax.Array]:
-    """(alpha, sigma) at integer training timesteps t, alpha^2 + sigma^2 = 1."""
-    return levels_at(signal(scheduler), t)
-
-
-def levels_at(alpha2: np.ndarray, t: Any) -> tuple[jax.Array, jax.Array]:
-    """The same from alpha^2 (T,) itself."""
-    t = jnp.asarray(t, jnp.int32)
-    return jnp.asarray(np.sqrt(alpha2), jnp.float32)[t], jnp.asarray(np.sqrt(1 - alpha2), jnp.float32)[t]

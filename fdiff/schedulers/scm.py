@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import solvers, spacing
-from fdiff.plan import Grid, Pair, Plan, tabulate
+from fdiff.plan import Grid, Pair, Plan
+from fdiff.schedulers.fields import Positive, PredictionType, TrainTimesteps
 from fdiff.schedulers.options import first_step
-from fdiff.schedulers.scheduler import Scheduler, broadcast
+from fdiff.schedulers.scheduler import Scheduler
 
 FIRST = 1.5708  # pi / 2, as the Hub rounds it
 
@@ -28,9 +29,9 @@ class SCMScheduler(Scheduler):
     noise of deviation sigma_data, by which diffusers' pipelines multiply theirs.
     """
 
-    num_train_timesteps: int = 1000
-    prediction_type: str = "trigflow"
-    sigma_data: float = 0.5
+    num_train_timesteps: TrainTimesteps = 1000
+    prediction_type: PredictionType = "trigflow"
+    sigma_data: Positive = 0.5
 
     def plan(
         self,
@@ -72,9 +73,9 @@ class SCMScheduler(Scheduler):
         grid = Grid(t[:-1], alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
         rows = grid.rows(first_step(len(t) - 1, strength))
         start = np.full(len(rows.t), self.sigma_data)
-        return tabulate(solvers.consistency(), rows, self._predict, start_std=start)
+        return self._tabulate(solvers.consistency(), rows, start_std=start)
 
-    def _predict(self, alpha: float, sigma: float) -> tuple[Pair, Pair]:
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         sine = sigma / self.sigma_data
         return (alpha, -sine), (sine / self.sigma_data, alpha / self.sigma_data)
 
@@ -83,7 +84,10 @@ class SCMScheduler(Scheduler):
         t = jnp.asarray(t, jnp.float32)
         return jnp.cos(t), self.sigma_data * jnp.sin(t)
 
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Angles of that shape, drawn from (0, pi / 2]."""
+        return FIRST * (1 - jax.random.uniform(key, shape))
+
     def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
         """cos(t) sigma_data noise - sin(t) x0, the target of the network."""
-        t = broadcast(jnp.asarray(t, jnp.float32), x0)
-        return jnp.cos(t) * self.sigma_data * noise - jnp.sin(t) * x0
+        return self.target(x0, noise, t)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fdiff import keys, sampling, solvers, spacing
-from fdiff.plan import Grid, Pair, Plan, tabulate
+from fdiff.plan import Grid, Pair, Plan
+from fdiff.schedulers.fields import AtLeastZero, Bounds, Positive, Share, TrainTimesteps
 from fdiff.schedulers.options import first_step
 from fdiff.schedulers.scheduler import Scheduler
 
@@ -29,12 +30,12 @@ class ScoreSdeVeScheduler(Scheduler):
     a level here and there where n is large; here each is visited once.
     """
 
-    num_train_timesteps: int = 2000
-    snr: float = 0.15
-    sigma_min: float = 0.01
-    sigma_max: float = 1348.0
-    sampling_eps: float = 1e-5
-    correct_steps: int = 1
+    num_train_timesteps: TrainTimesteps = 2000
+    snr: AtLeastZero = 0.15
+    sigma_min: Positive = 0.01
+    sigma_max: Positive = 1348.0
+    sampling_eps: Share = 1e-5
+    correct_steps: Annotated[int, Bounds(0, 1000)] = 1
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of the predictor's steps; strength below 1 keeps the last part of them (image to image)."""
@@ -43,7 +44,7 @@ class ScoreSdeVeScheduler(Scheduler):
         t, one = np.linspace(1, self.sampling_eps, n), np.ones(n)
         told = self.sigma_min * (self.sigma_max / self.sigma_min) ** t
         grid = Grid(told, one, sigma, one, np.append(sigma[1:], 0.0)).rows(first_step(n, strength))
-        return tabulate(solvers.reverse_diffusion(), grid, _score, start_std=grid.sigma)
+        return self._tabulate(solvers.reverse_diffusion(), grid, start_std=grid.sigma)
 
     def sample(
         self,
@@ -78,15 +79,16 @@ class ScoreSdeVeScheduler(Scheduler):
         return _sample(sampling.as_partial(network), plan, x, key, noise, self.snr, self.correct_steps)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(1, sigma) at timesteps t from 0 to num_train_timesteps - 1: x = x0 + sigma eps."""
-        ratio = math.log(self.sigma_max / self.sigma_min) / (self.num_train_timesteps - 1)
-        sigma = self.sigma_min * jnp.exp(ratio * jnp.asarray(t, jnp.float32))
+        """(1, sigma) at timesteps t from 0 to num_train_timesteps - 1, of which the network is told sigma."""
+        sigma = self._told(jnp.asarray(t, jnp.float32))
         return jnp.ones_like(sigma), sigma
 
+    def _told(self, t: Any) -> Any:
+        ratio = math.log(self.sigma_max / self.sigma_min) / max(self.num_train_timesteps - 1, 1)
+        return self.sigma_min * jnp.exp(ratio * t)
 
-def _score(alpha: float, sigma: float) -> tuple[Pair, Pair]:
-    """The network predicts -eps / sigma."""
-    return (1.0, sigma**2), (0.0, -sigma)
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        return (1.0, sigma**2), (0.0, -sigma)  # the network predicts the score, -eps / sigma
 
 
 @partial(jax.jit, static_argnums=6)

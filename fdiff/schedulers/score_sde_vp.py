@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import solvers, spacing
-from fdiff.plan import Grid, Plan, tabulate
+from fdiff.plan import Grid, Pair, Plan, epsilon
+from fdiff.schedulers.fields import AtLeastZero, Share, TrainTimesteps
 from fdiff.schedulers.options import first_step
 from fdiff.schedulers.scheduler import Scheduler
 
@@ -24,10 +25,10 @@ class ScoreSdeVpScheduler(Scheduler):
     is not told. The network predicts noise and is told the time, from 1 to sampling_eps.
     """
 
-    num_train_timesteps: int = 2000
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    sampling_eps: float = 1e-3
+    num_train_timesteps: TrainTimesteps = 2000
+    beta_min: AtLeastZero = 0.1
+    beta_max: AtLeastZero = 20.0
+    sampling_eps: Share = 1e-3
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of a run of that many steps; strength below 1 keeps its last part (image to image)."""
@@ -35,7 +36,7 @@ class ScoreSdeVpScheduler(Scheduler):
         t = np.linspace(1, self.sampling_eps, n)
         alpha, sigma = self._levels(np.append(t, 0.0))
         grid = Grid(t, alpha[:-1], sigma[:-1], alpha[1:], sigma[1:]).rows(first_step(n, strength))
-        return tabulate(solvers.euler_maruyama(self._beta, 1 / n), grid, "epsilon")
+        return self._tabulate(solvers.euler_maruyama(self._beta, 1 / n), grid)
 
     def _beta(self, t: float) -> float:
         return self.beta_min + t * (self.beta_max - self.beta_min)
@@ -48,3 +49,10 @@ class ScoreSdeVpScheduler(Scheduler):
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at times t within 0 and 1, alpha^2 + sigma^2 = 1."""
         return self._levels(jnp.asarray(t, jnp.float32))
+
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Times of that shape, drawn from sampling_eps to 1."""
+        return jax.random.uniform(key, shape, minval=self.sampling_eps, maxval=1.0)
+
+    def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
+        return epsilon(alpha, sigma)

@@ -2,17 +2,63 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import jax
 import numpy as np
 
 from fdiff import spacing
+from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps
-from fdiff.schedulers.flow import given_levels
-from fdiff.schedulers.options import require
+from fdiff.schedulers.fields import Bounds, DynamicShift, Flow, Positive, PredictionType, Share
+from fdiff.schedulers.flow import FlowScheduler, given_levels
 
 TOP = 0.999  # sigma at the begin of each of several stages
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StagedScheduler(DynamicShift, Flow, FlowScheduler):
+    """A flow in stages; no Hub class, but what the two of Helios inherit."""
+
+    stages: Annotated[int, Bounds(1, 100)] = 3
+    stage_range: tuple[Share, ...] = (0, 1 / 3, 2 / 3, 1)
+    gamma: Positive = 1 / 3
+    prediction_type: PredictionType = "flow_prediction"
+    use_flow_sigmas: bool = True
+
+    def plan(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        stage_index: int = 0,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+    ) -> Plan:
+        """The table of one stage's run.
+
+        Args:
+            num_inference_steps: how many steps.
+            stage_index: which of the stages, from 0.
+            sigmas: the levels of a scheduler of one stage, falling, without the 0 at the end; where a run leaves out
+                the last level, one more than the steps.
+            mu: the resolution's shift, where use_dynamic_shifting is on.
+        """
+        return self._stage(num_inference_steps, stage_index, sigmas, mu)
+
+    def _stage(self, n: int | None, stage_index: int, sigmas: Sequence[float] | None, mu: float | None) -> Plan:
+        raise NotImplementedError
+
+    def renoising(self, stage_index: int) -> tuple[float, float]:
+        """(a, b) for x = a x + b noise as that stage begins; noise as `fdiff.schedulers.stages.renoising` says."""
+        return renoising(self, stage_index)
+
+    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """As every flow's. Raises ValueError for several stages, whose x are not of one flow."""
+        if self.stages > 1:
+            raise ValueError(f"stages is {self.stages}; only a flow of one stage has levels to be trained at")
+        return super().times(key, shape)
 
 
 def lay_stage(
@@ -79,8 +125,6 @@ def renoising(scheduler: Any, stage_index: int) -> tuple[float, float]:
 
 def _check(scheduler: Any) -> None:
     """Raise ValueError for stages that there cannot be."""
-    require("stages", scheduler.stages, scheduler.stages >= 1, "1 or more")
-    require("gamma", scheduler.gamma, scheduler.gamma > 0, "above 0")
     ends = spacing.numbers("stage_range", scheduler.stage_range)
     if len(ends) <= scheduler.stages or not spacing.falls(-ends) or ends[0] < 0 or ends[-1] > 1:
         raise ValueError(f"stage_range is {scheduler.stage_range!r}; for {scheduler.stages} stages it must be "

@@ -4,43 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import numpy as np
 
 from fdiff import solvers
-from fdiff.plan import Grid, Plan, tabulate, unit_interval
-from fdiff.schedulers.consistency import distilled_timesteps, original_steps, strided_timesteps
-from fdiff.schedulers.scheduler import Scheduler, preserving_levels, signal
+from fdiff.plan import Grid, Plan, unit_interval
+from fdiff.schedulers.consistency import DistilledScheduler, distilled_timesteps, original_steps, strided_timesteps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TCDScheduler(Scheduler):
+class TCDScheduler(DistilledScheduler):
     """Trajectory consistency distillation (Zheng et al. 2024): jump along the path, then noise again.
 
     No order, one network call a step; stochastic where eta > 0, but for the last step. The run ends at the level of
     timestep 0. The fields are the Hub's; clip_sample, thresholding and their numbers, set_alpha_to_one, steps_offset,
     timestep_spacing and timestep_scaling have no effect, as in diffusers.
     """
-
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    beta_schedule: str = "scaled_linear"
-    trained_betas: tuple[float, ...] | None = None
-    original_inference_steps: int = 50
-    clip_sample: bool = False
-    clip_sample_range: float = 1.0
-    set_alpha_to_one: bool = True
-    steps_offset: int = 0
-    prediction_type: str = "epsilon"
-    thresholding: bool = False
-    dynamic_thresholding_ratio: float = 0.995
-    sample_max_value: float = 1.0
-    timestep_spacing: str = "leading"
-    timestep_scaling: float = 10.0
-    rescale_betas_zero_snr: bool = False
 
     def plan(
         self,
@@ -67,14 +46,10 @@ class TCDScheduler(Scheduler):
         trained = np.arange(int(self.num_train_timesteps * strength)) if original_inference_steps is not None \
             else strided_timesteps(self, original, strength)
         t = distilled_timesteps(self, num_inference_steps, timesteps, trained, original, strength)
-        alpha2, t_to = signal(self), np.append(t[1:], 0.0)
+        alpha2, t_to = self._signal(), np.append(t[1:], 0.0)
         below = np.floor(np.float32(1 - eta) * t_to.astype(np.float32))  # in float32, or another floor than diffusers'
 
         def level(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return np.sqrt(alpha2[t.astype(int)]), np.sqrt(1 - alpha2[t.astype(int)])
 
-        return tabulate(solvers.tcd(*level(below)), Grid(t, *level(t), *level(t_to)), self.prediction_type)
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(alpha, sigma) at training timesteps t, alpha^2 + sigma^2 = 1."""
-        return preserving_levels(self, t)
+        return self._tabulate(solvers.tcd(*level(below)), Grid(t, *level(t), *level(t_to)))

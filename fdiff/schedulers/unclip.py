@@ -9,14 +9,16 @@ import jax
 import numpy as np
 
 from fdiff import noise, solvers, spacing
-from fdiff.plan import Plan, tabulate
-from fdiff.schedulers.ddpm import chain, variances
+from fdiff.plan import Plan
+from fdiff.schedulers.ddpm import variances
+from fdiff.schedulers.fields import Clipping, PredictionType, TrainTimesteps
 from fdiff.schedulers.options import choose, clipping, first_step
-from fdiff.schedulers.scheduler import Scheduler, levels_at
+from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.timesteps import chain, levels_at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UnCLIPScheduler(Scheduler):
+class UnCLIPScheduler(Clipping, Scheduler):
     """DDPM as unCLIP runs it (Ramesh et al. 2022): order 1, stochastic, one network call a step.
 
     The fields are the Hub's; the noise schedule is squaredcos_cap_v2. Timesteps run evenly from the last one to 0;
@@ -24,11 +26,9 @@ class UnCLIPScheduler(Scheduler):
     diffusers loses up to 1e-3 of a sample to cancellation in 1 - alpha^2; here nothing cancels.
     """
 
-    num_train_timesteps: int = 1000
+    num_train_timesteps: TrainTimesteps = 1000
     variance_type: str = "fixed_small_log"
-    clip_sample: bool = True
-    clip_sample_range: float = 1.0
-    prediction_type: str = "epsilon"
+    prediction_type: PredictionType = "epsilon"
     beta_schedule: str = "squaredcos_cap_v2"
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
@@ -39,8 +39,7 @@ class UnCLIPScheduler(Scheduler):
         t = np.round(np.arange(n) * (last / (n - 1)))[::-1] if n > 1 else np.array([float(last)])
         grid = chain(t, self._signal()[t.astype(int)], 1.0).rows(first_step(n, strength))
         std, variance_of = variances(variance_type, grid)
-        clip = clipping(self)
-        return tabulate(solvers.ddpm(std), grid, self.prediction_type, clip=clip, variance_of=variance_of)
+        return self._tabulate(solvers.ddpm(std), grid, clip=clipping(self), variance_of=variance_of)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at training timesteps t, alpha^2 + sigma^2 = 1."""

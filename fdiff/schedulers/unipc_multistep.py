@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-import jax
 import numpy as np
 
 from fdiff import solvers, spacing
 from fdiff.plan import Plan, Solver
 from fdiff.schedulers.exploding import Steps, final_sigma
+from fdiff.schedulers.fields import Bounds, DynamicShift, Instead, Offset, Positive, SolverOrder, Spacing
 from fdiff.schedulers.flow import given_levels
 from fdiff.schedulers.options import choose, first_step, one_of, require
-from fdiff.schedulers.preserving import grid_of, lay_levels, layout, log_snr_levels, tabulate_preserving
-from fdiff.schedulers.scheduler import Scheduler
+from fdiff.schedulers.preserving import LogSnrScheduler, lay_levels, layout
+
+OWN_PREDICTOR = "use the predictor that UniPC has, since another is not supported"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UniPCMultistepScheduler(Scheduler):
+class UniPCMultistepScheduler(SolverOrder, Spacing, DynamicShift, LogSnrScheduler):
     """UniPC (Zhao et al. 2023, algorithms 1 and 2), deterministic, one network call a step.
 
     Its order is solver_order + 1, any; that of steps in disable_corrector is solver_order. The fields are the
@@ -27,35 +28,15 @@ class UniPCMultistepScheduler(Scheduler):
     diffusers; here that step has order 1, its limit. predict_x0 false solves for eps, and ends at sigma 0 as well.
     """
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    beta_schedule: str = "linear"
-    trained_betas: tuple[float, ...] | None = None
-    solver_order: int = 2
-    prediction_type: str = "epsilon"
-    thresholding: bool = False
-    dynamic_thresholding_ratio: float = 0.995
-    sample_max_value: float = 1.0
     predict_x0: bool = True
     solver_type: str = "bh2"
-    lower_order_final: bool = True
-    disable_corrector: tuple[int, ...] = ()
-    solver_p: Any = None
-    use_karras_sigmas: bool = False
-    use_exponential_sigmas: bool = False
-    use_beta_sigmas: bool = False
-    use_flow_sigmas: bool = False
-    flow_shift: float = 1.0
-    timestep_spacing: str = "linspace"
-    steps_offset: int = 0
+    disable_corrector: tuple[Offset, ...] = ()
+    solver_p: Annotated[None, Instead(OWN_PREDICTOR)] = None
     final_sigmas_type: str = "zero"
     rescale_betas_zero_snr: bool = False
-    use_dynamic_shifting: bool = False
-    time_shift_type: str = "exponential"
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    shift_terminal: float | None = None
+    sigma_min: Positive | None = None
+    sigma_max: Positive | None = None
+    shift_terminal: Annotated[float, Bounds(0, 1, open_high=True)] | None = None
 
     def plan(
         self,
@@ -78,11 +59,7 @@ class UniPCMultistepScheduler(Scheduler):
         """
         steps = self._steps(num_inference_steps, timesteps, sigmas, mu)
         start = first_step(len(steps.t), strength)
-        return tabulate_preserving(self, unipc_solver(self, len(steps.t), start), grid_of(self, steps).rows(start))
-
-    def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
-        """(alpha, sigma) at training timesteps t."""
-        return log_snr_levels(self, t)
+        return self._rows(unipc_solver(self, len(steps.t), start), steps, start)
 
     def _steps(
         self, n: int | None, timesteps: Sequence[float] | None, sigmas: Sequence[float] | None, mu: float | None
@@ -123,10 +100,8 @@ class UniPCMultistepScheduler(Scheduler):
 def unipc_solver(scheduler: Any, n: int, start: int = 0) -> Solver:
     """UniPC for the last rows, from `start`, of a run of n, by the scheduler's options.
 
-    Raises ValueError for a solver_order or solver_type that there is not, or a solver_p.
+    Raises ValueError for a solver_order or solver_type that there is not.
     """
-    if scheduler.solver_p is not None:
-        raise ValueError("solver_p, another predictor, is not supported; leave it null")
     order = scheduler.solver_order
     require("solver_order", order, order >= 1, "1 or more")
     return solvers.unipc(

@@ -6,9 +6,16 @@ from typing import Any
 
 import numpy as np
 
+import fdiff.schedulers
 from tests.schedulers.cases import Case
 
 SHAPE = (2, 3, 3, 4)
+
+
+def hub_classes() -> list[Any]:
+    """Every scheduler class of the Hub, by name; not the bases that they share."""
+    found = {getattr(fdiff.schedulers, name) for name in fdiff.schedulers.__all__ if name.endswith("Scheduler")}
+    return sorted(found - {fdiff.schedulers.Scheduler}, key=lambda cls: cls.__name__)
 
 
 def network(x: np.ndarray, channels: int = 1) -> np.ndarray:
@@ -303,7 +310,6 @@ def run_fdiff(case: Case) -> dict[str, np.ndarray]:
     """The same by fdiff's table, row by row."""
     import jax
 
-    import fdiff.schedulers
     from fdiff import sampling
 
     scheduler = getattr(fdiff.schedulers, case.scheduler).from_config(case.config)

@@ -9,10 +9,9 @@ import pytest
 
 import fdiff.schedulers
 from fdiff import sampling
-from fdiff.schedulers import Scheduler
-from tests.schedulers.runs import diffusers_class
+from tests.schedulers.runs import diffusers_class, hub_classes
 
-CLASSES = sorted(Scheduler.__subclasses__(), key=lambda cls: cls.__name__)
+CLASSES = hub_classes()
 every = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 STEPS = {"ConsistencyDecoderScheduler": 2, "RFD4ProteinaScheduler": 20, "SCMScheduler": 2}
 REQUIRED = {"RFD4ProteinaScheduler": {"schedule_mode": "log", "noise_mode": "1/t", "tsr_k": 1.0, "tsr_sigma": 1.0}}

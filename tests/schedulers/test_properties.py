@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fdiff import sampling
-from fdiff.schedulers import Scheduler
+from tests.schedulers.runs import hub_classes
 
-CLASSES = sorted(Scheduler.__subclasses__(), key=lambda cls: cls.__name__)
+CLASSES = hub_classes()
 every = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 
 CHOICES = {
