@@ -1,5 +1,6 @@
 """One file for each Hub model class, named like it; layers/ holds the blocks that they share."""
 
+from fdiff.models.autoencoder_asym_kl import AsymmetricAutoencoderKL
 from fdiff.models.autoencoder_kl import AutoencoderKL
 from fdiff.models.autoencoder_tiny import AutoencoderTiny
 from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
@@ -16,6 +17,7 @@ from fdiff.models.unet_2d_condition import UNet2DConditionModel
 from fdiff.models.vq_model import VQModel
 
 __all__ = [
+    "AsymmetricAutoencoderKL",
     "AutoencoderKL",
     "AutoencoderTiny",
     "CLIPTextModel",

@@ -9,7 +9,55 @@ from fdiff.models.layers.vae import Decoder, DiagonalGaussian, Encoder, diagonal
 from fdiff.models.model import Model
 
 
-class AutoencoderKL(Model):
+class KLAutoencoder(Model):
+    """What autoencoders with normally distributed latents share: what goes in, and the scale of what comes out."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
+    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
+    act_fn: str = "silu"
+    latent_channels: int = 4
+    norm_num_groups: int = 32
+    sample_size: int | tuple[int, int] = 32
+    scaling_factor: float = 0.18215
+
+    def encode(self, sample: jax.Array) -> DiagonalGaussian:
+        """The distribution of the latents of pictures."""
+        return diagonal_gaussian(self.moments(sample))
+
+    def moments(self, sample: jax.Array) -> jax.Array:
+        """Mean and log variance of the latents in one array (b, h / f, w / f, 2 latent_channels)."""
+        if sample.ndim != 4 or sample.shape[-1] != self.in_channels:
+            raise ValueError(f"Pictures must be (batch, height, width, {self.in_channels}); they are {sample.shape}.")
+        moments = self.encoder(sample)
+        return self.quant_conv(moments) if self.use_quant_conv else moments
+
+    def received(self, latents: jax.Array) -> jax.Array:
+        """What the decoder is given of latents."""
+        if latents.ndim != 4 or latents.shape[-1] != self.latent_channels:
+            raise ValueError(
+                f"Latents must be (batch, height, width, {self.latent_channels}); they are {latents.shape}."
+            )
+        return self.post_quant_conv(latents) if self.use_post_quant_conv else latents
+
+    def scale(self, latents: jax.Array) -> jax.Array:
+        """What `encode` gives -> what a denoiser takes: (z - shift) * scaling_factor."""
+        if self.latents_mean is not None and self.latents_std is not None:
+            mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
+            latents = (latents - mean) / std
+        return (latents - (self.shift_factor or 0.0)) * self.scaling_factor
+
+    def unscale(self, latents: jax.Array) -> jax.Array:
+        """The inverse of `scale`."""
+        latents = latents / self.scaling_factor + (self.shift_factor or 0.0)
+        if self.latents_mean is not None and self.latents_std is not None:
+            mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
+            latents = latents * std + mean
+        return latents
+
+
+class AutoencoderKL(KLAutoencoder):
     """An autoencoder whose latents are normally distributed (Kingma and Welling 2013, Rombach et al. 2022).
 
     encode: pictures (b, h, w, in_channels) in [-1, 1] -> DiagonalGaussian of latents (b, h / f, w / f, c)
@@ -25,17 +73,8 @@ class AutoencoderKL(Model):
     `force_upcast` says that float16 is too narrow for this autoencoder; pipelines then load it in float32.
     """
 
-    in_channels: int = 3
-    out_channels: int = 3
-    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
-    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
     block_out_channels: tuple[int, ...] = (64,)
     layers_per_block: int = 1
-    act_fn: str = "silu"
-    latent_channels: int = 4
-    norm_num_groups: int = 32
-    sample_size: int | tuple[int, int] = 32
-    scaling_factor: float = 0.18215
     shift_factor: float | None = None
     latents_mean: tuple[float, ...] | None = None
     latents_std: tuple[float, ...] | None = None
@@ -74,39 +113,9 @@ class AutoencoderKL(Model):
         posterior = self.encode(sample)
         return self.decode(posterior.mode() if key is None else posterior.sample(key))
 
-    def encode(self, sample: jax.Array) -> DiagonalGaussian:
-        """The distribution of the latents of pictures."""
-        return diagonal_gaussian(self.moments(sample))
-
-    def moments(self, sample: jax.Array) -> jax.Array:
-        """Mean and log variance of the latents in one array (b, h / f, w / f, 2 latent_channels)."""
-        if sample.ndim != 4 or sample.shape[-1] != self.in_channels:
-            raise ValueError(f"Pictures must be (batch, height, width, {self.in_channels}); they are {sample.shape}.")
-        moments = self.encoder(sample)
-        return self.quant_conv(moments) if self.use_quant_conv else moments
-
     def decode(self, latents: jax.Array) -> jax.Array:
         """The pictures of latents."""
-        if latents.ndim != 4 or latents.shape[-1] != self.latent_channels:
-            raise ValueError(
-                f"Latents must be (batch, height, width, {self.latent_channels}); they are {latents.shape}."
-            )
-        return self.decoder(self.post_quant_conv(latents) if self.use_post_quant_conv else latents)
-
-    def scale(self, latents: jax.Array) -> jax.Array:
-        """What `encode` gives -> what a denoiser takes: (z - shift) * scaling_factor."""
-        if self.latents_mean is not None and self.latents_std is not None:
-            mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
-            latents = (latents - mean) / std
-        return (latents - (self.shift_factor or 0.0)) * self.scaling_factor
-
-    def unscale(self, latents: jax.Array) -> jax.Array:
-        """The inverse of `scale`."""
-        latents = latents / self.scaling_factor + (self.shift_factor or 0.0)
-        if self.latents_mean is not None and self.latents_std is not None:
-            mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
-            latents = latents * std + mean
-        return latents
+        return self.decoder(self.received(latents))
 
     def example_inputs(self) -> tuple[np.ndarray]:
         """One picture of one latent."""

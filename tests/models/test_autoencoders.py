@@ -8,6 +8,7 @@ import pytest
 
 import fdiff
 from fdiff.models import AutoencoderKL, AutoencoderTiny, VQModel
+from fdiff.models.autoencoder_kl import KLAutoencoder
 from fdiff.models.layers.vae import DiagonalGaussian
 from fdiff.models.tiling import sliced, tiled, tiled_decode, tiled_encode
 from tests.models.compare import assert_close, assert_names, from_torch, read
@@ -34,12 +35,14 @@ def compare(name, model, params, expected, width):
 
         encoded = apply(pictures, "encode")
         result = {"whole": apply(pictures, "__call__")}
-        if isinstance(model, AutoencoderKL):
+        if isinstance(model, KLAutoencoder):
             result |= {"mean": encoded.mean, "logvar": encoded.logvar, "kl": encoded.kl()}
             encoded = encoded.mode()
         else:
             result["mean"] = encoded
         result["decoded"] = apply(encoded, "decode")
+        if "masked" in expected:
+            result["masked"] = apply(encoded, "decode", pictures, cases.mask())
         if "tiled_mean" in expected:
             posterior = tiled_encode(model, params, large)
             result |= {"tiled_mean": posterior.mean, "tiled_logvar": posterior.logvar}
@@ -71,6 +74,21 @@ def test_outputs_live(name):
     torch_model = cases.build(name)
     model, params = from_torch(getattr(fdiff.models, cases.CONFIGS[name][0]), torch_model)
     compare(name, model, params, cases.run(name, torch_model, 20), 20)
+
+
+def test_one_picture_and_mask_serve_all_latents(folder):
+    """And what the mask leaves is what the picture is, whatever the latents."""
+    model, params = loaded(folder, "asymmetric")
+    x, mask = cases.pictures("asymmetric"), cases.mask()
+    z = np.random.default_rng(1).standard_normal((3, 5, 6, 4)).astype(np.float32)
+    decode = jax.jit(lambda z, x, mask: model.apply({"params": params}, z, x, mask, method="decode"))
+    np.testing.assert_allclose(decode(z, x[:1], mask[:1])[2], decode(z[2:], x[:1], mask[:1])[0], atol=1e-5)
+    kept = np.zeros_like(mask[:1])
+    np.testing.assert_array_equal(decode(z, x[:1], kept)[0], decode(z, x[:1], kept)[1])
+    assert model.block_out_channels == (4, 8, 16, 16)
+    assert type(model).from_config({**model.config(), "block_out_channels": [1], "force_upcast": False}) == model
+    with pytest.raises(ValueError, match="it needs four blocks, and a picture and a mask of the size"):
+        model.apply({"params": params}, z, x[:1, :32], mask[:1, :32], method="decode")
 
 
 def test_samples_of_the_distribution():

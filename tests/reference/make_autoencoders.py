@@ -1,4 +1,4 @@
-"""Tiny autoencoders with inputs and outputs: AutoencoderKL (whole and in tiles), AutoencoderTiny, VQModel."""
+"""Tiny autoencoders with inputs and outputs: AutoencoderKL (also tiled), with masks, AutoencoderTiny, VQModel."""
 
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,17 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "layers_per_block": 2,
         },
     ),
+    "asymmetric": (
+        "AsymmetricAutoencoderKL",
+        {
+            "down_block_types": ("DownEncoderBlock2D",) * 4,
+            "down_block_out_channels": (4, 4, 8, 8),
+            "up_block_types": ("UpDecoderBlock2D",) * 4,
+            "up_block_out_channels": (4, 8, 16, 16),
+            "layers_per_up_block": 2,
+            "norm_num_groups": 4,
+        },
+    ),
     "tiny": ("AutoencoderTiny", TINY),
     "tiny_flux": ("AutoencoderTiny", {**TINY, "latent_channels": 16, "act_fn": "mish", "latent_shift": 0.25}),
     "vq": ("VQModel", {**TWO, "num_vq_embeddings": 32, "vq_embed_dim": 5}),
@@ -43,7 +54,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {**TWO, "block_out_channels": (32, 32), "norm_type": "spatial", "lookup_from_codebook": True},
     ),
 }
-STORED = ("kl", "tiny", "vq")  # the others are only compared live
+STORED = ("kl", "asymmetric", "tiny", "vq")  # the others are only compared live
 
 
 def build(name: str) -> Any:
@@ -61,8 +72,15 @@ def build(name: str) -> Any:
 
 def pictures(name: str) -> np.ndarray:
     """Two pictures in [-1, 1]."""
-    factor = 4 if name.startswith("tiny") else 2
+    factor = 4 if name.startswith("tiny") else 8 if name == "asymmetric" else 2
     return np.random.default_rng(0).uniform(-1, 1, (2, 5 * factor, 6 * factor, 3)).astype(np.float32)
+
+
+def mask() -> np.ndarray:
+    """Where the two pictures are to be painted anew: squares of pixels, not of latents."""
+    mask = np.zeros((2, 40, 48, 1), np.float32)
+    mask[0, 5:21, 9:30], mask[1, :12, 20:] = 1, 1
+    return mask
 
 
 def large_picture(width: int) -> np.ndarray:
@@ -90,7 +108,7 @@ def run(name: str, model: Any, width: int) -> dict[str, np.ndarray]:
         x = to_torch(pictures(name))
         encoded = model.encode(x)
         result = {"whole": to_numpy(model(x).sample)}
-        if cls == "AutoencoderKL":
+        if cls.endswith("AutoencoderKL"):
             posterior = encoded.latent_dist
             result |= {"mean": to_numpy(posterior.mean), "logvar": to_numpy(posterior.logvar)}
             result["kl"] = posterior.kl().numpy()
@@ -98,6 +116,9 @@ def run(name: str, model: Any, width: int) -> dict[str, np.ndarray]:
         else:
             result["mean"] = to_numpy(encoded.latents)
             result["decoded"] = to_numpy(model.decode(encoded.latents).sample)
+        if name == "asymmetric":
+            seen = {"image": x, "mask": to_torch(mask())}
+            result["masked"] = to_numpy(model.decode(posterior.mean, **seen).sample)
         if name == "kl":
             model.enable_tiling()
             posterior = model.encode(to_torch(large_picture(width))).latent_dist

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fdiff import keys
 from fdiff.models.layers.attention import Attention
@@ -88,7 +89,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """A picture to twice its size for every block but the last: (b, h, w, c) -> (b, h f, w f, out).
 
-    Where a picture z is given, every norm is scaled and shifted by it (Zheng et al. 2022).
+    Where a picture z is given, every norm is scaled and shifted by it (Zheng et al. 2022). An image (b, h f, w f, c)
+    and its mask (b, h f, w f, 1), 1 where it is painted anew, are seen by every block (Zhu et al. 2023).
     """
 
     out_channels: int
@@ -100,13 +102,23 @@ class Decoder(nn.Module):
     mid_block_add_attention: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, z: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        z: jax.Array | None = None,
+        image: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
         groups = self.norm_num_groups if z is None else None
         resnet = make_resnet(self.norm_num_groups, self.act_fn, "default" if z is None else "spatial")
         channels = self.block_out_channels[-1]
         x = Conv(channels, name="conv_in")(x)
         attention = make_attention(channels, groups) if self.mid_block_add_attention else None
         x = UNetMidBlock2D(channels, resnet, attention, name="mid_block")(x, z, None, None, z)
+        seen = None
+        if image is not None and mask is not None:
+            encoder = MaskConditionEncoder(self.block_out_channels[0], channels, name="condition_encoder")
+            seen = encoder((1 - mask) * image), mask
         for i, kind in enumerate(self.block_types):
             check("up_block_types", kind, ("UpDecoderBlock2D", "AttnUpDecoderBlock2D"))
             channels = self.block_out_channels[-1 - i]
@@ -115,12 +127,45 @@ class Decoder(nn.Module):
             block = UpDecoderBlock2D(
                 channels, self.layers_per_block + 1, resnet, attention, more, name=f"up_blocks.{i}"
             )
-            x = block(x, z)
+            x = block(surrounded(x, seen), z)
+        x = surrounded(x, seen)
         if z is None:
             x = GroupNorm(self.norm_num_groups, EPS, name="conv_norm_out")(x)
         else:
             x = SpatialNorm(name="conv_norm_out")(x, z)
         return Conv(self.out_channels, name="conv_out")(nn.silu(x))
+
+
+class MaskConditionEncoder(nn.Module):
+    """A picture (b, h, w, c) at each size that a decoder of four blocks has, from the whole to an eighth."""
+
+    first: int
+    last: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        pictures = []
+        for i, channels in enumerate([min(self.first * 2**i, self.last) for i in range(4)] + [self.last]):
+            layer = Conv(channels, 3 if i < 2 else 4, 1 if i < 2 else 2, name=f"layers.{i}")
+            pictures.append(layer(x))
+            x = nn.relu(pictures[-1])
+        return pictures
+
+
+def surrounded(x: jax.Array, seen: tuple[list[jax.Array], jax.Array] | None) -> jax.Array:
+    """x (b, h, w, c) where a mask is 1, and where it is 0 what is seen of a picture at that size."""
+    if seen is None:
+        return x
+    pictures, mask = seen
+    fitting = [picture for picture in pictures if picture.shape[1:] == x.shape[1:]]
+    if not fitting:
+        raise ValueError(
+            f"A decoder whose blocks have pictures {x.shape[1:]} does not see the picture around a mask; it needs four "
+            "blocks, and a picture and a mask of the size that it decodes to."
+        )
+    rows, columns = (np.arange(n) * whole // n for n, whole in zip(x.shape[1:3], mask.shape[1:3], strict=True))
+    mask = mask[:, rows][:, :, columns]
+    return x * mask + fitting[-1] * (1 - mask)
 
 
 class UpDecoderBlock2D(nn.Module):
