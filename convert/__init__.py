@@ -11,6 +11,6 @@ lazy         a tree whose tensors are read as they are written
 views        a tensor in a file seen otherwise: rows of it, its axes permuted
 single_file  Stable Diffusion in one file: its parts and their names (original, unet_order) and configs (families)
 flax_weights HF's old Flax weights
-lora         LoRAs of every dialect
+lora         LoRAs of every dialect: their names (lora_names), what they add by method (methods), peft's configs (peft)
 ip_adapter   IP-Adapters
 """

@@ -2,9 +2,12 @@
 
 diffusers     unet.down_blocks.0...attn1.processor.to_q_lora.down.weight, or ...attn1.to_q.lora.down.weight,
               text_encoder...q_proj.lora_linear_layer.down.weight
-peft          unet.down_blocks.0...attn1.to_q.lora_A.weight, the alphas in the file's metadata or beside it
+peft          unet.down_blocks.0...attn1.to_q.lora_A.weight, the alphas in the file's metadata or beside it;
+              base_model.model.down_blocks.0...hada_w1_a and lokr_w1 of LoHa and LoKr
 kohya         lora_unet_down_blocks_0_..._attn1_to_q.lora_down.weight with .alpha, .lora_mid.weight (LyCORIS)
               and .dora_scale; lora_unet_input_blocks_4_1_... for SDXL; lora_te_..., lora_te1_..., lora_te2_...
+LyCORIS       kohya's names, or lycoris_ in front, with .hada_w1_a, .lokr_w1, .diff, .diff_b, .w_norm, .b_norm, .scalar
+ComfyUI       diffusion_model.input_blocks.4.1...lora_up.weight, text_encoders.clip_l.transformer...
 cloneofsimo   unet:0:down, where the number counts the linear layers of attention
 
 Which layer a name means is looked up among those of the model, so that nothing is guessed.
@@ -12,214 +15,105 @@ Which layer a name means is looked up among those of the model, so that nothing 
 
 import functools
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from convert import adapters, original, peft, safetensors, unet_order, weights
+from convert import adapters, lora_names, methods, peft, safetensors, weights
+from convert.lora_names import CURE, Shapes
+from convert.methods import Change, Factors, Whole
+from convert.tensors import Tensor
 
-Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]  # component -> layer -> the shape of its weight in torch
-
-
-class Factors(NamedTuple):
-    """What is added to a layer's weight: alpha / rank * up @ down (Hu et al. 2022), in torch's layout.
-
-    With a dora_scale the sum is then normalized, for each output or for each input, and multiplied by it
-    (Liu et al. 2024).
-    """
-
-    down: np.ndarray  # (rank, in) or (rank, in, h, w)
-    up: np.ndarray  # (out, rank) or (out, rank, 1, 1)
-    alpha: float
-    dora_scale: np.ndarray | None = None  # (out, 1) or (1, in), and (..., 1, 1) for convolutions
-
-    @property
-    def rank(self) -> int:
-        """The number between down and up."""
-        return self.down.shape[0]
-
-
-Adapter = dict[str, dict[str, Factors]]  # component ("unet", "text_encoder", "text_encoder_2") -> layer -> factors
-
-CURE = "this adapter is for another base model"
-
-# The end of a tensor's name, behind that of its layer.
-ENDING = re.compile(
-    r"([._]lora[._](?P<which>down|up|mid)\.weight"
-    r"|\.lora_linear_layer\.(?P<linear>down|up)\.weight"
-    r"|\.lora_(?P<peft>[AB])(\.\w+)?\.weight"
-    r"|([._]lora)?\.(?P<alpha>alpha)"
-    r"|\.(?P<dora>dora_scale|lora_magnitude_vector)(\.\w+)*)$"  # the second always for each output
-)
-PREFIXES = {
-    "lora_unet_": "unet",
-    "lora_te_": "text_encoder",
-    "lora_te1_": "text_encoder",
-    "lora_te2_": "text_encoder_2",
-}
-OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+Adapter = dict[str, dict[str, Change]]  # component ("unet", "text_encoder", "text_encoder_2") -> parameter -> change
 
 
 def read(file: Path, shapes: Shapes) -> Adapter:
-    """The adapter in a .safetensors or .bin file, for a model with layers of those shapes.
+    """The adapter in a .safetensors or .bin file, for a model with parameters of those shapes.
 
-    Raises ValueError for a tensor that no layer takes, for one of another shape or given twice, and for a file
-    without any.
+    Raises ValueError for a tensor that no parameter takes, for one of another shape or given twice, for a file
+    without any, and for one that is relative to a base which it does not hold.
     """
     found, metadata = weights.tensors(file), adapters.metadata(file)
-    embeddings = {name for name, value in metadata.items() if value == "<embed>"}  # of textual inversion
+    words = {name for name, value in metadata.items() if value == "<embed>"}  # of textual inversion
+    names = [name for name in found if name not in words and not lora_names.BUNDLED.fullmatch(name)]
     config = peft.read(file, metadata)
-    parts: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-    for name, place in _places([name for name in found if name not in embeddings], shapes, metadata, file).items():
-        component, layer, part = place
-        arrays = parts.setdefault((component, layer), {})
-        if part in arrays:
+    parts: dict[tuple[str, str], dict[str, str]] = {}  # (component, layer) -> part -> the tensor's name
+    for name, (component, layer, part) in lora_names.places(names, shapes, metadata, file).items():
+        named = parts.setdefault((component, layer), {})
+        if part in named:
             raise ValueError(f"{file} holds the {part} part of {component}.{layer} twice, also as {name}; keep one.")
-        arrays[part] = found[name].read()
+        named[part] = name
     if not parts:
         raise ValueError(f"{file} holds no layer of a LoRA; choose another file.")
     adapter: Adapter = {}
-    for (component, layer), arrays in parts.items():
-        missing = [part for part in ("down", "up") if part not in arrays]
-        if missing:
-            raise ValueError(f"{file} lacks the {missing[0]} part of {component}.{layer}; download or copy it again.")
-        alpha = arrays.get("alpha")
-        if alpha is not None and (alpha.size != 1 or not np.isfinite(alpha.item())):
-            given = alpha.item() if alpha.size == 1 else f"of shape {alpha.shape}"
-            raise ValueError(f"the alpha of {component}.{layer} in {file} is {given}, not a number; download it again.")
-        shape = shapes[component][layer]
-        try:
-            factors = _factors(arrays, shape)
-        except ValueError as error:
-            raise ValueError(f"{component}.{layer} in {file} {error} and the model's {shape}; {CURE}.") from error
-        said = peft.alpha(config, component, layer, factors.rank) if alpha is None else float(alpha.item())
-        adapter.setdefault(component, {})[layer] = factors if said is None else factors._replace(alpha=float(said))
+    for (component, layer), named in parts.items():
+        kinds = {kind: name for part, name in named.items() if (kind := methods.method(part))}
+        if len(kinds) > 1:
+            kind, name = max(kinds.items(), key=lambda item: item[0] != "LoRA")
+            raise ValueError(f"{file} holds {name}, which fits no layer of another method than {kind}; keep one.")
+        arrays = {part: _numbers(found[name], part == "alpha", name, file) for part, name in named.items()}
+        if lacking := methods.missing(arrays):
+            raise ValueError(f"{file} lacks the {lacking} part of {component}.{layer}; download or copy it again.")
+        changes = _changes(arrays, shapes[component], component, layer, config, file)
+        taken = adapter.setdefault(component, {})
+        if twice := taken.keys() & changes.keys():
+            raise ValueError(f"{file} holds two changes of {component}.{twice.pop()}; keep one.")
+        taken |= changes
     return adapter
 
 
-def _places(
-    found: list[str], shapes: Shapes, metadata: Mapping[str, str], file: Path
-) -> dict[str, tuple[str, str, str]]:
-    """(component, layer, part) of each tensor. ValueError for one that no layer takes."""
-    counted = _counted(shapes, metadata, file) if any(re.fullmatch(r"\w+:\d+:\w+", name) for name in found) else {}
-    flat = {
-        component: {layer.replace(".", "_"): layer for layer in layers} for component, layers in shapes.items()
-    }
-    split = {name: _split(name, flat) for name in found}
-    # A file of one model alone may not name it: the one that has all the layers, as a ControlNet has half a U-Net's.
-    bare = {layer for component, layer, _ in split.values() if not component}
-    order = sorted(flat, key=lambda component: component != "unet")
-    one = max(order, key=lambda component: sum(_find(layer, flat[component]) is not None for layer in bare), default="")
-    places = {}
-    for name, (component, written, part) in split.items():
-        layer = _find(written, flat.get(component or one, {})) if part else None
-        place = counted.get(name) or (layer and (component or one, layer, part))
-        if not place:
-            raise ValueError(f"{file} holds {name}, which fits no layer of the model; {CURE}, or of another kind.")
-        places[name] = place
-    return places
+def _numbers(tensor: Tensor, whole: bool, name: str, file: Path) -> np.ndarray:
+    """What a tensor holds. ValueError for integers where only weights can be, for booleans and complex numbers."""
+    if tensor.dtype.kind in ("bc" if whole else "biuc"):
+        raise ValueError(f"{file} holds {name} as {tensor.dtype}, which is no weight; download it again.")
+    return tensor.read()
 
 
-def _split(name: str, components: Iterable[str]) -> tuple[str, str, str]:
-    """(component or "" where it is not said, the layer as it is written, part or "" for none of a LoRA)."""
-    ending = ENDING.search(name)
-    if ending is None:
-        return "", name, ""
-    part = ending["which"] or ending["linear"] or ending["alpha"] or ending["dora"]
-    part = part or {"A": "down", "B": "up"}[ending["peft"]]
-    rest = name[: ending.start()].removeprefix("base_model.model.")
-    prefixes = {f"{component}.": component for component in components} | PREFIXES
-    prefix = next((prefix for prefix in prefixes if rest.startswith(prefix)), "")
-    return prefixes.get(prefix, ""), rest.removeprefix(prefix), part
+def _changes(
+    arrays: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    component: str,
+    layer: str,
+    config: Mapping[str, Any],
+    file: Path,
+) -> dict[str, Change]:
+    """What the parts of a layer say of its weight, and, with a bias behind the factors, of its bias."""
+    alpha, scalar = (_number(arrays.get(part), part, f"{component}.{layer} in {file}") for part in ("alpha", "scalar"))
+    rank = methods.rank(arrays)
+    if alpha is None:  # peft keeps it in its config, and divides by the rank even where both matrices are whole
+        rank = peft.rank(config, component, layer) if rank is None and "lokr_w1" in arrays else rank
+        alpha = peft.alpha(config, component, layer, rank or 1)
+    shape = shapes[layer]
+    try:
+        one = methods.strengthened(methods.change(arrays, shape), alpha, rank, 1.0 if scalar is None else scalar)
+    except ValueError as error:
+        raise ValueError(f"{component}.{layer} in {file} {error} and the model's {shape}; {CURE}.") from error
+    found = {layer: one}
+    if "bias" in arrays and isinstance(one, Factors):
+        bias, wanted = arrays["bias"], shapes.get(f"{layer}.bias")
+        if bias.shape != wanted:
+            has = f"a bias of shape {bias.shape} and the model {'no bias there' if wanted is None else wanted}"
+            raise ValueError(f"{component}.{layer} in {file} has {has}; {CURE}.")
+        found[f"{layer}.bias"] = Whole(bias, one.alpha / one.rank)
+    return found
 
 
-def _find(layer: str, known: Mapping[str, str]) -> str | None:
-    """The layer that a file means, of those that are known by their names with "_" for "."."""
-    return next((known[spelling] for spelling in _spellings(layer) if spelling in known), None)
-
-
-def _spellings(layer: str) -> Iterable[str]:
-    """Every name of today, with "_" for ".", that a file may mean by a layer's name."""
-    plain = layer.replace(".processor", "").replace(".", "_")
-    yield plain
-    yield f"{plain}_0"  # to_out is to_out.0
-    yield original.unet(plain).replace(".", "_")
-    for text in (plain, f"text_model_{plain}"):
-        yield text
-        for old, new in OLD_TEXT.items():
-            if text.endswith(f"_self_attn_{old}"):
-                yield text.removesuffix(old) + new
-
-
-def _counted(shapes: Shapes, metadata: Mapping[str, str], file: Path) -> dict[str, tuple[str, str, str]]:
-    """Where each tensor of a file of cloneofsimo's belongs: it counts layers in the order of diffusers 0.10."""
-    known = {"CrossAttention", "Attention", "GEGLU", "CLIPAttention"}
-    for component in ("unet", "text_encoder"):
-        try:
-            others = set(json.loads(metadata.get(component, "[]"))) - known
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{component} in the metadata of {file} is no JSON list; download it again.") from error
-        if others:
-            raise ValueError(f"{file} changes layers of {sorted(others)[0]}, which is not supported; merge it there.")
-    unet, text = shapes.get("unet", {}), shapes.get("text_encoder", {})
-    inside = [f"attn{i}.{leaf}" for i in (1, 2) for leaf in ("to_q", "to_k", "to_v", "to_out.0")]
-    inside.insert(4, "ff.net.0.proj")
-    layers = {
-        "unet": [f"{block}.{leaf}" for block in unet_order.transformer_blocks(unet) for leaf in inside],
-        "text_encoder": [
-            f"{block}.{which}_proj"
-            for block in unet_order.sort({layer.rpartition(".")[0] for layer in text if ".self_attn." in layer})
-            for which in ("k", "v", "q", "out")
-        ],
-    }
-    return {
-        f"{component}:{i}:{part}": (component, layer, part)
-        for component, names in layers.items()
-        for i, layer in enumerate(names)
-        for part in ("down", "up")
-    }
-
-
-def _factors(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Factors:
-    """Factors with the axes of the layer's weight. ValueError, the middle of a sentence, where shapes differ."""
-    down, up = arrays["down"], arrays["up"]
-    if down.ndim < 2 or up.ndim < 2 or 0 in (*down.shape, *up.shape):
-        raise ValueError(f"has shapes {down.shape} and {up.shape}")
-    if "mid" in arrays:  # a convolution between two of size 1: down and mid are one
-        mid = arrays["mid"]
-        if mid.ndim != 4 or mid.shape[:2] != (len(down), len(down)):
-            raise ValueError(f"has a lora_mid of shape {mid.shape} beside {down.shape}")
-        down = np.einsum("rshw,si->rihw", mid, down.reshape(down.shape[0], -1)).astype(down.dtype)
-    rank = down.shape[0]
-    ones = (1,) * (len(shape) - 2)
-    if down.ndim == 2 or down.shape[2:] == (1, 1):
-        down = down.reshape(*down.shape[:2], *ones)
-    if up.ndim == 2 or up.shape[2:] == (1, 1):
-        up = up.reshape(*up.shape[:2], *ones)
-    if down.shape != (rank, *shape[1:]) or up.shape != (shape[0], rank, *ones):
-        raise ValueError(f"has shapes {down.shape} and {up.shape}")
-    return Factors(down, up, float(rank), _dora_scale(arrays, shape))
-
-
-def _dora_scale(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray | None:
-    """The numbers by outputs or by inputs, which the shape tells in all dialects but peft's."""
-    scale = arrays.get("lora_magnitude_vector", arrays.get("dora_scale"))
-    if scale is None:
+def _number(array: np.ndarray | None, part: str, where: str) -> float | None:
+    if array is None:
         return None
-    by_input = "dora_scale" in arrays and scale.ndim > 1 and scale.shape[:2] == (1, shape[1])
-    if scale.size != shape[1 if by_input else 0]:
-        raise ValueError(f"has a dora_scale of shape {scale.shape}")
-    ones = (1,) * (len(shape) - 2)
-    return scale.reshape(*((1, -1) if by_input else (-1, 1)), *ones)
+    if array.size != 1 or not np.isfinite(array.item()):
+        given = array.item() if array.size == 1 else f"of shape {array.shape}"
+        raise ValueError(f"the {part} of {where} is {given}, not a number; download it again.")
+    return float(array.item())
 
 
 def write(file: Path, adapter: Adapter) -> None:
     """Write a .safetensors file in the dialect of peft, as diffusers saves it, the alphas in its metadata.
 
-    Raises ValueError for no layer at all, for a dora_scale that peft does not have, and for a DoRA of some layers.
+    Raises ValueError for no layer at all, for what is no LoRA, for a dora_scale that peft does not have, and for a
+    DoRA of some layers.
     """
     arrays: dict[str, np.ndarray] = {}
     config: dict[str, Any] = {}
@@ -227,14 +121,20 @@ def write(file: Path, adapter: Adapter) -> None:
         plain = [layer for layer, factors in layers.items() if factors.dora_scale is None]
         if plain and len(plain) < len(layers):
             raise ValueError(f"{component}.{plain[0]} has no DoRA, and others have, which peft cannot mix; merge it.")
+        factors_of: dict[str, Factors] = {}
         for layer, factors in layers.items():
             name = f"{component}.{layer}"
+            if not isinstance(factors, Factors):
+                kind = methods.name(factors)
+                raise ValueError(f"{name} has a {kind}, and a file of peft's LoRA cannot hold it; merge it.")
+            factors_of[layer] = factors
             arrays |= {f"{name}.lora_A.weight": factors.down, f"{name}.lora_B.weight": factors.up}
             if (dora := factors.dora_scale) is not None:
                 if dora.shape[0] == 1:
                     raise ValueError(f"{name} has a dora_scale for each input, which peft does not know; merge it.")
                 arrays[f"{name}.lora_magnitude_vector"] = dora.reshape((-1,) if dora.ndim == 2 else (1, -1, 1, 1))
-        config |= {f"{component}.{key}": value for key, value in (peft.describe(layers) if layers else {}).items()}
+        described = peft.describe(factors_of) if factors_of else {}
+        config |= {f"{component}.{key}": value for key, value in described.items()}
     if not arrays:
         raise ValueError("the adapter changes no layer, and there is nothing to save; load one first.")
     ready = {}

@@ -1,7 +1,6 @@
 """LoRA: merged, taken back, run unmerged; and beside diffusers and peft."""
 
 import dataclasses
-import functools
 import json
 
 import jax
@@ -10,8 +9,11 @@ import numpy as np
 import pytest
 
 import fdiff
+from convert import layout
+from convert.methods import Hadamard, Kronecker, Whole
 from fdiff.adapters import lora
 from tests.adapters import dialects, tiny
+from tests.adapters.live import compiled
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +21,6 @@ def sd():
     """(models, params) of a tiny Stable Diffusion."""
     built = tiny.models()
     return built, {name: tiny.random(model.shapes(), i) for i, (name, model) in enumerate(built.items())}
-
-
-@functools.cache
-def compiled(model):
-    """A model as a function of (params, collection "lora", its arguments)."""
-    return jax.jit(lambda params, edits, *arguments: model.apply({"params": params, "lora": edits}, *arguments))
 
 
 def weight(params, component, layer):
@@ -118,6 +114,74 @@ def test_running_without_merging(sd):
     assert run._cache_size() == 2  # with and without: another scale compiles nothing
     with pytest.raises(ValueError, match="has a DoRA, which cannot run unmerged"):
         lora.collection(params, (tiny.adapter(params, dora=True), 1.0))
+
+
+def whole(params, seed=3):
+    """A change of every parameter of the U-Net: LoHa and LoKr of matrices, differences of the others."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        return (0.3 * rng.standard_normal(shape)).astype(np.float32)
+
+    found = {}
+    for name, (where, leaf) in lora.parameters(params["unet"]).items():
+        shape = layout.torch_shape(where, leaf.shape)
+        if len(shape) < 2:
+            found[name] = Whole(draw(*shape), 0.5)
+        elif len(found) % 2:
+            found[name] = Kronecker(draw(shape[0], 1), draw(1, *shape[1:]), 0.5)
+        else:
+            ones = (1,) * (len(shape) - 2)
+            parts = (draw(2, *shape[1:]), draw(shape[0], 2, *ones)) * 2
+            found[name] = Hadamard(*parts, 3.0)
+    return {"unet": found}
+
+
+def test_changes_of_every_parameter_and_kind(sd):
+    built, params = sd
+    one, other = whole(params), tiny.adapter(params, alpha=3, only="to_")
+    merged, originals = lora.merge(params, (one, 0.7), (other, 0.5))
+    assert originals["unet"].keys() == lora.parameters(params["unet"]).keys()
+    for name, leaf in (("conv_in", "bias"), ("conv_norm_out", "scale")):
+        change = one["unet"]["conv_in.bias" if leaf == "bias" else name]
+        want = params["unet"][name][leaf] + 0.7 * 0.5 * change.difference
+        np.testing.assert_allclose(merged["unet"][name][leaf], want, atol=1e-6)
+    rng = np.random.default_rng(0)
+    x, text = rng.standard_normal((2, 8, 8, 4), np.float32), rng.standard_normal((2, 5, 12), np.float32)
+    run = compiled(built["unet"])
+    want = run(merged["unet"], {}, x, 7, text)
+    edits = lora.collection(params, (one, 0.7), (other, 0.5))
+    np.testing.assert_allclose(run(params["unet"], edits["unet"], x, 7, text), want, atol=2e-5 * np.abs(want).max())
+    restored = lora.unmerge(merged, originals)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), restored, params))
+
+
+def test_scales_are_traced(sd):
+    _, params = sd
+    adapter = tiny.adapter(params, alpha=3, dora=True, only="attn2.to_k")
+    adapter["unet"] |= tiny.adapter(params, only="conv_in")["unet"]
+    wanted, _ = lora.merge(params, (adapter, {"unet": 0.3, "unet.mid_block": -1.0}))
+
+    @jax.jit
+    def merged(params, scale):
+        return lora.merge(params, (adapter, {"unet": scale, "unet.mid_block": -1.0}))[0]
+
+    for name in ("conv_in", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"):
+        found = lora.layers(merged(params, 0.3)["unet"])[name][1]
+        np.testing.assert_allclose(found, lora.layers(wanted["unet"])[name][1], atol=1e-6)
+    plain = tiny.adapter(params, only="conv_in")
+
+    def total(scale):
+        return lora.merge(params, (plain, scale))[0]["unet"]["conv_in"]["kernel"].sum()
+
+    np.testing.assert_allclose(jax.grad(total)(0.5), product(plain["unet"]["conv_in"]).sum(), rtol=1e-4)
+    scales = jnp.array([0.0, 0.5])
+    several = jax.vmap(lambda scale: lora.merge(params, (plain, scale))[0]["unet"]["conv_in"]["kernel"])(scales)
+    np.testing.assert_array_equal(several[0], params["unet"]["conv_in"]["kernel"])
+    ups = jax.vmap(lambda scale: lora.collection(params, (plain, scale))["unet"]["conv_in"]["up"])(scales)
+    np.testing.assert_allclose(ups[1], lora.collection(params, (plain, 0.5))["unet"]["conv_in"]["up"])
+    with pytest.raises(ValueError, match=r"a scale is .*; give a number, or a mapping"):
+        jax.jit(lambda scale: lora.merge(params, (plain, scale))[0])(scales)
 
 
 def test_files(sd, tmp_path):

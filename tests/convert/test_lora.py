@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from convert import lora
+from convert import lora, methods
 from tests.adapters import dialects, tiny
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")
@@ -135,6 +135,58 @@ def test_damaged_configs_of_peft(sd, tmp_path):
         lora.read(tmp_path / "x.safetensors", tiny.shapes(sd))
 
 
+STARTS = {
+    "pissa": "PiSSA.*path_initial_model", "pissa_niter_4": "PiSSA", "olora": "OLoRA", "corda": "CorDA",
+    "lora_ga": "LoRA-GA", "loftq": "LoftQ.*the base that LoftQ made", "what_comes_next": "what_comes_next",
+}  # fmt: skip
+
+
+def test_files_relative_to_a_base_that_they_do_not_hold(sd, tmp_path):
+    arrays = dialects.peft({"unet": tiny.adapter(sd, only="attn2.to_k")["unet"]})[0]
+    file = dialects.write(tmp_path / "adapter_model.safetensors", (arrays, {}))
+    config = tmp_path / "adapter_config.json"
+    for start, message in STARTS.items():
+        config.write_text(json.dumps({"init_lora_weights": start}))
+        with pytest.raises(ValueError, match=f"init_lora_weights in .* is '{start}': a {message}.* "):
+            lora.read(file, tiny.shapes(sd))
+        beside = {"lora_adapter_metadata": json.dumps({"unet.init_lora_weights": start})}  # as diffusers keeps it
+        with pytest.raises(ValueError, match=f"init_lora_weights in .* is '{start}': a .* is relative to a base"):
+            lora.read(dialects.write(tmp_path / "x.safetensors", (arrays, beside)), tiny.shapes(sd))
+    for start in (True, False, None, "gaussian", "eva", "orthogonal", "mica"):
+        config.write_text(json.dumps({"init_lora_weights": start, "peft_type": "LORA", "use_qalora": False}))
+        assert lora.read(file, tiny.shapes(sd))
+    for option, value, message in [
+        ("peft_type", "OFT", "peft_type in .*adapter_config.json is 'OFT', a method that is not supported"),
+        ("kasa_config", {"beta": 1}, "kasa_config in .* is set: KaSA is not supported; merge it in peft"),
+        ("alora_invocation_tokens", [1], "is set: aLoRA is not supported"),
+    ]:
+        config.write_text(json.dumps({option: value}))
+        with pytest.raises(ValueError, match=message):
+            lora.read(file, tiny.shapes(sd))
+
+
+def test_names_of_wrapped_and_compiled_modules(sd, tmp_path):
+    wanted = {"unet": tiny.adapter(sd, only="attn")["unet"]}
+    arrays, metadata = dialects.peft(wanted)
+    for wrapper in ("unet._orig_mod.", "unet.module.", "module.unet.", "base_model.model.unet._orig_mod.", "module."):
+        wrapped = {name.replace("unet.", wrapper, 1): array for name, array in arrays.items()}
+        same(lora.read(dialects.write(tmp_path / "x.safetensors", (wrapped, metadata)), tiny.shapes(sd)), wanted)
+
+
+def test_names_of_comfyui_and_of_lycoris(sdxl, tmp_path):
+    wanted = tiny.adapter(sdxl, alpha=1)
+    kohya, _ = dialects.kohya(wanted, te1=True)
+    for component, prefix in (("unet", "lora_unet_"), ("text_encoder", "lora_te1_")):
+        one = {name.replace(prefix, "lycoris_"): array for name, array in kohya.items() if name.startswith(prefix)}
+        found = lora.read(dialects.write(tmp_path / "x.safetensors", (one, {})), tiny.shapes(sdxl))
+        same(found, {component: wanted[component]})
+    arrays, metadata = dialects.peft(wanted)
+    comfy = {"unet": "diffusion_model", "text_encoder": "text_encoders.clip_l.transformer",
+             "text_encoder_2": "text_encoders.clip_g.transformer"}  # fmt: skip
+    named = {".".join([comfy[name.split(".")[0]], name.partition(".")[2]]): array for name, array in arrays.items()}
+    same(lora.read(dialects.write(tmp_path / "x.safetensors", (named, metadata)), tiny.shapes(sdxl)), wanted)
+
+
 def test_damaged_tensors(sd, tmp_path):
     def read(**changed):
         arrays = {f"{name}.{key.replace('__', '.')}": np.asarray(array) for key, array in (good | changed).items()}
@@ -230,5 +282,7 @@ def test_what_is_refused(sd, sdxl, tmp_path):
     half = {"x": factors, "y": factors._replace(dora_scale=None)}
     with pytest.raises(ValueError, match=r"unet.y has no DoRA, and others have, which peft cannot mix; merge it"):
         lora.write(tmp_path / "y", {"unet": half})
+    with pytest.raises(ValueError, match=r"unet.x has a difference, and a file of peft.s LoRA cannot hold it; merge"):
+        lora.write(tmp_path / "y", {"unet": {"x": methods.Whole(np.ones(3))}})
     with pytest.raises(ValueError, match="changes no layer, and there is nothing to save"):
         lora.write(tmp_path / "y", {"unet": {}})

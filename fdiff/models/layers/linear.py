@@ -1,4 +1,8 @@
-"""Linear maps: matrices, convolutions and tables. Inputs are cast to the dtype of the parameters."""
+"""Linear maps: matrices, convolutions and tables. Inputs are cast to the dtype of the parameters.
+
+A collection "lora" beside the parameters adds to them while a model runs: what lies below a layer as "down" and "up"
+is a product of low rank, and what has the name of a parameter is a difference of it, in every layer (`parameter`).
+"""
 
 import flax.linen as nn
 import jax

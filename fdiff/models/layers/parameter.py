@@ -12,7 +12,8 @@ def parameter(module: nn.Module, name: str, init: Callable[..., Any], shape: tup
     """module.param(name, init, shape, float32), quicker: `init` is not traced where `apply` was given the parameter.
 
     Linen traces it each time to compare shapes, which is a quarter of the time that tracing a U-Net takes.
-    Raises ValueError where the parameter has another shape.
+    A variable of that name in the collection "lora" is added to it, in float32. Raises ValueError where the
+    parameter has another shape.
     """
     if not module.has_variable("params", name):
         made: jax.Array = module.param(name, init, shape, jnp.float32)
@@ -22,4 +23,7 @@ def parameter(module: nn.Module, name: str, init: Callable[..., Any], shape: tup
         path = ".".join((*module.path, name))
         raise ValueError(f"{path} of the parameters has shape {value.shape}, the model needs {shape}; "
                          "pass the parameters of this model")
+    if module.has_variable("lora", name):
+        difference: jax.Array = module.get_variable("lora", name)
+        return (value.astype(jnp.float32) + difference.astype(jnp.float32)).astype(value.dtype)
     return value
