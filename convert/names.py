@@ -24,6 +24,9 @@ PARALLEL = "module."
 CLIP_TEXT = "text_model."
 CLIP_VISION = "vision_model."
 
+# Tensors that a file may hold a second time under another name, since two modules share them.
+SHARED = {"encoder.embed_tokens.weight": "shared.weight"}
+
 
 def spellings(name: str) -> Iterator[str]:
     """Every name under which a file may hold the tensor `name`, today's first."""
@@ -31,6 +34,7 @@ def spellings(name: str) -> Iterator[str]:
     yield name.removeprefix(CLIP_TEXT) if name.startswith(CLIP_TEXT) else CLIP_TEXT + name
     if name.startswith(CLIP_VISION):
         yield name.removeprefix(CLIP_VISION)
+    yield from (copy for copy, shared in SHARED.items() if shared == name)
     module, _, leaf = name.rpartition(".")
     for today, old in OLD_ATTENTION.items():
         if module.endswith("." + today):
@@ -56,3 +60,8 @@ def unwrapped(found: Mapping[str, Value]) -> dict[str, Value]:
 def is_buffer(name: str) -> bool:
     """Whether a file's tensor of that name may be passed over: it is no parameter."""
     return BUFFERS.search(name) is not None
+
+
+def is_copy(name: str, used: Container[str | None]) -> bool:
+    """Whether a file's tensor of that name is one of those that are used once more."""
+    return name in SHARED and SHARED[name] in used

@@ -12,6 +12,7 @@ from fdiff.models.controlnet_xs_adapter import ControlNetXSAdapter
 from fdiff.models.model import Model
 from fdiff.models.safety_checker import StableDiffusionSafetyChecker
 from fdiff.models.t2i_adapter import T2IAdapter
+from fdiff.models.t5 import T5EncoderModel, UMT5EncoderModel
 from fdiff.models.unet_2d import UNet2DModel
 from fdiff.models.unet_2d_condition import UNet2DConditionModel
 from fdiff.models.vq_model import VQModel
@@ -30,6 +31,8 @@ __all__ = [
     "Model",
     "StableDiffusionSafetyChecker",
     "T2IAdapter",
+    "T5EncoderModel",
+    "UMT5EncoderModel",
     "UNet2DConditionModel",
     "UNet2DModel",
     "UNetControlNetXSModel",

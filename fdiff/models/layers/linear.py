@@ -16,19 +16,20 @@ uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Linear(nn.Module):
-    """x @ kernel + bias: (..., in) -> (..., features).
+    """x @ kernel + bias: (..., in) -> (..., features), in float32 where `wide`, whatever the parameters are.
 
     Variables of a collection "lora", where `apply` is given them, add x @ down @ up (Hu et al. 2022).
     """
 
     features: int
     use_bias: bool = True
+    wide: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = parameter(self, "kernel", uniform, (x.shape[-1], self.features))
         x = x.astype(kernel.dtype)
-        y = jnp.dot(x, kernel)
+        y = jnp.dot(x, kernel, preferred_element_type=jnp.float32 if self.wide else None)
         if self.use_bias:
             y += parameter(self, "bias", nn.initializers.zeros, (self.features,))
         if self.has_variable("lora", "down"):

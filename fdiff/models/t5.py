@@ -1,0 +1,91 @@
+"""T5's and umT5's encoders (Raffel et al. 2020, Chung et al. 2023), which read text for FLUX.1, SD3, PixArt and Wan."""
+
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdiff.models.layers.linear import Embed
+from fdiff.models.layers.norm import RMSNorm
+from fdiff.models.layers.t5 import T5Block
+from fdiff.models.model import Model
+
+MASKED = -1e30  # added to the scores of tokens that are not to be seen
+
+
+class T5Encoder(Model):
+    """What both encoders share: their options, and what they compute.
+
+    input_ids (b, n) -> (b, n, d_model), for any n. Where attention_mask (b, n) is given, tokens look only at those that
+    are not 0. Sums are float32 whatever the parameters are, since float16 is too narrow for them.
+    """
+
+    weights_name: ClassVar[str] = "model"
+
+    vocab_size: int = 32128
+    d_model: int = 512
+    d_kv: int = 64
+    d_ff: int = 2048
+    num_layers: int = 6
+    num_heads: int = 8
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    feed_forward_proj: str = "relu"
+
+    each_has_bias: ClassVar[bool]  # whether each block has a bias for places, or the first one for all
+
+    @nn.compact
+    def __call__(self, input_ids: jax.Array, attention_mask: jax.Array | None = None) -> jax.Array:
+        gated, _, act_fn = self.feed_forward_proj.rpartition("-")
+        if gated not in ("", "gated"):
+            raise ValueError(f"feed_forward_proj {self.feed_forward_proj!r} is unknown; use gated-gelu or relu.")
+        if gated and act_fn == "gelu":  # the approximation, whatever the name says
+            act_fn = "gelu_new"
+        x = Embed(self.vocab_size, self.d_model, name="shared")(input_ids)
+        dtype, x = x.dtype, x.astype(jnp.float32)
+        mask = jnp.zeros((1, 1, 1, 1))
+        if attention_mask is not None:
+            mask = jnp.where(attention_mask != 0, 0.0, MASKED)[:, None, None]
+        bias = mask
+        for i in range(self.num_layers):
+            own = self.each_has_bias or i == 0
+            block = T5Block(
+                self.num_heads,
+                self.d_kv,
+                self.d_ff,
+                bool(gated),
+                act_fn,
+                self.layer_norm_epsilon,
+                self.relative_attention_num_buckets if own else None,
+                self.relative_attention_max_distance,
+                name=f"encoder.block.{i}",
+            )
+            x, bias = block(x, mask if own else bias)
+        return RMSNorm(self.layer_norm_epsilon, name="encoder.final_layer_norm")(x).astype(dtype)
+
+    def example_inputs(self) -> tuple[Any, ...]:
+        """One token."""
+        return (np.zeros((1, 1), np.int32),)
+
+
+class T5EncoderModel(T5Encoder):
+    """T5's encoder, whose first block has the bias for places: of FLUX.1, SD3, PixArt, CogVideoX, LTX."""
+
+    model_type: ClassVar[str | None] = "t5"
+    each_has_bias: ClassVar[bool] = False
+
+
+class UMT5EncoderModel(T5Encoder):
+    """umT5's encoder, each of whose blocks has a bias for places: of Wan."""
+
+    model_type: ClassVar[str | None] = "umt5"
+    each_has_bias: ClassVar[bool] = True
+
+    vocab_size: int = 250112
+    num_layers: int = 8
+    num_heads: int = 6
+    d_ff: int = 1024
+    feed_forward_proj: str = "gated-gelu"
