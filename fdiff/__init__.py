@@ -6,6 +6,7 @@ from fdiff.models import *  # noqa: F403
 from fdiff.pipelines import *  # noqa: F403
 from fdiff.plan import Grid, Memory, Plan, Solver, tabulate
 from fdiff.plan_files import load_plan, save_plan
+from fdiff.registry import register
 from fdiff.sampling import State, init, predict, sample, step, steps
 from fdiff.schedulers import *  # noqa: F403
 from fdiff.tokenizers import *  # noqa: F403
@@ -26,6 +27,7 @@ __all__ = [
     "models",
     "pipelines",
     "predict",
+    "register",
     "prompts",
     "sample",
     "save_plan",

@@ -7,11 +7,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from fdiff import hub, images
+from fdiff import hub, images, registry
 
 FILE = "preprocessor_config.json"
 
 
+@registry.register
 @dataclasses.dataclass(frozen=True)
 class CLIPImageProcessor:
     """Pictures of any size -> (b, crop_size, crop_size, 3) float32.
@@ -90,4 +91,4 @@ class CLIPImageProcessor:
         return np.asarray(picture.crop((left, top, left + self.crop_size, top + self.crop_size)), np.float64)
 
 
-CLIPFeatureExtractor = CLIPImageProcessor  # its name before 2022
+CLIPFeatureExtractor = registry.register(CLIPImageProcessor, "CLIPFeatureExtractor")  # its name before 2022

@@ -87,12 +87,18 @@ def parse_weights(prompt: str) -> list[tuple[str, float]]:
 
 
 def tokenize(
-    tokenizer: CLIPTokenizer, prompts: str | Sequence[str], *, weighted: bool = False, chunked: bool = False
+    tokenizer: CLIPTokenizer,
+    prompts: str | Sequence[str],
+    *,
+    weighted: bool = False,
+    chunked: bool = False,
+    chunks: int = 1,
 ) -> Tokens:
     """Turn prompts into ids, padded to the length that the text encoder reads (77: a start, 75 ids, an end).
 
     weighted: brackets give weights, see `parse_weights`; else they are signs as any other.
     chunked: a longer prompt becomes several chunks of 75; else it is cut, and a warning says what is lost.
+    chunks: at least so many, the last ones empty: of two encoders that are used together each reads as many.
     ValueError for a prompt that is not a string.
     """
     listed = list(prompts) if isinstance(prompts, list | tuple) else [prompts]
@@ -108,7 +114,7 @@ def tokenize(
                 )
         rows = [(ids[:room], weights[:room]) for ids, weights in rows]
 
-    chunks = max([1, *(-(-len(ids) // room) for ids, _ in rows)])
+    chunks = max([chunks, *(-(-len(ids) // room) for ids, _ in rows)])
     names = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
     start, end, pad = (tokenizer.id(name) for name in names)
     shape = (len(rows), chunks, room + 2)

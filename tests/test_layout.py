@@ -21,11 +21,13 @@ ALLOWED = {
     "solvers": {"plan", "solvers"},
     "sampling": {"plan", "keys"},
     "guidance": {"sampling"},
-    "models": {"models", "keys", "hub", "upload"},
+    "registry": set(),
+    "models": {"models", "keys", "hub", "upload", "registry"},
     "downloads": set(),
     "hub": {"downloads"},
     "upload": {"hub", "downloads"},
-    "schedulers": {"schedulers", "solvers", "spacing", "noise", "plan", "sampling", "keys", "hub", "upload"},
+    "schedulers": {"schedulers", "registry", "solvers", "spacing", "noise", "plan", "sampling", "keys", "hub", "upload"},
+    "tokenizers": {"tokenizers", "hub", "registry"},
     "training": {"training", "schedulers", "sampling", "keys"},
 }
 OPTIONAL = {"plotting": {"matplotlib"}}  # what an extra of pyproject.toml brings

@@ -1,5 +1,6 @@
 """One file for each Hub model class, named like it; layers/ holds the blocks that they share."""
 
+from fdiff import registry
 from fdiff.models.autoencoder_asym_kl import AsymmetricAutoencoderKL
 from fdiff.models.autoencoder_kl import AutoencoderKL
 from fdiff.models.autoencoder_tiny import AutoencoderTiny
@@ -38,3 +39,5 @@ __all__ = [
     "UNetControlNetXSModel",
     "VQModel",
 ]
+
+registry.register_all({name: globals()[name] for name in __all__}, Model)

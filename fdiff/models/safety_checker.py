@@ -25,6 +25,7 @@ class StableDiffusionSafetyChecker(Model):
 
     weights_name: ClassVar[str] = "model"
     model_type: ClassVar[str | None] = "clip"
+    library: ClassVar[str] = "stable_diffusion"  # the module of diffusers that has it
 
     projection_dim: int = 512
     vision_config: FrozenDict[str, Any] = FrozenDict()

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from fdiff import guidance, images, sampling
+from fdiff import guidance, sampling
 from fdiff.models import UNet2DModel
 from fdiff.pipelines.checks import check_scale
-from fdiff.pipelines.pipeline import (
-    DiffusionPipeline,
-    ImageOutput,
-    Params,
-    finish,
-    image_keys,
-    make_plan,
-    normal,
-    sample_shape,
-    tree_of,
-)
+from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
+from fdiff.pipelines.plans import Planned, make_plan
+from fdiff.pipelines.task import Request, Task, needed, option
+from fdiff.pipelines.unconditional import Applied, from_nothing, pixels
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 
 DIGITS = Path(__file__).parents[1] / "checkpoints" / "digits"  # the model that fdiff ships
+Labels = Sequence[int | str] | int | str
 
 
 def class_conditional(
@@ -48,19 +43,65 @@ def class_conditional(
         key: one key, or (b,) keys; image i depends on its own key alone.
         guidance_scale: a number or (b,): out = none + scale (class - none) (Ho & Salimans 2022, eq. 6).
     """
-    run = _run(unet, params, plan, class_labels, key, guidance_scale)
-    return sampling.sample(run.network, run.plan, run.x, run.key)
+    x, draws = from_nothing(unet, plan, key, None, len(class_labels))
+    return sampling.sample(_guided(unet, params, class_labels, guidance_scale), plan, x, draws.key)
 
 
-def _run(
-    unet: UNet2DModel, params: Params, plan: Plan, class_labels: jax.Array, key: jax.Array, guidance_scale: Any
-) -> sampling.Steps:
-    first, later = image_keys(key, len(class_labels))
-    x = plan.start * normal(first, sample_shape(unet))
+def _guided(unet: UNet2DModel, params: Params, class_labels: jax.Array, guidance_scale: Any) -> sampling.Network:
     nothing = jnp.full_like(class_labels, (unet.num_class_embeds or 1) - 1)
     network = Partial(unet.apply, {"params": tree_of(params, "unet")})
-    guided = guidance.classifier_free(network, class_labels, nothing, guidance_scale)
-    return sampling.steps(guided, plan, x, later)
+    return guidance.classifier_free(network, class_labels, nothing, guidance_scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassConditional(Request):
+    """Images of classes."""
+
+    class_labels: Labels = needed("numbers or names of classes, one image of each", flag="class")
+    _: KW_ONLY
+    guidance_scale: float | None = option(None, "1 is none; the checkpoint's own if not given")
+    num_inference_steps: int | None = option(
+        None, "network calls; the checkpoint's own if not given", flag="steps"
+    )
+    output_type: str = option("pil", "pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]")
+
+
+class Labelled(NamedTuple):
+    """The classes as (b,) integers, and their number."""
+
+    class_labels: jax.Array
+    batch_size: int
+
+
+def labelled(pipe: ClassConditionalPipeline, class_labels: Labels) -> Labelled:
+    """Stage: the classes by number. Raises ValueError for none, and for one that the model does not have."""
+    alone = isinstance(class_labels, str) or not isinstance(class_labels, Iterable)
+    asked: Any = [class_labels] if alone or getattr(class_labels, "ndim", 1) == 0 else class_labels
+    labels = jnp.asarray([pipe.class_number(label) for label in asked], jnp.int32)
+    if not len(labels):
+        raise ValueError("class_labels is empty; name one class or more")
+    return Labelled(labels, len(labels))
+
+
+def planned_as_suits(pipe: ClassConditionalPipeline, num_inference_steps: int | None, plan: Plan | None) -> Planned:
+    """Stage: the table, of the checkpoint's own number of steps if none is given."""
+    steps = pipe.num_inference_steps if num_inference_steps is None else num_inference_steps
+    return Planned(make_plan(pipe.scheduler, steps, plan))
+
+
+def guided_to_class(
+    pipe: ClassConditionalPipeline, params: Params, class_labels: jax.Array, guidance_scale: float | None
+) -> Applied:
+    """Stage: the U-Net, guided from no class to each."""
+    scale = pipe.guidance_scale if guidance_scale is None else guidance_scale
+    check_scale("guidance_scale", scale, len(class_labels))
+    return Applied(_guided(pipe.unet, params, class_labels, scale))
+
+
+drawing_of_class = Task(
+    ClassConditional, (labelled, planned_as_suits, from_nothing, guided_to_class), pixels,
+    "Draw one image of each class that is asked for.",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,65 +117,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     num_inference_steps: int = 50
     guidance_scale: float = 1.0
 
-    def __call__(
-        self,
-        params: Params,
-        class_labels: Sequence[int | str] | int | str,
-        *,
-        key: jax.Array,
-        guidance_scale: float | None = None,
-        num_inference_steps: int | None = None,
-        plan: Plan | None = None,
-        output_type: str = "pil",
-        progress: bool = True,
-    ) -> ImageOutput:
-        """Draw one image of each class that is asked for.
-
-        Args:
-            params: {"unet": ...}.
-            class_labels: numbers or names of classes.
-            key: a JAX key, or one for each image.
-            guidance_scale: 1 is none; the checkpoint's own if not given.
-            num_inference_steps: the checkpoint's own if not given.
-            plan: a table in place of the scheduler's own.
-            output_type: pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1].
-            progress: show a bar.
-
-        Raises ValueError for a class that the model does not have.
-        """
-        images.check_output_type(output_type)
-        run = self.steps(
-            params,
-            class_labels,
-            key=key,
-            guidance_scale=guidance_scale,
-            num_inference_steps=num_inference_steps,
-            plan=plan,
-        )
-        return ImageOutput(images.to_output(finish(run, progress=progress), output_type))
-
-    def steps(
-        self,
-        params: Params,
-        class_labels: Sequence[int | str] | int | str,
-        *,
-        key: jax.Array,
-        guidance_scale: float | None = None,
-        num_inference_steps: int | None = None,
-        plan: Plan | None = None,
-    ) -> sampling.Steps:
-        """The same run to iterate over: (state, x0) after each step."""
-        alone = isinstance(class_labels, str) or not isinstance(class_labels, Iterable)
-        asked: Any = [class_labels] if alone or getattr(class_labels, "ndim", 1) == 0 else class_labels
-        labels = jnp.asarray([self.class_number(label) for label in asked], jnp.int32)
-        if not len(labels):
-            raise ValueError("class_labels is empty; name one class or more")
-        plan = make_plan(
-            self.scheduler, self.num_inference_steps if num_inference_steps is None else num_inference_steps, plan
-        )
-        scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        check_scale("guidance_scale", scale, len(labels))
-        return _run(self.unet, params, plan, labels, key, scale)
+    __call__, steps = drawing_of_class.methods()
 
     def class_number(self, label: int | str) -> int:
         """The number of a class given by its number or its name. Raises ValueError where the model has none such."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import fdiff.image_processors
 import fdiff.models
 import fdiff.schedulers
-import fdiff.tokenizers
+import fdiff.tokenizers  # noqa: F401  which register what a component can be
 from convert.weights import floating
 from fdiff import hub
 from fdiff.models.model import Model
@@ -80,8 +80,15 @@ def check_complete(kind: Any, given: Mapping[str, Any], source: Any, cure: str) 
 
 
 def required(field: dataclasses.Field[Any]) -> bool:
-    """Whether a pipeline cannot do without that component."""
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    """Whether a pipeline cannot do without that component: it has no default, and may not be None."""
+    without = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    return without and not str(field.type).endswith("| None")
+
+
+def completed(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The components, with None for those that have no default and may be None."""
+    missing = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
+    return {**{name: None for name in missing if name not in given}, **given}
 
 
 def _malformed(file: Path, name: str, entry: Any) -> ValueError:
@@ -142,11 +149,14 @@ def save_component(component: Any, params: Any, folder: Path, name: str, variant
 
 
 def _library(component: Any) -> str:
-    """Where diffusers looks for the class of a component: in itself, in transformers, or in a pipeline's module."""
-    if isinstance(component, fdiff.models.StableDiffusionSafetyChecker):
-        return "stable_diffusion"
+    """Where diffusers looks for the class of a component: in itself, in transformers, in a pipeline's module, or in the
+    package that it comes from.
+    """
+    package = type(component).__module__.partition(".")[0]
+    if package != "fdiff":
+        return package
     own = isinstance(component, Scheduler) or (isinstance(component, Model) and not component.model_type)
-    return "diffusers" if own else "transformers"
+    return getattr(component, "library", "diffusers" if own else "transformers")
 
 
 def setting(value: Any) -> Any:

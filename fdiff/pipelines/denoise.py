@@ -1,4 +1,4 @@
-"""The network of latent diffusion, what it is conditioned on, and how it is guided."""
+"""The network of latent diffusion with U-Nets, what it is told, and how it is guided."""
 
 from __future__ import annotations
 
@@ -13,118 +13,106 @@ import numpy as np
 from jax.tree_util import Partial
 
 from fdiff import guidance, sampling
-from fdiff.models import ControlNetModel, UNet2DConditionModel, edits
-from fdiff.models.controlnet import ControlNetOutput, add_residuals
+from fdiff.models import UNet2DConditionModel, edits
 from fdiff.models.layers.embeddings import sinusoidal
 from fdiff.pipelines.checks import check_scale
-from fdiff.pipelines.draws import Draws
 from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.requests import Interval, Scale
 from fdiff.plan import Plan
-from fdiff.sampling import Network, Steps
-
-Scale = float | jax.Array
-Interval = tuple[float, float] | None
 
 
 class Condition(NamedTuple):
-    """What a batch is conditioned on; every leaf is (b, ...), and None is absent."""
+    """What a U-Net is told of a batch, read by `Denoiser` and `tell` alone; leaves are (b, ...), and None is absent."""
 
     text: jax.Array  # (b, n, d), what the U-Net attends to
     added: dict[str, jax.Array] | None = None  # of SDXL: text_embeds (b, d), time_ids (b, n)
     labels: jax.Array | None = None  # (b,), of the x4 upscaler: the noise level of the small picture
     scale: jax.Array | None = None  # (b, time_cond_proj_dim), of LCM: the guidance scale that it imitates
     appended: jax.Array | None = None  # (b, h, w, c), channels that follow those of x
-    pictures: tuple[jax.Array, ...] = ()  # (b, H, W, c) in [0, 1], one for each ControlNet
-    steered: jax.Array | None = None  # (b,), how much the ControlNets act on each; all of it if absent
-    features: tuple[jax.Array, ...] = ()  # of a T2IAdapter, one (b, h, w, c) for each level
     attention: Any = None  # the collection that changes attention in one run
 
 
-class Control(NamedTuple):
-    """How strongly each ControlNet acts, and while which t: `scale`, `low` and `high` (nets,)."""
+class Residuals(NamedTuple):
+    """What others add to a U-Net: ControlNets on its way down and in its middle, T2I-Adapters to each level."""
 
-    scale: jax.Array
-    low: jax.Array
-    high: jax.Array
+    down: tuple[jax.Array, ...] | None = None
+    mid: jax.Array | None = None
+    features: tuple[jax.Array, ...] = ()
+
+
+NOTHING = Residuals()
+Both = tuple[Any, Any]  # what to draw and what not: conditions of one kind, the second None without guidance
+
+
+def tell(condition: Condition) -> dict[str, Any]:
+    """The condition as arguments of the modules that are told it: the U-Net, and ControlNets made for it."""
+    return {
+        "encoder_hidden_states": condition.text, "class_labels": condition.labels, "timestep_cond": condition.scale,
+        "added_cond_kwargs": condition.added,
+    }  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Denoiser:
-    """The network of latent diffusion: (params, control, x, t, condition) -> out, shaped like x.
+    """The network of latent diffusion: (params, x, t, condition, residuals) -> out, shaped like x.
 
-    A frozen dataclass of modules, so that two of the same modules are one function to the compiler.
-    params holds "unet" and, where there are `nets`, a list of their trees under "controlnet".
+    A frozen dataclass of a module, so that two of the same one are one function to the compiler. `params` holds
+    "params" and, while a LoRA runs, "lora".
     """
 
     unet: UNet2DConditionModel
-    nets: tuple[ControlNetModel, ...] = ()
-    guess_mode: bool = False
 
     def __call__(
-        self, params: Params, control: Control | None, x: jax.Array, t: jax.Array, condition: Condition
+        self, params: Params, x: jax.Array, t: jax.Array, condition: Condition, residuals: Residuals = NOTHING
     ) -> jax.Array:
         """What the U-Net says of x."""
-        c = condition
-        shared: dict[str, Any] = {"class_labels": c.labels, "timestep_cond": c.scale, "added_cond_kwargs": c.added}
-        given: dict[str, Any] = {}
-        if c.features:
-            given["down_intrablock_additional_residuals"] = c.features
-        if control is not None:
-            residuals = self.control(params, control, x, t, c, shared)
-            given["down_block_additional_residuals"] = residuals.down_block_res_samples
-            given["mid_block_additional_residual"] = residuals.mid_block_res_sample
-        if c.appended is not None:
-            x = jnp.concatenate([x, c.appended], axis=-1)
-        variables = {"params": params["unet"], **params.get("lora", {})}
-        if c.attention is not None:
-            variables["attention"] = c.attention
-        out: Any = self.unet.apply(variables, x, t, c.text, **shared, **given)
+        variables, given = dict(params), dict[str, Any]()
+        if residuals.features:
+            given["down_intrablock_additional_residuals"] = residuals.features
+        if residuals.down is not None:
+            given["down_block_additional_residuals"] = residuals.down
+            given["mid_block_additional_residual"] = residuals.mid
+        if condition.appended is not None:
+            x = jnp.concatenate([x, condition.appended], axis=-1)
+        if condition.attention is not None:
+            variables["attention"] = condition.attention
+        out: Any = self.unet.apply(variables, x, t, **tell(condition), **given)
         return out
 
-    def control(
-        self, params: Params, control: Control, x: jax.Array, t: jax.Array, condition: Condition, shared: dict[str, Any]
-    ) -> ControlNetOutput:
-        """The sum of what the ControlNets add to the U-Net."""
-        on = control.scale * ((control.low <= t) & (t <= control.high))
-        options = {**shared, "guess_mode": self.guess_mode}
-        residuals: list[Any] = [
-            net.apply({"params": tree}, x, t, condition.text, picture, scale, **options)
-            for net, tree, picture, scale in zip(self.nets, params["controlnet"], condition.pictures, on, strict=True)
-        ]
-        total = add_residuals(residuals)
-        if condition.steered is None:
-            return total
-        share = condition.steered[:, None, None, None]
-        return jax.tree.map(lambda leaf: share.astype(leaf.dtype) * leaf, total)
 
+def denoiser(unet: UNet2DConditionModel, params: Params) -> guidance.Conditional:
+    """The U-Net as (x, t, condition) -> out; its parameters are data.
 
-def denoiser(
-    unet: UNet2DConditionModel,
-    params: Params,
-    nets: tuple[ControlNetModel, ...] = (),
-    control: Control | None = None,
-    guess_mode: bool = False,
-) -> guidance.Conditional:
-    """The U-Net, with ControlNets if given, as (x, t, condition) -> out; their parameters are data.
-
-    params: "unet", for the nets a list of trees under "controlnet", and under "lora", if there, what
-    `fdiff.adapters.lora.collection` gives, which then is added while the U-Net runs.
+    params: "unet" and under "lora", if there, what `fdiff.adapters.lora.collection` gives, which then is added while
+    the U-Net runs.
     """
-    own = {name: tree_of(params, name) for name in (("unet", "controlnet") if nets else ("unet",))}
+    own = {"params": tree_of(params, "unet")}
     if "unet" in params.get("lora", {}):
-        own["lora"] = {"lora": params["lora"]["unet"]}
-    return Partial(Denoiser(unet, nets, guess_mode), own, control)
+        own["lora"] = params["lora"]["unet"]
+    return Partial(Denoiser(unet), own)
+
+
+def change(condition: Any, edit: Callable[[Condition], Condition]) -> Any:
+    """The condition with the U-Net's own one edited, which may lie inside what steers it (see `steering`)."""
+    if isinstance(condition, Condition):
+        return edit(condition)
+    return condition._replace(condition=change(condition.condition, edit))
+
+
+def append(condition: Any, channels: jax.Array | None) -> Any:
+    """The condition with channels that follow those of x."""
+    return change(condition, lambda told: told._replace(appended=channels))
 
 
 def guide(
     network: guidance.Conditional,
-    condition: Condition,
-    negative: Condition | None,
+    condition: Any,
+    negative: Any,
     scale: Scale,
     rescale: Scale = 0.0,
     interval: tuple[Any, Any] | None = None,
     guider: guidance.Guider | None = None,
-) -> Network:
+) -> sampling.Network:
     """Classifier-free guidance, or another, within an interval of t if given; else the condition alone."""
     guided = (guider or guidance.classifier_free)(network, condition, negative, scale, rescale=rescale)
     if interval is None or (negative is None and guider is None):
@@ -132,7 +120,7 @@ def guide(
     return guidance.interval(guided, guidance.given(network, condition), *interval)
 
 
-def attention_perturbed(unet_params: Any, layers: str = "mid_block.*attn1") -> Callable[[Condition, bool], Condition]:
+def attention_perturbed(unet_params: Any, layers: str = "mid_block.*attn1") -> Callable[[Any, bool], Any]:
     """For `guidance.perturbed`: self-attention layers whose path `layers` is found in look at themselves alone.
 
         guider = functools.partial(guidance.perturbed, perturb=attention_perturbed(params["unet"]), perturbed_scale=3.0)
@@ -141,14 +129,17 @@ def attention_perturbed(unet_params: Any, layers: str = "mid_block.*attn1") -> C
     return partial(_perturb, edits.identity_attention, unet_params, layers)
 
 
-def blocks_skipped(unet_params: Any, layers: str) -> Callable[[Condition, bool], Condition]:
+def blocks_skipped(unet_params: Any, layers: str) -> Callable[[Any, bool], Any]:
     """For `guidance.perturbed`: transformer blocks whose path `layers` is found in are left out."""
     return partial(_perturb, edits.skip_blocks, unet_params, layers)
 
 
-def _perturb(edit: Any, unet_params: Any, layers: str, condition: Condition, on: bool) -> Condition:
-    tree = edit(unet_params, layers, jnp.full(condition.text.shape[0], on))
-    return condition._replace(attention=edits.merge(condition.attention or {}, tree))
+def _perturb(edit: Any, unet_params: Any, layers: str, condition: Any, on: bool) -> Any:
+    def perturbed(told: Condition) -> Condition:
+        tree = edit(unet_params, layers, jnp.full(told.text.shape[0], on))
+        return told._replace(attention=edits.merge(told.attention or {}, tree))
+
+    return change(condition, perturbed)
 
 
 def is_guided(unet: UNet2DConditionModel, scale: Scale) -> bool:
@@ -170,40 +161,46 @@ def told_scale(unet: UNet2DConditionModel, scale: Scale, batch_size: int) -> jax
     return sinusoidal(scales - 1, unet.time_cond_proj_dim, scale=1000.0)
 
 
-class Guidance(NamedTuple):
-    """How to guide: see `fdiff.guidance`; `interval` is the part of the run, from 0 to 1, in which to."""
+class Denoising(NamedTuple):
+    """The U-Net as (x, t, condition) -> out, and the conditions."""
 
-    scale: Scale
-    rescale: Scale = 0.0
-    interval: Interval = None
-    guider: guidance.Guider | None = None
+    denoiser: guidance.Conditional
+    both: Both
 
 
-def start_run(
-    pipe: Any,
-    params: Params,
+def denoising(pipe: Any, unet: UNet2DConditionModel, params: Params, both: Both) -> Denoising:
+    """Stage: the U-Net. Raises ValueError for conditions of another one, which then belongs to another pipeline."""
+    check_condition(pipe, both[0])
+    return Denoising(denoiser(unet, params), both)
+
+
+class Network(NamedTuple):
+    """(x, t) -> out."""
+
+    network: sampling.Network
+
+
+def guided(
     plan: Plan,
     x: jax.Array,
-    draws: Draws,
-    both: tuple[Condition, Condition | None],
-    how: Guidance,
-    *,
-    network: guidance.Conditional | None = None,
-    after: Any = None,
-) -> Steps:
-    """The run of a pipeline, guided from the second condition to the first.
+    denoiser: guidance.Conditional,
+    both: Both,
+    guidance_scale: Scale,
+    guidance_rescale: Scale = 0.0,
+    guidance_interval: Interval = None,
+    guider: guidance.Guider | None = None,
+) -> Network:
+    """Stage: the network, guided from the second condition to the first.
 
-    Raises ValueError where the conditions do not fit the U-Net, which then belongs to another pipeline.
+    Raises ValueError for scales and intervals that are none.
     """
-    check_condition(pipe, both[0])
-    check_scale("guidance_scale", how.scale, len(x))
-    check_scale("guidance_rescale", how.rescale, len(x))
-    traced = isinstance(how.rescale, jax.core.Tracer)
-    if not traced and not np.all((np.asarray(how.rescale) >= 0) & (np.asarray(how.rescale) <= 1)):
-        raise ValueError(f"guidance_rescale is {how.rescale!r}; it must lie within 0 and 1")
-    network = denoiser(pipe.unet, params) if network is None else network
-    guided = guide(network, *both, how.scale, how.rescale, times_of(plan, how.interval), how.guider)
-    return sampling.steps(guided, plan, x, draws.key, noise=draws.noise, after=after)
+    check_scale("guidance_scale", guidance_scale, len(x))
+    check_scale("guidance_rescale", guidance_rescale, len(x))
+    traced = isinstance(guidance_rescale, jax.core.Tracer)
+    if not traced and not np.all((np.asarray(guidance_rescale) >= 0) & (np.asarray(guidance_rescale) <= 1)):
+        raise ValueError(f"guidance_rescale is {guidance_rescale!r}; it must lie within 0 and 1")
+    times = times_of(plan, guidance_interval)
+    return Network(guide(denoiser, *both, guidance_scale, guidance_rescale, times, guider))
 
 
 def check_condition(pipe: Any, condition: Condition) -> None:

@@ -1,32 +1,23 @@
-"""Pictures from a picture and text: Stable Diffusion 1.x and 2.x."""
+"""Pictures from a picture and text (SDEdit, Meng et al. 2022): the pure function, and its stages."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 
 from fdiff import sampling
-from fdiff.guidance import Guider
-from fdiff.image_processors import CLIPImageProcessor
-from fdiff.models import (
-    AutoencoderKL,
-    CLIPTextModel,
-    ControlNetModel,
-    StableDiffusionSafetyChecker,
-    UNet2DConditionModel,
-)
-from fdiff.pipelines import denoise, inputs, latent, text
-from fdiff.pipelines.denoise import Condition, Control, Guidance, Interval, Scale
-from fdiff.pipelines.draws import Draws, Seed, Wanted, draw, draw_as_asked
-from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Key
-from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
-from fdiff.pipelines.text import Asked, Prompt
+from fdiff.models import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from fdiff.pipelines import denoise, inputs, latent, steering
+from fdiff.pipelines.draws import Seed, Wanted, draw, draw_as_asked
+from fdiff.pipelines.latent import Begun
+from fdiff.pipelines.pipeline import Params
+from fdiff.pipelines.requests import Scale, Size
+from fdiff.pipelines.steering import Control
+from fdiff.pipelines.task import Key
+from fdiff.pipelines.text import Texts
 from fdiff.plan import Plan
-from fdiff.schedulers import Scheduler
-from fdiff.tokenizers import CLIPTokenizer
 
 
 def image_to_image(
@@ -35,8 +26,8 @@ def image_to_image(
     params: Params,
     plan: Plan,
     image: jax.Array,
-    condition: Condition,
-    negative: Condition | None,
+    condition: Any,
+    negative: Any,
     key: jax.Array,
     *,
     guidance_scale: Scale = 7.5,
@@ -53,7 +44,7 @@ def image_to_image(
     shape = (image.shape[1] // latent.factor_of(vae), image.shape[2] // latent.factor_of(vae), vae.latent_channels)
     (for_encoder, noise), later, _ = draw(key, image.shape[0], Wanted(shape), Wanted(shape))
     latents = latent.encoded(vae, params["vae"], image, for_encoder)
-    network = denoise.denoiser(unet, params, nets, control)
+    network = steering.controlled(denoise.denoiser(unet, params), params, nets, control)
     guided = denoise.guide(network, condition, negative, guidance_scale, guidance_rescale)
     latents = sampling.sample(guided, plan, noised(plan, latents, noise), later)
     return latent.decoded(vae, params["vae"], latents)
@@ -64,86 +55,26 @@ def noised(plan: Plan, latents: jax.Array, noise: jax.Array) -> jax.Array:
     return plan.alpha[0] * latents + plan.sigma[0] * noise
 
 
-def start(
-    pipe: Any,
+def from_picture(
+    vae: AutoencoderKL,
     params: Params,
     plan: Plan,
-    image: Any,
-    shape: tuple[int, ...],
+    image: np.ndarray,
+    size: Size,
+    texts: Texts,
     key: Key,
     torch_seed: Seed,
-    dtype: Any,
-    begun: bool = False,
-) -> tuple[jax.Array, Draws]:
-    """x (b, h, w, c) of a user's picture at the plan's first level, and the draws of the steps.
+    denoising_start: float | None = None,
+) -> Begun:
+    """Stage: begin with the picture at the plan's first level, where it is already if it has a denoising_start.
 
-    begun: the picture is at that level already. Where the seed is torch's, one picture is encoded once, as diffusers
-    does, but for seeds that are one an image.
+    Where the seed is torch's, one picture is encoded once, as diffusers does, but for seeds that are one an image.
     """
+    inputs.check_number("image", image, texts.batch_size, texts.prompts)
+    shape, begun = (texts.batch_size, *size, vae.latent_channels), denoising_start is not None
     rows = None if isinstance(torch_seed, list | tuple) else len(image)
-    for_encoder = Wanted(shape[1:], 0 if inputs.holds_latents(pipe.vae, image) else rows)
-    draws = draw_as_asked(key, torch_seed, plan, shape, dtype, for_encoder, Wanted(shape[1:], 0 if begun else None))
-    latents = inputs.latents_of(pipe.vae, params, image, draws.arrays[0], shape[0])
-    return latents if begun else noised(plan, latents, draws.arrays[1]), draws
-
-
-@dataclasses.dataclass(frozen=True)
-class StableDiffusionImg2ImgPipeline(DiffusionPipeline):
-    """Pictures from a picture and text with Stable Diffusion 1.x and 2.x (SDEdit, Meng et al. 2022)."""
-
-    vae: AutoencoderKL
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
-    unet: UNet2DConditionModel
-    scheduler: Scheduler
-    safety_checker: StableDiffusionSafetyChecker | None = None
-    feature_extractor: CLIPImageProcessor | None = None
-
-    encode_prompt = text.encode_prompt
-    decode = latent.decode
-
-    def __call__(
-        self, params: Params, prompt: Prompt = None, image: Picture = None, *, strength: float = 0.8, key: Key = None,
-        torch_seed: Seed = None, negative_prompt: Prompt = None, guidance_scale: Scale = 7.5,
-        guidance_rescale: Scale = 0.0, guidance_interval: Interval = None, num_inference_steps: int = 50,
-        num_images_per_prompt: int = 1, prompt_embeds: Any = None, negative_prompt_embeds: Any = None,
-        guider: Guider | None = None, attention: Any = None, plan: Plan | None = None, clip_skip: int = 0,
-        output_type: str = "pil", progress: bool = True,
-    ) -> ImageOutput:  # fmt: skip
-        """Draw pictures: the arguments are those of `steps`, and those of `latent.output`."""
-        latent.check_output_type(output_type)
-        run = self.steps(
-            params, prompt, image, strength=strength, key=key, torch_seed=torch_seed, negative_prompt=negative_prompt,
-            guidance_scale=guidance_scale, guidance_rescale=guidance_rescale, guidance_interval=guidance_interval,
-            num_inference_steps=num_inference_steps, num_images_per_prompt=num_images_per_prompt,
-            prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds, guider=guider,
-            attention=attention, plan=plan, clip_skip=clip_skip,
-        )  # fmt: skip
-        return latent.output(self, params, run, output_type, progress)
-
-    def steps(
-        self, params: Params, prompt: Prompt = None, image: Picture = None, *, strength: float = 0.8, key: Key = None,
-        torch_seed: Seed = None, negative_prompt: Prompt = None, guidance_scale: Scale = 7.5,
-        guidance_rescale: Scale = 0.0, guidance_interval: Interval = None, num_inference_steps: int = 50,
-        num_images_per_prompt: int = 1, prompt_embeds: Any = None, negative_prompt_embeds: Any = None,
-        guider: Guider | None = None, attention: Any = None, plan: Plan | None = None, clip_skip: int = 0,
-    ) -> sampling.Steps:  # fmt: skip
-        """The run to iterate over; the arguments are those of `StableDiffusionPipeline.steps`, and:
-
-        image: what to begin from: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each; its
-            sides are multiples of 8. An array with the autoencoder's latent channels is taken as latents.
-        strength: 0 to 1, how much of it to redraw; so much of num_inference_steps is run.
-        plan: of that strength already.
-        """
-        asked = Asked(
-            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip, attention
-        )
-        how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
-        array = inputs.pictures("image", image)
-        size, _ = inputs.check_picture(self, "image", array)
-        table = make_plan(self.scheduler, num_inference_steps, plan, strength)
-        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
-        inputs.check_number("image", array, texts.batch_size, texts.prompts)
-        shape = (texts.batch_size, *size, self.vae.latent_channels)
-        x, draws = start(self, params, table, array, shape, key, torch_seed, texts.dtype)
-        return denoise.start_run(self, params, table, x, draws, text.conditions(self, texts, guidance_scale), how)
+    for_encoder = Wanted(shape[1:], 0 if inputs.holds_latents(vae, image) else rows)
+    wanted = for_encoder, Wanted(shape[1:], 0 if begun else None)
+    draws = draw_as_asked(key, torch_seed, plan, shape, texts.dtype, *wanted)
+    latents = inputs.latents_of(vae, params, image, draws.arrays[0], shape[0])
+    return Begun(latents if begun else noised(plan, latents, draws.arrays[1]), draws)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fdiff.images import in_mode
+from fdiff.models import AutoencoderKL
 from fdiff.pipelines.checks import finite
 from fdiff.pipelines.latent import check_pixels, encoded, factor_of
-from fdiff.pipelines.pipeline import Params
+from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.requests import Pictures, Size
 
-Picture = Any  # a PIL image, an array (h, w, c) or (b, h, w, c), or a list of one kind
 
-
-def pictures(name: str, given: Picture, *, low: float = -1.0, mode: str = "RGB") -> np.ndarray:
+def pictures(name: str, given: Pictures, *, low: float = -1.0, mode: str = "RGB") -> np.ndarray:
     """(b, h, w, c) float32 from `low` to 1: PIL images and uint8 are brought there, other numbers are as they are.
 
     Raises ValueError for none, pictures of several sizes, and another shape or kind of numbers.
@@ -56,7 +56,7 @@ def check_range(name: str, array: np.ndarray, low: float) -> None:
                          f"{low:g} and 1, or pass uint8")
 
 
-def mask_pictures(given: Picture, size: tuple[int, int]) -> np.ndarray:
+def mask_pictures(given: Pictures, size: tuple[int, int]) -> np.ndarray:
     """(b, h, w, 1) of 0 and 1, 1 where the picture is to be painted anew. Raises ValueError for another size."""
     mask = pictures("mask_image", given, low=0.0, mode="L")
     if mask.shape[1:3] != size or mask.shape[3] != 1:
@@ -82,20 +82,29 @@ def spread(name: str, array: Any, batch_size: int) -> jax.Array:
     return jnp.repeat(jnp.asarray(array), batch_size // len(array), axis=0)
 
 
-def check_picture(pipe: Any, name: str, array: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) in latents, and in pixels, of pictures or, where they have as many channels, latents.
+class Pictured(NamedTuple):
+    """The user's pictures, and their height and width in latents and in pixels."""
+
+    image: np.ndarray
+    size: Size
+    pixels: Size
+
+
+def pictured(vae: AutoencoderKL, image: Pictures) -> Pictured:
+    """Stage: pictures or, where they have as many channels, latents.
 
     Raises ValueError unless they have the channels of the autoencoder, and sides that it can halve.
     """
+    array = pictures("image", image)
     height, width, channels = array.shape[1:]
-    factor = factor_of(pipe.vae)
-    if holds_latents(pipe.vae, array):
-        return (height, width), (height * factor, width * factor)
-    if channels != pipe.vae.in_channels:
-        raise ValueError(f"{name} has {channels} channels; it must have {pipe.vae.in_channels}")
-    check_range(name, array, -1.0)
+    factor = factor_of(vae)
+    if holds_latents(vae, array):
+        return Pictured(array, (height, width), (height * factor, width * factor))
+    if channels != vae.in_channels:
+        raise ValueError(f"image has {channels} channels; it must have {vae.in_channels}")
+    check_range("image", array, -1.0)
     check_pixels(height, width, factor)
-    return (height // factor, width // factor), (height, width)
+    return Pictured(array, (height // factor, width // factor), (height, width))
 
 
 def holds_latents(vae: Any, array: Any) -> bool:
@@ -110,5 +119,5 @@ def latents_of(vae: Any, params: Params, array: Any, noise: jax.Array | None, ba
     """
     array = jnp.asarray(array, jnp.float32)
     if not holds_latents(vae, array):
-        array = encoded(vae, params["vae"], array, noise)
+        array = encoded(vae, tree_of(params, "vae"), array, noise)
     return spread("image", array, batch_size)

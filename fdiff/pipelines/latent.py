@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +12,15 @@ import numpy as np
 
 from fdiff import images
 from fdiff.image_processors import CLIPImageProcessor
+from fdiff.models import AutoencoderKL, StableDiffusionSafetyChecker, UNet2DConditionModel
 from fdiff.models.layers.vae import DiagonalGaussian
 from fdiff.models.tiling import sliced, tiled_decode
 from fdiff.pipelines.checks import check_finite, finite
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw_as_asked
-from fdiff.pipelines.pipeline import ImageOutput, Params, finish, tree_of
+from fdiff.pipelines.pipeline import ImageOutput, Params, tree_of
+from fdiff.pipelines.requests import Pixels, Size
+from fdiff.pipelines.task import Key
 from fdiff.plan import Plan
-from fdiff.sampling import Steps
-
-Key = jax.Array | None
-Pixels = int | None
 
 
 def factor_of(vae: Any) -> int:
@@ -29,18 +29,24 @@ def factor_of(vae: Any) -> int:
     return 2 ** (len(channels) - 1)
 
 
-def latent_size(pipe: Any, height: int | None, width: int | None) -> tuple[int, int]:
-    """Height and width in latents, those that the U-Net was trained on if not given.
+class Sized(NamedTuple):
+    """Height and width in latents."""
+
+    size: Size
+
+
+def sized(vae: AutoencoderKL, unet: UNet2DConditionModel, height: Pixels, width: Pixels) -> Sized:
+    """Stage: the size in latents, that which the U-Net was trained on if not given.
 
     Raises ValueError unless they are multiples of 8 pixels.
     """
-    factor, size = factor_of(pipe.vae), pipe.unet.sample_size
+    factor, size = factor_of(vae), unet.sample_size
     if size is None and None in (height, width):
         raise ValueError("the config.json of the unet has no sample_size; pass height and width")
-    sides = (size, size) if size is None or isinstance(size, int) else size
-    pixels = [side * factor if given is None else given for given, side in zip((height, width), sides, strict=True)]
+    own: Any = (size, size) if size is None or isinstance(size, int) else size
+    pixels = [side * factor if given is None else given for given, side in zip((height, width), own, strict=True)]
     check_pixels(pixels[0], pixels[1], factor)
-    return pixels[0] // factor, pixels[1] // factor
+    return Sized((pixels[0] // factor, pixels[1] // factor))
 
 
 def check_pixels(height: int, width: int, factor: int) -> None:
@@ -53,12 +59,19 @@ def check_pixels(height: int, width: int, factor: int) -> None:
             raise ValueError(f"{name} is {value!r}; it must be a multiple of {step}, such as {near}")
 
 
+class Begun(NamedTuple):
+    """The first x, (b, h, w, c), and the draws of the steps."""
+
+    x: jax.Array
+    draws: Draws
+
+
 def first_latents(
     plan: Plan, shape: tuple[int, ...], latents: Any, key: Key, torch_seed: Seed, dtype: Any
-) -> tuple[jax.Array, Draws]:
+) -> Begun:
     """Where a run from pure noise starts: the user's `latents` or a draw, (b, h, w, c), and the draws of its steps."""
     draws = draw_as_asked(key, torch_seed, plan, shape, dtype, Wanted(shape[1:], None if latents is None else 0))
-    return plan.start * (draws.arrays[0] if latents is None else checked_latents(latents, shape)), draws
+    return Begun(plan.start * (draws.arrays[0] if latents is None else checked_latents(latents, shape)), draws)
 
 
 def checked_latents(latents: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -66,7 +79,6 @@ def checked_latents(latents: Any, shape: tuple[int, ...]) -> jax.Array:
     if tuple(np.shape(latents)) != shape:
         raise ValueError(f"latents have shape {tuple(np.shape(latents))}; it must be {shape}: batch, height, width, c")
     return finite("latents", jnp.asarray(latents, jnp.float32))
-
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -101,7 +113,7 @@ def decode(pipe: Any, params: Params, latents: jax.Array, tile_size: int | None 
 
     tile_size: in pixels; large pictures are decoded in tiles of that size, see `fdiff.models.tiling.tiled_decode`.
     """
-    return decoded(pipe.vae, params["vae"], latents, tile_size)
+    return decoded(getattr(pipe, pipe.autoencoder), tree_of(params, pipe.autoencoder), latents, tile_size)
 
 
 def check_output_type(output_type: str) -> None:
@@ -110,24 +122,33 @@ def check_output_type(output_type: str) -> None:
         raise ValueError(f"output_type is {output_type!r}; it can be latent, {', '.join(images.OUTPUT_TYPES)}")
 
 
-def output(pipe: Any, params: Params, run: Steps, output_type: str, progress: bool) -> ImageOutput:
-    """Run to the end and make pictures.
+def pictures(
+    pipe: Any,
+    params: Params,
+    output_type: str,
+    safety_checker: StableDiffusionSafetyChecker | None = None,
+    feature_extractor: CLIPImageProcessor | None = None,
+) -> Callable[[jax.Array], ImageOutput]:
+    """Finish: latents to pictures.
 
-    output_type: pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]; latent, undecoded. progress: show a bar.
-    Where the pipeline has a safety checker, what it finds unsafe comes out black.
+    output_type: pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]; latent, undecoded. Where the pipeline has a safety
+    checker, what it finds unsafe comes out black.
     """
-    if output_type != "latent":  # before the first step
-        tree_of(params, "vqvae" if hasattr(pipe, "vqvae") else "vae")
-    latents = finish(run, progress=progress)
+    check_output_type(output_type)
     if output_type == "latent":
-        return ImageOutput(latents)
-    pictures, flags = pipe.decode(params, latents), None
-    check_finite(pictures)
-    if getattr(pipe, "safety_checker", None) is not None:
-        pixels = (pipe.feature_extractor or CLIPImageProcessor())(np.asarray(pictures))
-        flags = _flagged(pipe.safety_checker, params["safety_checker"], pixels)
-        pictures = jnp.where(flags[:, None, None, None], -1.0, pictures)
-    return ImageOutput(images.to_output(pictures, output_type), None if flags is None else np.asarray(flags))
+        return ImageOutput
+    tree_of(params, pipe.autoencoder)
+
+    def made(latents: jax.Array) -> ImageOutput:
+        drawn, flags = pipe.decode(params, latents), None
+        check_finite(drawn)
+        if safety_checker is not None:
+            pixels = (feature_extractor or CLIPImageProcessor())(np.asarray(drawn))
+            flags = _flagged(safety_checker, tree_of(params, "safety_checker"), pixels)
+            drawn = jnp.where(flags[:, None, None, None], -1.0, drawn)
+        return ImageOutput(images.to_output(drawn, output_type), None if flags is None else np.asarray(flags))
+
+    return made
 
 
 @partial(jax.jit, static_argnums=0)

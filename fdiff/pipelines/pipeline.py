@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import hub, keys, single_file, upload
-from fdiff.pipelines.checks import check_finite
+from fdiff import hub, keys, registry, single_file, upload
 from fdiff.pipelines.components import (
     INDEX,
     check_complete,
+    completed,
     listed,
     load_component,
     load_model,
@@ -26,11 +26,6 @@ from fdiff.pipelines.components import (
     several,
     write_index,
 )
-from fdiff.plan import Plan
-from fdiff.sampling import Steps
-from fdiff.spacing import check_count
-
-SLOTS = 6  # plans are padded to as many slots, so that swapping the scheduler compiles nothing
 
 Params = dict[str, Any]
 
@@ -49,8 +44,17 @@ class ImageOutput(NamedTuple):
 class DiffusionPipeline:
     """A frozen dataclass whose fields are the components of model_index.json; parameters are kept apart.
 
-    `from_pretrained` on this class picks the pipeline that the repository names.
+    `from_pretrained` on this class picks the pipeline that the repository names. A subclass that `fdiff.register` knows
+    is found there; its `__call__` and `steps` are made by a `Task`. What a pipeline needs to be told of its class:
+
+    family: pipelines of one family can use each other's checkpoints.
+    autoencoder: the component that `decode` uses.
+    siblings: by an option such as image, the class of the same family that takes it.
     """
+
+    family: ClassVar[str] = ""
+    autoencoder: ClassVar[str] = "vae"
+    siblings: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def from_pretrained(
@@ -119,7 +123,7 @@ class DiffusionPipeline:
                 built[name] = setting(entry)
             if tree is not None:
                 params[name] = tree
-        return cls(**built), params
+        return cls(**completed(cls, built)), params
 
     @classmethod
     def from_single_file(
@@ -154,7 +158,7 @@ class DiffusionPipeline:
         parts = {**loaded.options, **loaded.models, **loaded.tokenizers, "scheduler": loaded.scheduler}
         given = {name: value for name, value in parts.items() if name in fields}
         check_complete(kind, given, source, PARTS)
-        return kind(**given), {name: tree for name, tree in loaded.params.items() if name in fields}
+        return kind(**completed(kind, given)), {name: tree for name, tree in loaded.params.items() if name in fields}
 
     @classmethod
     def from_pipe(cls, pipe: DiffusionPipeline, **components: Any) -> Self:
@@ -165,7 +169,7 @@ class DiffusionPipeline:
         fields = dataclasses.fields(cls)
         given = {field.name: getattr(pipe, field.name) for field in fields if hasattr(pipe, field.name)} | components
         check_complete(cls, given, type(pipe).__name__, "pass it")
-        return cls(**given)
+        return cls(**completed(cls, given))
 
     def replace(self, **components: Any) -> Self:
         """The pipeline with other components, such as another scheduler."""
@@ -184,7 +188,8 @@ class DiffusionPipeline:
 
     def push_to_hub(self, repo_id: str, params: Params, *, token: str | None = None, private: bool = False) -> str:
         """Upload the pipeline with a model card to a Hub repository, made if need be; returns its address."""
-        reads = inspect.signature(self.steps).parameters if hasattr(self, "steps") else {}
+        task = getattr(getattr(self, "steps", None), "task", None)
+        reads = [one.name for one in task.options] if task else []
         tag = "image-to-image" if "image" in reads else "text-to-image"
         return upload.push(
             lambda folder: self.save_pretrained(folder, params), repo_id, token=token, private=private,
@@ -199,38 +204,21 @@ PARTS = "load its parts with fdiff.single_file.load"  # the cure for a single fi
 
 def find_pipeline(name: str | None, source: str | Path) -> type[DiffusionPipeline]:
     """The pipeline class of that name. Raises ValueError where fdiff has none."""
-    import fdiff.pipelines
-
     if not name:
         raise ValueError(f"{source} names no pipeline; add its _class_name to {INDEX}")
-    found = getattr(fdiff.pipelines, str(name), None)
-    if not (isinstance(found, type) and issubclass(found, DiffusionPipeline)):
+    found: type[DiffusionPipeline] | None = registry.lookup(name, DiffusionPipeline)
+    if found is None:
         raise ValueError(
             f"{source} is a {name}, a pipeline that fdiff does not have; load its models one by one instead"
         )
     return found
 
 
-def check_family(kind: type, name: Any, source: str | Path) -> None:
-    """Raise ValueError where one of the checkpoint's pipeline, of that name, and this class is SDXL's, one is not."""
-    import fdiff.pipelines
-
-    known = isinstance(name, str) and hasattr(fdiff.pipelines, name)
-    if known and ("StableDiffusionXL" in str(name)) != ("StableDiffusionXL" in kind.__name__):
+def check_family(kind: type[DiffusionPipeline], name: Any, source: str | Path) -> None:
+    """Raise ValueError where the checkpoint's pipeline, of that name, is one of another family than this class."""
+    known: type[DiffusionPipeline] | None = registry.lookup(str(name), DiffusionPipeline)
+    if known is not None and known.family != kind.family:
         raise ValueError(f"{source} is a {name}, whose models {kind.__name__} cannot use; load it with fdiff.{name}")
-
-
-def make_plan(scheduler: Any, num_inference_steps: int, plan: Plan | None, strength: float = 1.0) -> Plan:
-    """The given plan or the scheduler's own, padded in slots so that every scheduler shares one compilation.
-
-    Raises ValueError for a number of steps that is none, or a plan without rows.
-    """
-    if plan is None:
-        check_count("num_inference_steps", num_inference_steps)
-        plan = scheduler.plan(num_inference_steps, **({} if strength == 1 else {"strength": strength}))
-    elif not isinstance(plan, Plan) or np.ndim(plan.t) != 1 or not len(plan):
-        raise ValueError("plan must be a table of one row or more, such as scheduler.plan(20)")
-    return plan.pad(slots=max(plan.slots, SLOTS))
 
 
 def image_keys(key: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
@@ -265,23 +253,6 @@ def sample_shape(unet: Any) -> tuple[int, int, int]:
         raise ValueError("the config.json of the unet has no sample_size; add the height and width of its samples")
     height, width = (size, size) if isinstance(size, int) else size
     return height, width, unet.in_channels
-
-
-def finish(run: Steps, *, progress: bool) -> jax.Array:
-    """Run to the end behind a progress bar and return the last x.
-
-    Raises ValueError, after the first step or at the end, where the network gives values that are not finite.
-    """
-    from tqdm import tqdm
-
-    x = run.x
-    for i, (state, _) in enumerate(tqdm(run, disable=not progress, unit="step", leave=False)):
-        x = state.x
-        if i in (0, len(run) - 1):
-            check_finite(x)
-        if progress:
-            x.block_until_ready()
-    return x
 
 
 def tree_of(params: Params, name: str) -> Any:

@@ -2,107 +2,325 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import KW_ONLY
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from fdiff import guidance
+from fdiff.models import AutoencoderKL, ControlNetModel, T2IAdapter, UNet2DConditionModel
+from fdiff.models.controlnet import add_residuals
 from fdiff.models.t2i_adapter import add_features
+from fdiff.pipelines import latent
 from fdiff.pipelines.checks import numeric
-from fdiff.pipelines.denoise import Condition, Control, denoiser
-from fdiff.pipelines.inputs import Picture, check_number, check_range, pictures, spread
+from fdiff.pipelines.denoise import NOTHING, Both, Residuals, tell
+from fdiff.pipelines.inputs import check_number, check_range, pictures, spread
 from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.requests import Guided, Large, LargeMasked, LargePicture, Masked, Picture, Pictures, Scale
+from fdiff.pipelines.task import Request, option
+from fdiff.pipelines.text import Texts
 from fdiff.plan import Plan
 
 Numbers = float | Sequence[float]
-Both = tuple[Condition, Condition | None]
+Nets = ControlNetModel | tuple[ControlNetModel, ...]
+Adapters = T2IAdapter | tuple[T2IAdapter, ...]
 
 
-class Steer(NamedTuple):
-    """How a user asks ControlNets to act: see `StableDiffusionControlNetPipeline.steps`."""
+class Control(NamedTuple):
+    """How strongly each ControlNet acts, and while which t: `scale`, `low` and `high` (nets,)."""
 
-    image: Picture
-    scale: Numbers = 1.0
-    start: Numbers = 0.0
-    end: Numbers = 1.0
+    scale: jax.Array
+    low: jax.Array
+    high: jax.Array
+
+
+class Steered(NamedTuple):
+    """A condition, and what ControlNets are told besides."""
+
+    condition: Any
+    pictures: tuple[jax.Array, ...]  # (b, H, W, c) in [0, 1], one for each ControlNet
+    share: jax.Array | None = None  # (b,), how much the ControlNets act on each; all of it if absent
+
+
+class Featured(NamedTuple):
+    """A condition, and the features of T2I-Adapters, one (b, h, w, c) for each level."""
+
+    condition: Any
+    features: tuple[jax.Array, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Controlled:
+    """A network whose ControlNets see what it sees: (network, trees, control, x, t, Steered, residuals) -> out."""
+
+    nets: tuple[ControlNetModel, ...]
     guess_mode: bool = False
-    name: str = "image"  # what the pipeline calls the picture
+
+    def __call__(
+        self,
+        network: guidance.Conditional,
+        params: Sequence[Any],
+        control: Control,
+        x: jax.Array,
+        t: jax.Array,
+        steered: Steered,
+        residuals: Residuals = NOTHING,
+    ) -> jax.Array:
+        """What the network says of x."""
+        on = control.scale * ((control.low <= t) & (t <= control.high))
+        told = {**tell(steered.condition), "guess_mode": self.guess_mode}
+        found: list[Any] = [
+            net.apply({"params": tree}, x, t, controlnet_cond=picture, conditioning_scale=scale, **told)
+            for net, tree, picture, scale in zip(self.nets, params, steered.pictures, on, strict=True)
+        ]
+        total = add_residuals(found)
+        if steered.share is not None:
+            share = steered.share[:, None, None, None]
+            total = jax.tree.map(lambda leaf: share.astype(leaf.dtype) * leaf, total)
+        residuals = residuals._replace(down=total.down_block_res_samples, mid=total.mid_block_res_sample)
+        return network(x, t, steered.condition, residuals)  # type: ignore[call-arg]
 
 
-def steer(
-    pipe: Any, params: Params, plan: Plan, both: Both, how: Steer, shape: tuple[int, ...], prompts: int
-) -> tuple[guidance.Conditional, Both]:
-    """The U-Net with its ControlNets, and the conditions with their pictures; shape: of the latents.
+def controlled(
+    network: guidance.Conditional,
+    params: Params,
+    nets: tuple[ControlNetModel, ...],
+    control: Control | None,
+    guess_mode: bool = False,
+) -> guidance.Conditional:
+    """The network with ControlNets, if there are any, whose conditions are `Steered`.
 
-    Raises ValueError for another number of pictures or settings than of nets, and pictures of another size.
+    params: "controlnet", the list of their trees.
     """
-    nets, trees = _several(pipe.controlnet, tree_of(params, "controlnet"))
-    arrays = control_pictures(how.name, how.image, nets)
-    for net, array in zip(nets, arrays, strict=True):
-        factor = 2 ** (len(net.conditioning_embedding_out_channels) - 1)
-        check_size(how.name, array, shape, factor)
-        check_number(how.name, array, shape[0], prompts)
-    guess = how.guess_mode or nets[0].global_pool_conditions
-    own = {**params, "controlnet": trees}
-    network = denoiser(pipe.unet, own, nets, control(plan, len(nets), how), guess)
-    ready = tuple(spread(how.name, array, shape[0]) for array in arrays)
-    return network, with_pictures(both, ready, guess)
+    return Partial(Controlled(nets, guess_mode), network, tree_of(params, "controlnet"), control) if nets else network
 
 
-def picture_size(modules: Any, image: Picture) -> tuple[int, int]:
-    """Height and width in pixels of the pictures for ControlNets or adapters, which are those of the one to draw."""
-    array = control_pictures("image", image, _several(modules, None)[0])[0]
-    return array.shape[1], array.shape[2]
+@dataclasses.dataclass(frozen=True)
+class Controls(Request):
+    """How ControlNets act."""
+
+    _: KW_ONLY
+    controlnet_conditioning_scale: Numbers = option(1.0, "how strongly each acts, a number for all or one for each")
+    control_guidance_start: Numbers = option(0.0, "the part of the run at which each begins to act, 0 to 1")
+    control_guidance_end: Numbers = option(1.0, "the part of the run at which each ends, 0 to 1")
+    guess_mode: bool = option(
+        False, "let the nets act without a prompt, more from the top to the bottom, on the positive side alone"
+    )
+
+
+def of_control(default: Any = None) -> Any:
+    """The option of the pictures for ControlNets."""
+    return option(
+        default,
+        "edges, depth, a pose: what the net was trained on, of the size of the picture to draw; PIL, uint8 or float in "
+        "[0, 1]; one for all prompts or one for each. For several nets, a list with such for each",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlledText(Controls, Guided):
+    """Pictures from text, steered by pictures."""
+
+    image: Pictures = of_control()
+    _: KW_ONLY
+    latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlledPicture(Controls, Picture):
+    """Pictures from a picture and text, steered by pictures."""
+
+    control_image: Pictures = of_control()
+    _: KW_ONLY
+    controlnet_conditioning_scale: Numbers = option(0.8)
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlledMasked(Controls, Masked):
+    """A part of a picture painted anew, steered by pictures."""
+
+    control_image: Pictures = of_control()
+    _: KW_ONLY
+    controlnet_conditioning_scale: Numbers = option(0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlledLargeText(Large, ControlledText):
+    """Pictures from text with SDXL, steered by pictures."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlledLargePicture(LargePicture, ControlledPicture):
+    """Pictures from a picture and text with SDXL, steered by pictures."""
+
+    _: KW_ONLY
+    strength: float = option(0.8)
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlledLargeMasked(LargeMasked, ControlledMasked):
+    """A part of a picture painted anew with SDXL, steered by pictures."""
+
+    _: KW_ONLY
+    controlnet_conditioning_scale: Numbers = option(1.0)
+    guidance_scale: Scale = option(5.0)
+
+
+class Seen(NamedTuple):
+    """Pictures (b, H, W, c) in [0, 1], one batch for each network that looks at them, and what the user calls them."""
+
+    seen: list[np.ndarray]
+    called: str
+
+
+class SeenAndSized(NamedTuple):
+    """The same, and the height and width of the latents to draw."""
+
+    seen: list[np.ndarray]
+    called: str
+    size: tuple[int, int]
+
+
+def control_seen(controlnet: Nets, control_image: Pictures) -> Seen:
+    """Stage: the pictures for ControlNets, beside that to begin from."""
+    return Seen(looked_at("control_image", control_image, several(controlnet)), "control_image")
+
+
+def sized_by_control(vae: AutoencoderKL, unet: UNet2DConditionModel, controlnet: Nets, image: Pictures) -> SeenAndSized:
+    """Stage: the pictures for ControlNets, whose size is that of the picture to draw."""
+    return _sized(vae, unet, controlnet, image)
+
+
+def sized_by_adapter(
+    vae: AutoencoderKL, unet: UNet2DConditionModel, adapter: Adapters, image: Pictures
+) -> SeenAndSized:
+    """Stage: the same for T2I-Adapters."""
+    return _sized(vae, unet, adapter, image)
+
+
+def _sized(vae: AutoencoderKL, unet: UNet2DConditionModel, modules: Any, image: Pictures) -> SeenAndSized:
+    seen = looked_at("image", image, several(modules))
+    return SeenAndSized(seen, "image", latent.sized(vae, unet, *seen[0].shape[1:3]).size)
+
+
+class Steering(NamedTuple):
+    """The network with what steers it, and its conditions."""
+
+    denoiser: guidance.Conditional
+    both: Both
+
+
+def steered(
+    controlnet: Nets,
+    params: Params,
+    plan: Plan,
+    x: jax.Array,
+    texts: Texts,
+    denoiser: guidance.Conditional,
+    both: Both,
+    seen: list[np.ndarray],
+    called: str,
+    controlnet_conditioning_scale: Numbers,
+    control_guidance_start: Numbers,
+    control_guidance_end: Numbers,
+    guess_mode: bool,
+) -> Steering:
+    """Stage: the U-Net with its ControlNets, and the conditions with their pictures.
+
+    Raises ValueError for another number of settings or trees than of nets, and pictures of another size.
+    """
+    nets, trees = several(controlnet), trees_of(controlnet, tree_of(params, "controlnet"))
+    for net, array in zip(nets, seen, strict=True):
+        check_size(called, array, x.shape, 2 ** (len(net.conditioning_embedding_out_channels) - 1))
+        check_number(called, array, len(x), texts.prompts)
+    guess = guess_mode or nets[0].global_pool_conditions
+    acts = control(
+        plan, len(nets), controlnet_conditioning_scale, control_guidance_start, control_guidance_end
+    )
+    ready = tuple(spread(called, array, len(x)) for array in seen)
+    network = controlled(denoiser, {"controlnet": trees}, nets, acts, guess)
+    return Steering(network, with_pictures(both, ready, guess))
 
 
 def with_pictures(both: Both, arrays: tuple[jax.Array, ...], guess_mode: bool = False) -> Both:
     """The conditions with the pictures; with guess_mode they steer the first one alone."""
     condition, negative = both
     if negative is None:
-        return condition._replace(pictures=arrays), None
-    weights = (jnp.ones(len(arrays[0])), jnp.zeros(len(arrays[0]))) if guess_mode else (None, None)
-    return (
-        condition._replace(pictures=arrays, steered=weights[0]),
-        negative._replace(pictures=arrays, steered=weights[1]),
-    )
+        return Steered(condition, arrays), None
+    shares = (jnp.ones(len(arrays[0])), jnp.zeros(len(arrays[0]))) if guess_mode else (None, None)
+    return Steered(condition, arrays, shares[0]), Steered(negative, arrays, shares[1])
 
 
-def control(plan: Plan, count: int, how: Steer) -> Control:
+def control(plan: Plan, count: int, scale: Numbers = 1.0, start: Numbers = 0.0, end: Numbers = 1.0) -> Control:
     """The strength of `count` ControlNets, and while which t they act.
 
     Row i of n has a net that acts from `start` to `end` where start <= i / n and (i + 1) / n <= end.
     """
-    names = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end")
-    scale, start, end = (_each(name, value, count) for name, value in zip(names, how[1:4], strict=True))
-    if np.any(start < 0) or np.any(end > 1) or np.any(start >= end):
-        raise ValueError(f"control_guidance_start {how.start} and _end {how.end} must rise, from 0 to 1")
+    scales = _each("controlnet_conditioning_scale", scale, count)
+    starts, ends = _each("control_guidance_start", start, count), _each("control_guidance_end", end, count)
+    if np.any(starts < 0) or np.any(ends > 1) or np.any(starts >= ends):
+        raise ValueError(f"control_guidance_start {start} and _end {end} must rise, from 0 to 1")
     n, t = len(plan), np.asarray(plan.t)
     rows = np.arange(n)[:, None]
-    acts = (rows / n >= start) & ((rows + 1) / n <= end)  # (n, count)
+    acts = (rows / n >= starts) & ((rows + 1) / n <= ends)  # (n, count)
     low = np.where(acts, t[:, None], np.inf).min(0)
     high = np.where(acts, t[:, None], -np.inf).max(0)
-    return Control(*(jnp.asarray(value, jnp.float32) for value in (scale, low, high)))
+    return Control(*(jnp.asarray(value, jnp.float32) for value in (scales, low, high)))
 
 
-def features(
-    pipe: Any, params: Params, image: Picture, scale: Numbers, shape: tuple[int, ...], prompts: int
-) -> tuple[Any, ...]:
-    """What the T2I-Adapters add to the U-Net, (b, h, w, c) for each level, shape being that of the latents.
+@dataclasses.dataclass(frozen=True)
+class AdaptedText(Guided):
+    """Pictures from text, steered by the pictures of T2I-Adapters."""
 
-    Raises ValueError as `steer` does.
+    image: Pictures = option(
+        None,
+        "what the adapter was trained on, of the size of the picture to draw; PIL, uint8 or float in [0, 1]; one for "
+        "all prompts or one for each. For several adapters, a list with such for each",
+    )
+    _: KW_ONLY
+    adapter_conditioning_scale: Numbers = option(1.0, "how strongly each acts, a number for all or one for each")
+    latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
+
+
+def adapted(
+    adapter: Adapters,
+    params: Params,
+    x: jax.Array,
+    texts: Texts,
+    denoiser: guidance.Conditional,
+    both: Both,
+    seen: list[np.ndarray],
+    called: str,
+    adapter_conditioning_scale: Numbers,
+) -> Steering:
+    """Stage: the U-Net with what its T2I-Adapters make of their pictures, once for the run.
+
+    Raises ValueError as `steered` does.
     """
-    adapters, trees = _several(pipe.adapter, tree_of(params, "adapter"))
-    arrays = control_pictures("image", image, adapters)
-    weights = _each("adapter_conditioning_scale", scale, len(adapters))
-    for adapter, array in zip(adapters, arrays, strict=True):
-        check_size("image", array, shape, adapter.downscale_factor)
-        check_number("image", array, shape[0], prompts)
-    found = [_adapt(*each) for each in zip(adapters, trees, arrays, strict=True)]
-    return tuple(spread("image", level, shape[0]) for level in add_features(found, list(weights)))
+    adapters, trees = several(adapter), trees_of(adapter, tree_of(params, "adapter"))
+    weights = _each("adapter_conditioning_scale", adapter_conditioning_scale, len(adapters))
+    for module, array in zip(adapters, seen, strict=True):
+        check_size(called, array, x.shape, module.downscale_factor)
+        check_number(called, array, len(x), texts.prompts)
+    found = [_adapt(*each) for each in zip(adapters, trees, seen, strict=True)]
+    features = tuple(spread(called, level, len(x)) for level in add_features(found, list(weights)))
+    condition, negative = both
+    return Steering(
+        Partial(_with_features, denoiser),
+        (Featured(condition, features), None if negative is None else Featured(negative, features)),
+    )
+
+
+def _with_features(
+    network: guidance.Conditional, x: jax.Array, t: jax.Array, told: Featured, residuals: Residuals = NOTHING
+) -> jax.Array:
+    return network(x, t, told.condition, residuals._replace(features=told.features))  # type: ignore[call-arg]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -111,7 +329,7 @@ def _adapt(adapter: Any, params: Any, array: jax.Array) -> tuple[jax.Array, ...]
     return features
 
 
-def control_pictures(name: str, image: Picture, modules: tuple[Any, ...]) -> list[np.ndarray]:
+def looked_at(name: str, image: Pictures, modules: tuple[Any, ...]) -> list[np.ndarray]:
     """For each of the modules its pictures (b, h, w, c) in [0, 1]. Raises ValueError for another number."""
     if len(modules) > 1 and (not isinstance(image, list | tuple) or len(image) != len(modules)):
         raise ValueError(f"{name} must be a list of {len(modules)} pictures or batches, one for each network")
@@ -134,13 +352,18 @@ def check_size(name: str, array: np.ndarray, shape: tuple[int, ...], factor: int
         raise ValueError(f"{name} is {found}; it must be {wanted[0]} x {wanted[1]}, as the picture to draw")
 
 
-def _several(modules: Any, trees: Any) -> tuple[tuple[Any, ...], list[Any]]:
-    """The modules and their trees, one or several. Raises ValueError for another number of trees."""
+def several(modules: Any) -> tuple[Any, ...]:
+    """The modules, one or several, as a tuple."""
+    return modules if isinstance(modules, tuple) else (modules,)
+
+
+def trees_of(modules: Any, trees: Any) -> list[Any]:
+    """The tree of each of the modules. Raises ValueError for another number of them."""
     if not isinstance(modules, tuple):
-        return (modules,), [trees]
-    if trees is not None and (not isinstance(trees, list | tuple) or len(trees) != len(modules)):
+        return [trees]
+    if not isinstance(trees, list | tuple) or len(trees) != len(modules):
         raise ValueError(f"there are {len(modules)} networks; pass a list of as many trees of parameters for them")
-    return modules, list(trees or ())
+    return list(trees)
 
 
 def _each(name: str, value: Numbers, count: int) -> np.ndarray:

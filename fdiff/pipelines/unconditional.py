@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import KW_ONLY
+from typing import NamedTuple
 
 import jax
 from jax.tree_util import Partial
 
 from fdiff import images, sampling
 from fdiff.models import UNet2DModel
+from fdiff.pipelines.draws import Draws, Seed, Wanted, draw_as_asked
 from fdiff.pipelines.pipeline import (
     DiffusionPipeline,
     ImageOutput,
     Params,
-    finish,
     image_keys,
-    make_plan,
     normal,
     sample_shape,
     tree_of,
 )
+from fdiff.pipelines.plans import Planned, make_plan, planned
+from fdiff.pipelines.task import Key, Request, Task, option
 from fdiff.plan import Plan
 from fdiff.schedulers import DDIMScheduler, Scheduler
 from fdiff.spacing import check_count
@@ -34,14 +38,81 @@ def unconditional(unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array,
         key: one key, or (b,) keys; image i depends on its own key alone.
         batch_size: b.
     """
-    run = _run(unet, params, plan, key, batch_size)
-    return sampling.sample(run.network, run.plan, run.x, run.key)
+    x, draws = from_nothing(unet, plan, key, None, batch_size)
+    return sampling.sample(applied(unet, params).network, plan, x, draws.key)
 
 
-def _run(unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array, batch_size: int) -> sampling.Steps:
-    first, later = image_keys(key, batch_size)
-    x = plan.start * normal(first, sample_shape(unet))
-    return sampling.steps(Partial(unet.apply, {"params": tree_of(params, "unet")}), plan, x, later)
+class Begun(NamedTuple):
+    """The first x, and the draws of the steps."""
+
+    x: jax.Array
+    draws: Draws
+
+
+def from_nothing(unet: UNet2DModel, plan: Plan, key: Key, torch_seed: Seed, batch_size: int) -> Begun:
+    """Stage: begin with noise in the shape of what the U-Net was trained on. Raises ValueError for no number."""
+    check_count("batch_size", batch_size)
+    shape = sample_shape(unet)
+    if key is not None and torch_seed is None:
+        first, later = image_keys(key, batch_size)
+        return Begun(plan.start * normal(first, shape), Draws((), later))
+    draws = draw_as_asked(key, torch_seed, plan, (batch_size, *shape), "float32", Wanted(shape))
+    return Begun(plan.start * draws.arrays[0], draws)
+
+
+class Applied(NamedTuple):
+    """(x, t) -> out."""
+
+    network: sampling.Network
+
+
+def applied(unet: UNet2DModel, params: Params) -> Applied:
+    """Stage: the U-Net, which is told nothing."""
+    return Applied(Partial(unet.apply, {"params": tree_of(params, "unet")}))
+
+
+def pixels(output_type: str) -> Callable[[jax.Array], ImageOutput]:
+    """Finish: what the sampler carries is the image. Raises ValueError for an output type that there is not."""
+    images.check_output_type(output_type)
+    return lambda x: ImageOutput(images.to_output(x, output_type))
+
+
+@dataclasses.dataclass(frozen=True)
+class Unconditional(Request):
+    """Images from noise alone."""
+
+    _: KW_ONLY
+    batch_size: int = option(1, "how many images", flag="num-images")
+    num_inference_steps: int = option(
+        1000, "network calls, at most as many as the model was trained with", flag="steps"
+    )
+    output_type: str = option("pil", "pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]")
+
+
+@dataclasses.dataclass(frozen=True)
+class UnconditionalDDIM(Unconditional):
+    """The same with DDIM."""
+
+    _: KW_ONLY
+    num_inference_steps: int = option(50)
+    eta: float = option(0.0, "how much of an ancestral step's noise is drawn, 0 to 1")
+    use_clipped_model_output: bool = option(False, "take eps anew from the clipped x0 (GLIDE)")
+
+
+def planned_ddim(
+    scheduler: Scheduler, num_inference_steps: int, plan: Plan | None, eta: float, use_clipped_model_output: bool
+) -> Planned:
+    """Stage: the table of DDIM, whatever scheduler the checkpoint names."""
+    if plan is None:
+        check_count("num_inference_steps", num_inference_steps)
+        plan = DDIMScheduler.from_config(scheduler).plan(
+            num_inference_steps, eta=eta, use_clipped_model_output=use_clipped_model_output
+        )
+    return Planned(make_plan(scheduler, num_inference_steps, plan))
+
+
+drawing = Task(Unconditional, (planned, from_nothing, applied), pixels, "Draw images.")
+drawing_ddim = Task(UnconditionalDDIM, (planned_ddim, from_nothing, applied), pixels, "Draw images.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,44 +122,7 @@ class DDPMPipeline(DiffusionPipeline):
     unet: UNet2DModel
     scheduler: Scheduler
 
-    def __call__(
-        self,
-        params: Params,
-        *,
-        key: jax.Array,
-        batch_size: int = 1,
-        num_inference_steps: int = 1000,
-        plan: Plan | None = None,
-        output_type: str = "pil",
-        progress: bool = True,
-    ) -> ImageOutput:
-        """Draw images.
-
-        Args:
-            params: {"unet": ...}.
-            key: a JAX key, or one for each image.
-            batch_size: how many images.
-            num_inference_steps: network calls, at most as many as the model was trained with.
-            plan: a table in place of the scheduler's own.
-            output_type: pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1].
-            progress: show a bar.
-        """
-        images.check_output_type(output_type)
-        run = self.steps(params, key=key, batch_size=batch_size, num_inference_steps=num_inference_steps, plan=plan)
-        return ImageOutput(images.to_output(finish(run, progress=progress), output_type))
-
-    def steps(
-        self,
-        params: Params,
-        *,
-        key: jax.Array,
-        batch_size: int = 1,
-        num_inference_steps: int = 1000,
-        plan: Plan | None = None,
-    ) -> sampling.Steps:
-        """The same run to iterate over: (state, x0) after each step."""
-        check_count("batch_size", batch_size)
-        return _run(self.unet, params, make_plan(self.scheduler, num_inference_steps, plan), key, batch_size)
+    __call__, steps = drawing.methods()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,23 +132,4 @@ class DDIMPipeline(DiffusionPipeline):
     unet: UNet2DModel
     scheduler: Scheduler
 
-    def __call__(
-        self,
-        params: Params,
-        *,
-        key: jax.Array,
-        batch_size: int = 1,
-        eta: float = 0.0,
-        num_inference_steps: int = 50,
-        use_clipped_model_output: bool = False,
-        output_type: str = "pil",
-        progress: bool = True,
-    ) -> ImageOutput:
-        """Draw images; the arguments are those of `DDPMPipeline` and of `DDIMScheduler.plan`."""
-        scheduler = DDIMScheduler.from_config(self.scheduler)
-        plan = scheduler.plan(num_inference_steps, eta=eta, use_clipped_model_output=use_clipped_model_output)
-        return DDPMPipeline(self.unet, scheduler)(
-            params, key=key, batch_size=batch_size, plan=plan, output_type=output_type, progress=progress
-        )
-
-
+    __call__, steps = drawing_ddim.methods()

@@ -1,27 +1,26 @@
-"""Pictures four times as large: Stable Diffusion's x4 upscaler."""
+"""Pictures four times as large, with Stable Diffusion's x4 upscaler: the pure function, and its stages."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from dataclasses import KW_ONLY
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fdiff import sampling
-from fdiff.guidance import Guider
-from fdiff.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
-from fdiff.pipelines import denoise, inputs, latent, text
-from fdiff.pipelines.denoise import Condition, Guidance, Interval, Scale
-from fdiff.pipelines.draws import Seed, Wanted, draw, draw_as_asked
-from fdiff.pipelines.inputs import Picture
-from fdiff.pipelines.latent import Key
-from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput, Params, make_plan
-from fdiff.pipelines.text import Asked, Prompt
+from fdiff.models import AutoencoderKL, UNet2DConditionModel
+from fdiff.pipelines import denoise, inputs, latent
+from fdiff.pipelines.denoise import Condition
+from fdiff.pipelines.draws import Draws, Seed, Wanted, draw, draw_as_asked
+from fdiff.pipelines.pipeline import Params
+from fdiff.pipelines.requests import Guided, Pictures, Scale
+from fdiff.pipelines.task import Key, option
+from fdiff.pipelines.text import Conditions, Texts
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
-from fdiff.tokenizers import CLIPTokenizer
 
 
 def upscale(
@@ -68,74 +67,68 @@ def told(
 
 
 @dataclasses.dataclass(frozen=True)
-class StableDiffusionUpscalePipeline(DiffusionPipeline):
-    """Pictures four times as large, with stabilityai/stable-diffusion-x4-upscaler."""
+class Upscale(Guided):
+    """Pictures four times as large."""
 
-    vae: AutoencoderKL
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
-    unet: UNet2DConditionModel
-    scheduler: Scheduler
-    low_res_scheduler: Scheduler
-    max_noise_level: int = 350
+    image: Pictures = option(
+        None, "the small picture: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each"
+    )
+    _: KW_ONLY
+    noise_level: int = option(
+        20, "how much noise it gets before it is looked at, 0 to max_noise_level; more hides its flaws"
+    )
+    guidance_scale: Scale = option(9.0)
+    num_inference_steps: int = option(75)
+    latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
 
-    encode_prompt = text.encode_prompt
-    decode = latent.decode
 
-    def __call__(
-        self, params: Params, prompt: Prompt = None, image: Picture = None, *, noise_level: int = 20, key: Key = None,
-        torch_seed: Seed = None, negative_prompt: Prompt = None, guidance_scale: Scale = 9.0,
-        guidance_rescale: Scale = 0.0, guidance_interval: Interval = None, num_inference_steps: int = 75,
-        num_images_per_prompt: int = 1, prompt_embeds: Any = None, negative_prompt_embeds: Any = None,
-        latents: Any = None, guider: Guider | None = None, attention: Any = None, plan: Plan | None = None,
-        clip_skip: int = 0, output_type: str = "pil", progress: bool = True,
-    ) -> ImageOutput:  # fmt: skip
-        """Draw pictures: the arguments are those of `steps`, and those of `latent.output`."""
-        latent.check_output_type(output_type)
-        run = self.steps(
-            params, prompt, image, noise_level=noise_level, key=key, torch_seed=torch_seed,
-            negative_prompt=negative_prompt, guidance_scale=guidance_scale, guidance_rescale=guidance_rescale,
-            guidance_interval=guidance_interval, num_inference_steps=num_inference_steps,
-            num_images_per_prompt=num_images_per_prompt, prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds, latents=latents, guider=guider, attention=attention,
-            plan=plan, clip_skip=clip_skip,
-        )  # fmt: skip
-        return latent.output(self, params, run, output_type, progress)
+class Small(NamedTuple):
+    """The small picture (b, h, w, 3)."""
 
-    def steps(
-        self, params: Params, prompt: Prompt = None, image: Picture = None, *, noise_level: int = 20, key: Key = None,
-        torch_seed: Seed = None, negative_prompt: Prompt = None, guidance_scale: Scale = 9.0,
-        guidance_rescale: Scale = 0.0, guidance_interval: Interval = None, num_inference_steps: int = 75,
-        num_images_per_prompt: int = 1, prompt_embeds: Any = None, negative_prompt_embeds: Any = None,
-        latents: Any = None, guider: Guider | None = None, attention: Any = None, plan: Plan | None = None,
-        clip_skip: int = 0,
-    ) -> sampling.Steps:  # fmt: skip
-        """The run to iterate over; the arguments are those of `StableDiffusionPipeline.steps`, and:
+    image: np.ndarray
 
-        prompt: what the picture shows.
-        image: the small picture: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each.
-        noise_level: how much noise it gets before it is looked at, 0 to max_noise_level; more hides its flaws.
-        """
-        if not isinstance(noise_level, int | np.integer) or not 0 <= noise_level <= self.max_noise_level:
-            raise ValueError(f"noise_level is {noise_level!r}; it must be a whole number from 0 to "
-                             f"{self.max_noise_level}")
-        asked = Asked(
-            prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, num_images_per_prompt, clip_skip, attention
-        )
-        how = Guidance(guidance_scale, guidance_rescale, guidance_interval, guider)
-        array = inputs.pictures("image", image)
-        if array.shape[-1] != 3:
-            raise ValueError(f"image has {array.shape[-1]} channels; it must have 3")
-        inputs.check_range("image", array, -1.0)
-        table = make_plan(self.scheduler, num_inference_steps, plan)
-        texts = text.encode_asked(self, params, asked, denoise.is_guided(self.unet, guidance_scale))
-        inputs.check_number("image", array, texts.batch_size, texts.prompts)
-        small = inputs.spread("image", array, texts.batch_size)
-        shape = (*small.shape[:3], self.vae.latent_channels)
-        wanted = (Wanted(array.shape[1:], len(array)), Wanted(shape[1:], None if latents is None else 0))
-        draws = draw_as_asked(key, torch_seed, table, shape, texts.dtype, *wanted)
-        noise = draws.arrays[1] if latents is None else latent.checked_latents(latents, shape)
-        both = told(
-            self.low_res_scheduler, text.conditions(self, texts, guidance_scale), small, draws.arrays[0], noise_level
-        )
-        return denoise.start_run(self, params, table, table.start * noise, draws, both, how)
+
+def small(image: Pictures, noise_level: int, max_noise_level: int) -> Small:
+    """Stage: the small picture. Raises ValueError for another number of channels, and a level that there is not."""
+    if not isinstance(noise_level, int | np.integer) or not 0 <= noise_level <= max_noise_level:
+        raise ValueError(f"noise_level is {noise_level!r}; it must be a whole number from 0 to {max_noise_level}")
+    array = inputs.pictures("image", image)
+    if array.shape[-1] != 3:
+        raise ValueError(f"image has {array.shape[-1]} channels; it must have 3")
+    inputs.check_range("image", array, -1.0)
+    return Small(array)
+
+
+class BegunBeside(NamedTuple):
+    """The first x, the draws of the steps, the small picture for each of the batch, and its noise."""
+
+    x: jax.Array
+    draws: Draws
+    image: jax.Array
+    noise: jax.Array
+
+
+def beside_small(
+    vae: AutoencoderKL,
+    plan: Plan,
+    image: np.ndarray,
+    texts: Texts,
+    latents: Any,
+    key: Key,
+    torch_seed: Seed,
+) -> BegunBeside:
+    """Stage: begin with noise, and draw that of the small picture."""
+    inputs.check_number("image", image, texts.batch_size, texts.prompts)
+    each = inputs.spread("image", image, texts.batch_size)
+    shape = (*each.shape[:3], vae.latent_channels)
+    wanted = (Wanted(image.shape[1:], len(image)), Wanted(shape[1:], None if latents is None else 0))
+    draws = draw_as_asked(key, torch_seed, plan, shape, texts.dtype, *wanted)
+    noise = draws.arrays[1] if latents is None else latent.checked_latents(latents, shape)
+    return BegunBeside(plan.start * noise, draws, each, draws.arrays[0])
+
+
+def told_small(
+    low_res_scheduler: Scheduler, both: tuple[Condition, Condition | None], image: Any, noise: Any, noise_level: int
+) -> Conditions:
+    """Stage: the conditions with the small picture."""
+    return Conditions(told(low_res_scheduler, both, image, noise, noise_level))

@@ -1,5 +1,6 @@
 """Schedulers: one frozen dataclass for each Hub class, from scheduler_config.json to a plan."""
 
+from fdiff import registry
 from fdiff.schedulers.cm_stochastic_iterative import CMStochasticIterativeScheduler
 from fdiff.schedulers.cogvideox_ddim import CogVideoXDDIMScheduler
 from fdiff.schedulers.cogvideox_dpm import CogVideoXDPMScheduler
@@ -46,7 +47,7 @@ from fdiff.schedulers.tcd import TCDScheduler
 from fdiff.schedulers.unclip import UnCLIPScheduler
 from fdiff.schedulers.unipc_multistep import UniPCMultistepScheduler
 
-DDIMParallelScheduler, DDPMParallelScheduler = DDIMScheduler, DDPMScheduler  # on the Hub under these names too
+DDIMParallelScheduler, DDPMParallelScheduler = DDIMScheduler, DDPMScheduler
 
 __all__ = [
     "CMStochasticIterativeScheduler",
@@ -100,3 +101,5 @@ __all__ = [
     "find_scheduler",
     "keep_known",
 ]
+
+registry.register_all({name: globals()[name] for name in __all__}, Scheduler)

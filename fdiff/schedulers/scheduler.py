@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import hub, keys, sampling, upload
+from fdiff import hub, keys, registry, sampling, upload
 from fdiff.plan import PREDICTIONS, Grid, Pair, Plan, Solver, tabulate
 from fdiff.schedulers.fields import check, frozen, hints
 from fdiff.spacing import show
@@ -238,10 +238,8 @@ def find_scheduler(name: str | None) -> type[Scheduler]:
 
     Raises ValueError for none.
     """
-    from fdiff import schedulers
-
-    found = getattr(schedulers, (name or "").removeprefix("Flax"), None)
-    if not (isinstance(found, type) and issubclass(found, Scheduler)) or found is Scheduler:
+    found = registry.lookup(name, Scheduler)
+    if found is None:
         raise ValueError(f"fdiff has no scheduler {name!r}; correct _class_name in {FILE} to one of fdiff.schedulers")
     return found
 

@@ -151,7 +151,7 @@ def test_xl_is_steered_at_the_size_of_the_picture(xl):
             other.steps(params, "a", *given, EDGES[:, :8, :8], key=jax.random.key(0))
     pipe = fdiff.StableDiffusionXLControlNetPipeline.from_pipe(pipe, controlnet=net)
     run = pipe.steps(params, inputs.PROMPTS, EDGES, key=jax.random.key(0))
-    assert run.network.args[1].added["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 2
+    assert run.network.args[1].condition.added["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 2
     assert jax.eval_shape(run.network, run.x, run.plan.t[0]).shape == run.x.shape == (2, 8, 8, 4)
 
 

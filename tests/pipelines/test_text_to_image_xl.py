@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import fdiff
-from fdiff.pipelines import portions, text
+from fdiff.pipelines import plans
+from fdiff.pipelines.stable_diffusion_xl import time_ids
 from tests.pipelines import checkpoints, inputs, parity
 
 PROMPTS = inputs.PROMPTS
@@ -34,10 +35,10 @@ def test_prompts_of_both_encoders(xl):
 
 def test_sizes_that_the_model_is_told(xl):
     told = fdiff.MicroConditions((100, 120), (3, 4), None, (64, 64))
-    assert text.time_ids(xl[0], told, (32, 48)) == ((100, 120, 3, 4, 32, 48), (64, 64, 0, 0, 32, 48))
-    assert text.time_ids(xl[0], told._replace(negative_original_size=None), (8, 8))[1] == (100, 120, 3, 4, 8, 8)
+    assert time_ids(xl[0], told, (32, 48)) == ((100, 120, 3, 4, 32, 48), (64, 64, 0, 0, 32, 48))
+    assert time_ids(xl[0], told._replace(negative_original_size=None), (8, 8))[1] == (100, 120, 3, 4, 8, 8)
     refiner = fdiff.StableDiffusionXLImg2ImgPipeline.from_pipe(xl[0], requires_aesthetics_score=True)
-    assert text.time_ids(refiner, fdiff.MicroConditions(), (32, 48)) == ((32, 48, 0, 0, 6.0), (32, 48, 0, 0, 2.5))
+    assert time_ids(refiner, fdiff.MicroConditions(), (32, 48)) == ((32, 48, 0, 0, 6.0), (32, 48, 0, 0, 2.5))
 
 
 @pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"])
@@ -45,13 +46,13 @@ def test_sizes_that_the_model_is_told(xl):
 def test_base_and_refiner_share_the_run(xl, name, share):
     scheduler = getattr(fdiff, name).from_config(xl[0].scheduler)
     whole = scheduler.plan(20)
-    first = portions.until(whole, scheduler, share)
-    second = portions.part(scheduler, 20, None, 0.3, share, None)
+    first = plans.until(whole, scheduler, share)
+    second = plans.planned_in_part(scheduler, 20, None, None, 0.3, share).plan
     if name == "HeunDiscreteScheduler":  # whose steps are two calls: the one that is cut is done anew
         assert len(first) + len(second) in (len(whole), len(whole) + 1)
     else:
         np.testing.assert_array_equal(np.concatenate([first.t, second.t]), whole.t)
-    assert len(portions.part(scheduler, 20, None, 0.3, None, None)) < len(whole)
+    assert len(plans.planned_in_part(scheduler, 20, None, None, 0.3).plan) < len(whole)
 
 
 def test_a_unet_that_is_told_other_numbers_is_named(xl):

@@ -1,37 +1,64 @@
-"""Parts of a run, for a base model that hands over to a refiner."""
+"""The table of a run: whole, of a strength, or a part of it, for a base model that hands over to a refiner."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fdiff.pipelines.pipeline import make_plan
 from fdiff.plan import Plan, unit_interval
+from fdiff.schedulers import Scheduler
+from fdiff.spacing import check_count
+
+SLOTS = 6  # plans are padded to as many slots, so that swapping the scheduler compiles nothing
 
 
-def part(
-    scheduler: Any,
+class Planned(NamedTuple):
+    """The table of the run."""
+
+    plan: Plan
+
+
+def planned(scheduler: Scheduler, num_inference_steps: int, plan: Plan | None, strength: float = 1.0) -> Planned:
+    """Stage: the table that is given, which is of that strength already, or the scheduler's own."""
+    return Planned(make_plan(scheduler, num_inference_steps, plan, strength))
+
+
+def planned_in_part(
+    scheduler: Scheduler,
     num_inference_steps: int,
     plan: Plan | None,
-    strength: float,
-    denoising_start: float | None,
     denoising_end: float | None,
-) -> Plan:
-    """The table of an image-to-image run: of a strength, or from the share that is done already, and to a share.
+    strength: float = 1.0,
+    denoising_start: float | None = None,
+) -> Planned:
+    """Stage: the table of a run of a strength, or from the share that is done already, and to a share.
 
     Raises ValueError for shares that do not rise, and as `since` and `until` do.
     """
-    if None not in (denoising_start, denoising_end) and denoising_start >= denoising_end:  # type: ignore[operator]
+    if denoising_start is not None and denoising_end is not None and denoising_start >= denoising_end:
         raise ValueError(f"denoising_end {denoising_end} must be above denoising_start, {denoising_start}")
     if denoising_start is None:
         table = make_plan(scheduler, num_inference_steps, plan, strength)
     else:
         table = since(scheduler, num_inference_steps, plan, denoising_start)
-    return until(table, scheduler, denoising_end)
+    return Planned(until(table, scheduler, denoising_end))
 
 
-def until(plan: Plan, scheduler: Any, denoising_end: float | None) -> Plan:
+def make_plan(scheduler: Scheduler, num_inference_steps: int, plan: Plan | None, strength: float = 1.0) -> Plan:
+    """The given plan or the scheduler's own, padded in slots so that every scheduler shares one compilation.
+
+    Raises ValueError for a number of steps that is none, or a plan without rows.
+    """
+    if plan is None:
+        check_count("num_inference_steps", num_inference_steps)
+        plan = scheduler.plan(num_inference_steps, **({} if strength == 1 else {"strength": strength}))
+    elif not isinstance(plan, Plan) or np.ndim(plan.t) != 1 or not len(plan):
+        raise ValueError("plan must be a table of one row or more, such as scheduler.plan(20)")
+    return plan.pad(slots=max(plan.slots, SLOTS))
+
+
+def until(plan: Plan, scheduler: Scheduler, denoising_end: float | None) -> Plan:
     """The rows before the t that is left when this share of the training timesteps is done; all if None.
 
     Raises ValueError for a share outside (0, 1], or one without a row.
@@ -44,7 +71,7 @@ def until(plan: Plan, scheduler: Any, denoising_end: float | None) -> Plan:
     return plan[:kept]
 
 
-def since(scheduler: Any, num_inference_steps: int, plan: Plan | None, denoising_start: float) -> Plan:
+def since(scheduler: Scheduler, num_inference_steps: int, plan: Plan | None, denoising_start: float) -> Plan:
     """The run of that many steps without those that `until` keeps: as begun anew, with no memory of earlier steps.
 
     A `plan` that is given begins there already. Raises ValueError for a share outside (0, 1], or one that leaves no
