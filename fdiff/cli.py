@@ -58,7 +58,9 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of every command."""
+    """The options of every command; those of pipelines are what their requests say."""
+    from fdiff.cli_generate import flags
+
     top = argparse.ArgumentParser(
         prog="fdiff", description="Diffusion models in JAX.", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -79,23 +81,15 @@ def parser() -> argparse.ArgumentParser:
     ]).add_argument
     add("model", nargs="?", metavar="MODEL", help="a Hub id or a folder (default: the digits that fdiff ships)")
     add("prompt", nargs="?", metavar="PROMPT", help="what to draw, for models that read text")
-    add("--class", dest="classes", metavar="CLASS", help="classes by number or name, with commas: 7 or cat,dog")
     add("--seed", type=int, default=0, help="image i of a seed is the same whatever else is drawn (default: 0)")
     add("--num-images", type=int, metavar="N", help="how many pictures (default: 1; 100 of the digits)")
-    add("--steps", type=int, metavar="N", help="network calls (default: what suits the model)")
     add("--scheduler", metavar="NAME", help="such as EulerDiscreteScheduler (default: the model's own)")
-    add("--guidance-scale", type=float, metavar="G", help="how closely to keep to class or prompt; 1 is none")
-    add("--negative-prompt", metavar="TEXT", help="what not to draw")
-    add("--height", type=int, metavar="PIXELS", help="a multiple of 8 (default: what the model was trained on)")
-    add("--width", type=int, metavar="PIXELS", help="a multiple of 8 (default: what the model was trained on)")
-    add("--image", metavar="FILE", help="begin from this picture")
-    add("--mask", metavar="FILE", help="repaint only where this picture, as large as --image, is white")
-    add("--strength", type=float, metavar="S", help="how much of --image to redraw, 0 to 1")
     add("--lora", action="append", default=[], metavar="FILE[:SCALE]", help="merge a LoRA; may be given several times")
-    add("--torch-seed", type=int, metavar="SEED", help="the picture that diffusers draws from this seed of torch")
     add("--dtype", choices=DTYPES, default="float32", help="what to compute in (default: float32)")
     add("--out", default="fdiff.png", help="a sheet of all pictures as .png, or a folder for one file each")
     add("--animate", metavar="GIF", help="also write the denoising as a .gif")
+    for flag, how in flags().items():
+        add(f"--{flag}", **how)
 
     examples = ["fdiff inspect google/ddpm-cat-256"]
     add = command("inspect", inspect, "Show what a model consists of.", examples).add_argument

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import inspect
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,8 +83,9 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
         pipe = pipe.replace(scheduler=_swapped(arguments.scheduler, pipe.scheduler))
     if arguments.lora:
         params = _with_adapters(params, arguments.lora)
-    if arguments.image and "image" not in inspect.signature(pipe.steps).parameters:
-        pipe = _sibling(pipe, "Inpaint" if arguments.mask else "Img2Img")
+    options = {one.name for one in pipe.steps.task.options}
+    if arguments.image and "image" not in options:
+        pipe = _sibling(pipe, "mask_image" if arguments.mask else "image")
     return pipe, params
 
 
@@ -110,13 +110,13 @@ def scheduler_class(name: str) -> Any:
     """The scheduler class of that name, with or without "Scheduler". Raises ValueError, naming near ones."""
     import difflib
 
-    from fdiff import schedulers
+    from fdiff import registry, schedulers
 
-    names = [known for known in schedulers.__all__ if known.endswith("Scheduler") and known != "Scheduler"]
-    for known in names:
-        if name.lower() in (known.lower(), known.removesuffix("Scheduler").lower()):
-            return getattr(schedulers, known)
-    near = sorted(names, key=lambda known: -difflib.SequenceMatcher(None, name, known[: len(name)]).ratio())[:3]
+    known = dict(registry.known(schedulers.Scheduler))
+    for full, cls in known.items():
+        if name.lower() in (full.lower(), full.removesuffix("Scheduler").lower()):
+            return cls
+    near = sorted(known, key=lambda full: -difflib.SequenceMatcher(None, name, full[: len(name)]).ratio())[:3]
     raise ValueError(f"fdiff has no scheduler {name!r}; it has {', '.join(near)} and others, see fdiff.schedulers")
 
 
@@ -138,50 +138,73 @@ def _with_adapters(params: Any, files: Sequence[str]) -> Any:
     return lora.merge(params, *adapters)[0]
 
 
-def _sibling(pipe: Any, task: str) -> Any:
-    """The pipeline of another task over the same components. Raises ValueError where there is none."""
-    from fdiff import pipelines
+def _sibling(pipe: Any, option: str) -> Any:
+    """The pipeline over the same components that takes this option. Raises ValueError where there is none."""
+    from fdiff.pipelines.pipeline import find_pipeline
 
-    cls = getattr(pipelines, f"{type(pipe).__name__.removesuffix('Pipeline')}{task}Pipeline", None)
-    if cls is None:
+    if option not in pipe.siblings:
         raise ValueError(f"a {type(pipe).__name__} draws from nothing; leave --image out")
-    return cls.from_pipe(pipe)
+    return find_pipeline(pipe.siblings[option], type(pipe).__name__).from_pipe(pipe)
+
+
+# How the command line reads an option, by its type as the request writes it; what is not here has no flag.
+READ: dict[str, tuple[Any, str]] = {
+    "int": (int, "N"), "int | None": (int, "N"), "Pixels": (int, "PIXELS"), "Seed": (int, "SEED"),
+    "float": (float, "X"), "float | None": (float, "X"), "Scale": (float, "X"), "Numbers": (float, "X"),
+    "Prompt": (str, "TEXT"), "Labels": (str, "CLASS"), "Pictures": (str, "FILE"),
+}  # fmt: skip
+
+
+def flags() -> dict[str, dict[str, Any]]:
+    """The flags for options of pipelines, as argparse takes them; the simplest request says what they are."""
+    from fdiff import registry
+    from fdiff.pipelines import DiffusionPipeline
+
+    known: Any = [cls for _, cls in registry.known(DiffusionPipeline) if hasattr(cls, "steps")]
+    found: dict[str, dict[str, Any]] = {}
+    for cls in sorted(known, key=lambda cls: len(cls.steps.task.options)):
+        for one in cls.steps.task.options:
+            if one.flag in (None, "num-images"):  # which is there for all
+                continue
+            doc = one.doc.split(":")[0].replace("%", "%%") if one.kind == "Pictures" else one.doc.replace("%", "%%")
+            if one.kind == "bool":
+                found.setdefault(one.flag, {"action": "store_true", "default": None, "help": doc})
+            elif one.kind in READ:
+                kind, metavar = READ[one.kind]
+                found.setdefault(one.flag, {"type": kind, "metavar": metavar, "help": doc})
+    return found
 
 
 def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of this pipeline's `steps`. Raises ValueError for an option that it does not have."""
+    """The options of this pipeline's call. Raises ValueError for one that it does not have."""
     import jax
 
-    known = inspect.signature(pipe.steps).parameters
+    known = {one.flag: one for one in pipe.steps.task.options if one.flag}
     count = arguments.num_images or (1 if arguments.model else 100)
     options: dict[str, Any] = {}
-    for flag, name, value in (
-        ("--class", "class_labels", arguments.classes and arguments.classes.split(",")),
-        ("PROMPT", "prompt", arguments.prompt),
-        ("--steps", "num_inference_steps", arguments.steps),
-        ("--guidance-scale", "guidance_scale", arguments.guidance_scale),
-        ("--negative-prompt", "negative_prompt", arguments.negative_prompt),
-        ("--height", "height", arguments.height),
-        ("--width", "width", arguments.width),
-        ("--image", "image", arguments.image and _open(arguments.image)),
-        ("--mask", "mask_image", arguments.mask and _open(arguments.mask)),
-        ("--strength", "strength", arguments.strength),
-        ("--torch-seed", "torch_seed", arguments.torch_seed),
-    ):
-        if value is not None and name not in known:
-            raise ValueError(f"{flag} means nothing to a {type(pipe).__name__}; leave it out")
-        if value is not None:
-            options[name] = value
-    for flag, name in (("--image", "image"), ("--mask", "mask_image")):
-        if name in known and name not in options:
-            raise ValueError(f"{arguments.model} works on a picture; add {flag} FILE")
-    if "prompt" in known and not arguments.prompt:
+    for flag in flags():
+        value = getattr(arguments, flag.replace("-", "_"))
+        if value is None:
+            continue
+        if flag not in known:
+            raise ValueError(f"--{flag} means nothing to a {type(pipe).__name__}; leave it out")
+        options[known[flag].name] = _open(value) if known[flag].kind == "Pictures" else value
+    names = {one.name for one in pipe.steps.task.options}
+    if arguments.prompt is not None:
+        if "prompt" not in names:
+            raise ValueError(f"PROMPT means nothing to a {type(pipe).__name__}; leave it out")
+        options["prompt"] = arguments.prompt
+    for flag, one in known.items():
+        if one.kind == "Pictures" and one.name not in options:
+            raise ValueError(f"{arguments.model} works on a picture; add --{flag} FILE")
+    if "prompt" in names and not arguments.prompt:
         raise ValueError(f"{arguments.model} draws what a text says; add a PROMPT in quotes after it")
-    if "class_labels" in known:
-        classes = options.get("class_labels") or list(range(pipe.unet.num_class_embeds - 1))
+    if "class_labels" in names:
+        asked = options.get("class_labels")
+        classes = asked.split(",") if asked else list(range(pipe.unet.num_class_embeds - 1))
         options["class_labels"] = [classes[i % len(classes)] for i in range(count)]
     else:
-        options["num_images_per_prompt" if "prompt" in known else "batch_size"] = count
+        options[known["num-images"].name] = count
     if arguments.torch_seed is None:
         options["key"] = jax.random.key(arguments.seed)
     return options

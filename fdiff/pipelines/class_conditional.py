@@ -63,7 +63,7 @@ class ClassConditional(Request):
     num_inference_steps: int | None = option(
         None, "network calls; the checkpoint's own if not given", flag="steps"
     )
-    output_type: str = option("pil", "pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]")
+    output_type: str = option("pil", "pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]", flag=None)
 
 
 class Labelled(NamedTuple):

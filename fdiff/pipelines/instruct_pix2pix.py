@@ -79,7 +79,7 @@ def guided_twice(
 class Instruct(Prompted):
     """Pictures edited as a text says."""
 
-    prompt: Any = option(None, "what to do to the picture, a text or several")
+    prompt: Any = option(None, "what to do to the picture, a text or several", flag=None)
     image: Pictures = option(
         None,
         "the picture: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each; its sides are "

@@ -24,7 +24,7 @@ Pictures = Any  # a PIL image, an array (h, w, c) or (b, h, w, c), or a list of 
 class Prompted(Request):
     """A text, and how closely to keep to it."""
 
-    prompt: Prompt = option(None, "what to draw, a text or several")
+    prompt: Prompt = option(None, "what to draw, a text or several", flag=None)  # the command line has a place for it
     _: KW_ONLY
     negative_prompt: Prompt = option(None, "what not to draw, one for all or one for each")
     guidance_scale: Scale = option(

@@ -45,10 +45,10 @@ Key = jax.Array | None
 Stage = Callable[..., Any]
 
 
-def option(default: T, doc: str = "", *, flag: str = "") -> T:
+def option(default: T, doc: str = "", *, flag: str | None = "") -> T:
     """An option of a request: its default, and what it is; a class that overrides the default need not say it again.
 
-    flag: what the command line calls it, where that is not its own name.
+    flag: what the command line calls it, where that is not its own name; None: it has no place there.
     """
     found: Any = dataclasses.field(default=default, metadata={"doc": doc, "flag": flag})
     return found
@@ -73,30 +73,33 @@ class Request:
     )
     plan: Plan | None = option(None, "a table in place of the scheduler's own, such as scheduler.plan(20, eta=1.0)")
     output_type: str = option(
-        "pil", "pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]; or latent, undecoded, where there are latents"
+        "pil", "pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]; or latent, undecoded, where there are latents",
+        flag=None,
     )
-    progress: bool = option(True, "show a bar")
+    progress: bool = option(True, "show a bar", flag=None)
 
 
 class Option(NamedTuple):
-    """An option as a request has it; `kind` is its type as written."""
+    """An option as a request has it; `kind` is its type as written, `flag` as the command line has it, None: not."""
 
     name: str
     kind: str
     default: Any
     doc: str
-    flag: str
+    flag: str | None
 
 
 def options_of(request: Any) -> tuple[Option, ...]:
     """The options of a request class, those that need no name first, with the doc of the nearest class."""
     fields: Any = [cls.__dict__.get("__dataclass_fields__", {}) for cls in request.__mro__]
 
-    def said(name: str, what: str) -> Any:
-        return next((each[name].metadata[what] for each in fields if name in each and each[name].metadata[what]), "")
+    def said(name: str, what: str, otherwise: str) -> Any:
+        return next((each[name].metadata[what] for each in fields if name in each and each[name].metadata[what] != ""),
+                    otherwise)
 
     return tuple(
-        Option(field.name, str(field.type), field.default, said(field.name, "doc"), said(field.name, "flag"))
+        Option(field.name, str(field.type), field.default, said(field.name, "doc", ""),
+               said(field.name, "flag", field.name.replace("_", "-")))
         for field in sorted(dataclasses.fields(request), key=lambda field: bool(field.kw_only))
     )
 
@@ -229,7 +232,7 @@ def _taken(stage: Stage, held: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
         if name in held:
             taken[name] = held[name]
         elif parameter.default is parameter.empty:
-            raise ValueError(f"the stage {stage.__name__} takes {name!r}, which is no component of {type(pipe).__name__}, "
-                             "no option of its request, and not what an earlier stage gives")
+            raise ValueError(f"the stage {stage.__name__} takes {name!r}, which is no component of "
+                             f"{type(pipe).__name__}, no option of its request, and not what an earlier stage gives")
     return taken
 

@@ -86,7 +86,7 @@ class Unconditional(Request):
     num_inference_steps: int = option(
         1000, "network calls, at most as many as the model was trained with", flag="steps"
     )
-    output_type: str = option("pil", "pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]")
+    output_type: str = option("pil", "pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]", flag=None)
 
 
 @dataclasses.dataclass(frozen=True)
