@@ -26,7 +26,9 @@ ALLOWED = {
     "downloads": set(),
     "hub": {"downloads"},
     "upload": {"hub", "downloads"},
-    "schedulers": {"schedulers", "registry", "solvers", "spacing", "noise", "plan", "sampling", "keys", "hub", "upload"},
+    "schedulers": {
+        "schedulers", "registry", "solvers", "spacing", "noise", "plan", "sampling", "keys", "hub", "upload",
+    },
     "tokenizers": {"tokenizers", "hub", "registry"},
     "training": {"training", "schedulers", "sampling", "keys"},
 }
