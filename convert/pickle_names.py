@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
-from convert.tensors import Tensor, span
+from convert.tensors import DTYPES, Tensor, check_shape, span
+
+LARGEST_REPETITION = 1_000_000  # bytes: a tensor may be larger than its storage, with strides of 0
 
 
 class Refused(Exception):
@@ -61,13 +62,20 @@ def dictionary(pairs: Iterable[Any]) -> dict[Any, Any]:
 
 
 def keys(items: Iterable[Any]) -> list[Any]:
-    """Scalars, and an `Inert` for any other key: the hash of a deeply nested tuple would overflow the stack."""
-    return [item if isinstance(item, str | int | float | bytes | None) else Inert() for item in items]
+    """Scalars, and an `Inert` for any other key.
+
+    The hash of a deeply nested tuple would overflow the stack, and that of an endless number takes time each time.
+    """
+    return [item if _is_scalar(item) else Inert() for item in items]
+
+
+def _is_scalar(item: Any) -> bool:
+    return isinstance(item, str | float | bytes | None) or (isinstance(item, int) and -(2**63) <= item < 2**63)
 
 
 def whole(number: Any) -> int:
-    """The number. ValueError unless it is whole and not negative."""
-    if type(number) is not int or number < 0:
+    """The number. ValueError unless it is whole, not negative and of 63 bits."""
+    if type(number) is not int or not 0 <= number < 2**63:
         raise ValueError("sizes are whole numbers")
     return number
 
@@ -86,8 +94,11 @@ def _rebuild_v3(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -
 def _window(storage: Storage, offset: Any, size: Any, stride: Any, dtype: np.dtype) -> Tensor:
     shape = tuple(map(whole, expect(size, tuple | list)))
     strides = tuple(map(whole, expect(stride, tuple | list)))
-    if (whole(offset) + span(shape, strides)) * dtype.itemsize > storage.nbytes:
+    nbytes, length = check_shape(shape, dtype), span(shape, strides)
+    if (whole(offset) + length) * dtype.itemsize > storage.nbytes:
         raise ValueError("a tensor is larger than its storage")
+    if nbytes > length * dtype.itemsize and nbytes > max(storage.file.stat().st_size, LARGEST_REPETITION):
+        raise ValueError("a tensor that repeats few numbers until they are larger than the file")
     return Tensor(storage.file, storage.offset + offset * dtype.itemsize, dtype, shape, strides)
 
 
@@ -100,12 +111,6 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return expect(text, str).encode(expect(encoding, str) if encoding in ("latin1", "utf-8") else "")
 
 
-_SAME_IN_NUMPY = (
-    "float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",
-    "bool", "complex64", "complex128",
-)  # fmt: skip
-_SMALL_FLOATS = (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
-DTYPES = {np.dtype(dtype).name: np.dtype(dtype) for dtype in (*_SAME_IN_NUMPY, *_SMALL_FLOATS)}
 _STORAGES = {
     "Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16", "Byte": "uint8",
     "Char": "int8", "Short": "int16", "Int": "int32", "Long": "int64", "Bool": "bool",

@@ -8,15 +8,13 @@ Both formats of torch are read: the zip file of today, and the run of pickles fr
 
 import pickletools
 import re
-import struct
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from convert import files
+from convert import files, zips
 from convert.pickle_names import Global, Inert, Refused, Storage, dictionary, expect, keys, named, whole
 from convert.tensors import Tensor
 
@@ -43,39 +41,39 @@ def load(file: str | Path) -> Any:
     file = Path(file)
     with files.reading(file), open(file, "rb") as stream:
         try:
-            return _zip(file) if stream.read(2) == b"PK" else _legacy(file, stream)
+            return _zip(file, stream) if stream.read(2) == b"PK" else _legacy(file, stream)
         except Refused as refused:
             raise ValueError(f"{file} {refused}.") from None
-        except Exception as error:  # whatever zipfile and pickletools, or a value where no such one belongs, raise
+        except Exception as error:  # whatever pickletools, or a value where no such one belongs, raise
             raise ValueError(f"{file} is damaged, or no file of torch; download or copy it again.") from error
 
 
-Locate = Callable[[str, int], int]  # (key of a storage, its bytes) -> offset in the file
+Locate = Callable[[str, int, int], int]  # (key of a storage, its elements, their bytes) -> offset in the file
 
 
-def _zip(file: Path) -> Any:
-    with zipfile.ZipFile(file) as archive:
-        pickle = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
-        if pickle is None:
-            raise Refused("is a zip file that torch did not write; look for the weights in it")
-        root = pickle.removesuffix("data.pkl")
-        entries = {info.filename: info for info in archive.infolist()}
-        if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
-            raise Refused("is compressed, which torch does not do; save it with torch again")
-        if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+def _zip(file: Path, stream: IO[bytes]) -> Any:
+    try:
+        entries = zips.entries(stream)
+    except zips.Compressed:
+        raise Refused("is compressed, which torch does not do; save it with torch again") from None
+    pickle = next((name for name in entries if name.endswith("/data.pkl")), None)
+    if pickle is None:
+        raise Refused("is a zip file that torch did not write; look for the weights in it")
+    root = pickle.removesuffix("data.pkl")
+    if f"{root}byteorder" in entries:
+        stream.seek(entries[f"{root}byteorder"].offset)
+        if stream.read(6) != b"little":
             raise Refused("is big-endian; save it on another machine")
 
-        def locate(key: str, nbytes: int) -> int:
-            info = entries[f"{root}data/{key}"]
-            if info.file_size < nbytes:
-                raise ValueError("a storage is smaller than its tensors")
-            with open(file, "rb") as stream:
-                stream.seek(info.header_offset)
-                lengths = struct.unpack("<4s22xHH", stream.read(30))
-            return info.header_offset + 30 + lengths[1] + lengths[2]
+    def locate(key: str, count: int, itemsize: int) -> int:
+        place = entries[f"{root}data/{key}"]
+        if place.size // itemsize != count:
+            raise ValueError("a storage of another size than the pickle says")
+        return place.offset
 
-        with archive.open(pickle) as stream:
-            return _run(stream, file, locate)
+    start, size = entries[pickle]
+    stream.seek(start)
+    return _run(Meter(stream, start + size), file, locate)
 
 
 def _legacy(file: Path, stream: IO[bytes]) -> Any:
@@ -84,32 +82,84 @@ def _legacy(file: Path, stream: IO[bytes]) -> Any:
     Where a storage lies is known only after the object, so the object is built twice.
     """
     stream.seek(0)
-    sizes: dict[str, int] = {}
+    end = file.stat().st_size
+    sizes: dict[str, tuple[int, int]] = {}
 
-    def nowhere(key: str, nbytes: int) -> int:
-        sizes[key] = nbytes
+    def nowhere(key: str, count: int, itemsize: int) -> int:
+        if sizes.setdefault(key, (count, itemsize)) != (count, itemsize):
+            raise ValueError("a storage of two sizes")
         return 0
 
-    magic, _, system = (_run(stream, file, nowhere) for _ in range(3))
+    def run(locate: Locate) -> Any:
+        return _run(Meter(stream, end), file, locate)
+
+    magic, _, system = (run(nowhere) for _ in range(3))
     if magic != LEGACY_MAGIC:
         raise Refused("is a pickle that torch did not write; save it with torch or as safetensors")
     if not system["little_endian"]:
         raise Refused("is big-endian; save it on another machine")
     start = stream.tell()
-    _run(stream, file, nowhere)
+    run(nowhere)
+    listed = run(nowhere)
     offsets: dict[str, int] = {}
-    keys = _run(stream, file, nowhere)
-    end = stream.tell()
-    for key in keys:
-        offsets[key] = end + 8  # a storage begins with the number of its elements
-        end += 8 + sizes[key]
-    if end > file.stat().st_size:
+    place = stream.tell()
+    for key in listed:
+        count, itemsize = sizes[key]
+        stream.seek(place)
+        if int.from_bytes(stream.read(8), "little") != count or key in offsets:
+            raise ValueError("a storage of another size than the pickle says")
+        offsets[key] = place + 8
+        place += 8 + count * itemsize
+    if place > end:
         raise ValueError("cut short")
     stream.seek(start)
-    return _run(stream, file, lambda key, nbytes: offsets[key])
+    return run(lambda key, count, itemsize: offsets[key])
 
 
-def _run(stream: IO[bytes], file: Path, locate: Locate) -> Any:
+class Meter:
+    """A pickle in a file, up to `end`, and what it costs: so that a small one cannot ask for much time or memory."""
+
+    def __init__(self, stream: IO[bytes], end: int) -> None:
+        self.stream, self.left, self.spent = stream, end - stream.tell(), 0
+        self.tell = stream.tell
+
+    def read(self, size: int) -> bytes:
+        """So many bytes. EOFError where there are not so many."""
+        if size > self.left:
+            raise EOFError
+        self.left -= size
+        self.take(size * BYTE)
+        return self.stream.read(size)
+
+    def readline(self) -> bytes:
+        """The bytes to the end of the line."""
+        line = self.stream.readline(min(self.left, MOST // BYTE))
+        self.left -= len(line)
+        self.take(len(line) * BYTE)
+        return line
+
+    def take(self, cost: int) -> None:
+        """Raises Refused once more is spent than what lies beside weights needs."""
+        self.spent += cost
+        if self.spent > MOST:
+            raise Refused("is a pickle of more steps than weights need; save only their state dict, as safetensors")
+
+    def take_call(self, args: tuple[Any, ...]) -> None:
+        """What a call costs that goes through its arguments, which a pickle may repeat at no cost of its own."""
+        self.take(len(args) * STEP)
+        for arg in args:
+            if isinstance(arg, str | bytes):
+                self.take(len(arg) * BYTE)
+            elif isinstance(arg, tuple | list | dict | set):
+                self.take(len(arg) * STEP)
+
+
+# What a step, or an item that a call takes, an empty set and a byte of text come to in memory, and what all may: two
+# million steps, which take seconds.
+STEP, SET, BYTE, MOST = 64, 256, 2, 128_000_000
+
+
+def _run(stream: Meter, file: Path, locate: Locate) -> Any:
     """Run one pickle on a stack machine that knows only what torch's checkpoints need."""
     stack: list[Any] = []
     marks: list[int] = []
@@ -126,7 +176,13 @@ def _run(stream: IO[bytes], file: Path, locate: Locate) -> Any:
         return pop(len(stack) - marks.pop())
 
     arg: Any
-    for opcode, arg, _ in pickletools.genops(stream):
+    reader: Any = stream
+    def call(function: Any, args: Any) -> Any:
+        stream.take_call(expect(args, tuple))
+        return expect(function, Global).call(*args)
+
+    for opcode, arg, _ in pickletools.genops(reader):
+        stream.take(STEP)
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass
@@ -167,6 +223,7 @@ def _run(stream: IO[bytes], file: Path, locate: Locate) -> Any:
                 items = pop_mark()
                 expect(stack[-1], dict | Inert).update(dictionary(_pairs(items)))
             case "EMPTY_SET":
+                stream.take(SET - STEP)
                 stack.append(set())
             case "FROZENSET":
                 stack.append(frozenset(keys(pop_mark())))
@@ -191,12 +248,12 @@ def _run(stream: IO[bytes], file: Path, locate: Locate) -> Any:
                 stack.append(named(*pop(2)))
             case "REDUCE":
                 function, args = pop(2)
-                stack.append(expect(function, Global).call(*expect(args, tuple)))
+                stack.append(call(function, args))
             case "INST":
-                stack.append(named(*arg.split(" ", 1)).call(*pop_mark()))
+                stack.append(call(named(*arg.split(" ", 1)), tuple(pop_mark())))
             case "NEWOBJ" | "NEWOBJ_EX":
                 function, args, *_ = pop(2 if opcode.name == "NEWOBJ" else 3)
-                stack.append(expect(function, Global).call(*expect(args, tuple)))
+                stack.append(call(function, args))
             case "BUILD":  # attributes of an OrderedDict (_metadata) or of a tensor: not data
                 pop(1)
                 expect(stack[-1], dict | Tensor | Inert)
@@ -221,7 +278,7 @@ def _storage(key: tuple[Any, ...], file: Path, locate: Locate) -> Storage:
         raise Refused("is from before torch 0.4; save it with a newer torch")
     dtype = expect(expect(storage_type, Global).value, np.dtype)
     nbytes = whole(count) * dtype.itemsize
-    offset = locate(expect(name, str), nbytes)
+    offset = locate(expect(name, str), count, dtype.itemsize)
     if offset + nbytes > file.stat().st_size:
         raise ValueError("a storage is larger than the file")
     return Storage(file, offset, dtype, nbytes)

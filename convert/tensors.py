@@ -13,7 +13,11 @@ from convert import files
 AXES = 64  # of NumPy's arrays and torch's tensors, at most
 
 FLOATS = ("float16", "float32", "float64", "bfloat16")  # which JAX computes in
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 EIGHT_BITS = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")  # only stored
+DTYPES = {
+    name: np.dtype(name) for name in (*FLOATS, *EIGHT_BITS, *INTEGERS, "bool", "complex64", "complex128")
+}  # fmt: skip
 
 
 class Tensor(NamedTuple):
@@ -36,11 +40,12 @@ class Tensor(NamedTuple):
             data = np.fromfile(self.file, np.uint8, count * self.dtype.itemsize, offset=self.offset)
         if data.size < count * self.dtype.itemsize:
             raise ValueError(f"{self.file} is cut short; download or copy it again.")
-        array = data.view(self.dtype)
         if self.strides is None:
-            return array.reshape(self.shape)
+            return data.view(self.dtype).reshape(self.shape)
         strides = [stride * self.dtype.itemsize for stride in self.strides]
-        return np.lib.stride_tricks.as_strided(array, self.shape, strides, writeable=False)
+        array: np.ndarray = np.ndarray(self.shape, self.dtype, data, strides=strides)
+        array.flags.writeable = False  # several elements may be one
+        return array
 
 
 def check_shape(shape: tuple[int, ...], dtype: np.dtype) -> int:

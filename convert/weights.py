@@ -187,7 +187,7 @@ def shards(index: str | os.PathLike[str]) -> list[str]:
 def _weight_map(index: Path) -> dict[str, str]:
     try:
         weight_map = json_text.read(index)["weight_map"]
-        pairs = {str(name): str(shard) for name, shard in weight_map.items()}
+        pairs = {name: os.fspath(shard) for name, shard in weight_map.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{index} is no index of a checkpoint; download or copy it again.") from error
     for shard in pairs.values():

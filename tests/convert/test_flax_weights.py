@@ -117,7 +117,8 @@ def test_damaged_files(pipeline, tmp_path):
     file = tmp_path / "x.msgpack"
     rng = np.random.default_rng(0)
     cut = [data[: int(n)] for n in rng.integers(0, len(data) - 1, 50)]
-    for broken in [b"", b"\xc1", data + b"\x00", b"\x81" * 5000, serialization.to_bytes({"a": 1.5}), *cut]:
+    twice = b"\x82" + 2 * serialization.to_bytes({"a": np.zeros(1)})[1:]
+    for broken in [b"", b"\xc1", twice, data + b"\x00", b"\x81" * 5000, serialization.to_bytes({"a": 1.5}), *cut]:
         file.write_bytes(broken)
         with pytest.raises(ValueError, match="no weights file of Flax, or is damaged"):
             flax_weights.tensors(file)

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import random
+import struct
 import sys
 import types
 import zipfile
@@ -144,6 +145,63 @@ def test_forged_sizes(tmp_path):
             pickles.tensors(write_zip(tmp_path / "file.pt", tensor_pickle(**forged), data))
 
 
+def changed(path: Path, data: bytes, place: int, new: bytes) -> Path:
+    """A file of those bytes with others at that place."""
+    path.write_bytes(data[:place] + new + data[place + len(new) :])
+    return path
+
+
+def test_what_a_zip_says_of_its_files_is_compared(tmp_path):
+    """Its directory, the header before each file and, as torch writes it, the sizes after it."""
+    data = np.arange(4, dtype=np.float32).tobytes()
+    plain = write_zip(tmp_path / "a.pt", tensor_pickle(), {"0": data, "1": data + data}).read_bytes()
+    header = plain.index(b"PK\x03\x04", 1)
+    listed = plain.index(b"PK\x01\x02")
+    second = plain.index(b"PK\x01\x02", listed + 1)
+    name = plain.index(b"archive/data/0")
+    for place, new in [
+        (header + 22, b"\x0c"),  # a smaller size in the header
+        (header + 28, b"\x01"),  # an extra field, which would shift the numbers by a byte
+        (name, b"archive/data/1"),  # another name in the header
+        (header, b"PK\x03\x05"),
+        (second + 24, b"\x0c"),  # another size in the directory
+        (second + 42, struct.pack("<I", header + 4)),  # another place
+        (second + 46, b"archive/data/1"),  # two of one name
+        (len(plain) - 12, b"\x01"),  # another number of files
+    ]:
+        with pytest.raises(ValueError, match="is damaged"):
+            pickles.load(changed(tmp_path / "b.pt", plain, place, new))
+    with pytest.raises(ValueError, match="is damaged"):
+        pickles.load(changed(tmp_path / "c.pt", plain, len(plain), b"more"))
+    with pytest.raises(ValueError, match="is damaged"):
+        pickles.load(write_zip(tmp_path / "d.pt", tensor_pickle(count=3, size=(3,)), {"0": data}))
+
+
+def test_what_torch_writes_after_each_file_is_compared(reference, tmp_path):
+    whole = (reference / "pickles" / "state_dict.pt").read_bytes()
+    place = whole.index(b"PK\x07\x08")
+    with pytest.raises(ValueError, match="is damaged"):
+        pickles.load(changed(tmp_path / "a.pt", whole, place + 8, b"\x01"))
+
+
+def test_counts_of_legacy_storages_are_compared(reference, tmp_path):
+    """Each storage begins with the number of its elements."""
+    whole = (reference / "pickles" / "legacy.pt").read_bytes()
+    first = min(tensor.offset for tensor in pickles.tensors(reference / "pickles" / "legacy.pt").values())
+    count = int.from_bytes(whole[first - 8 : first], "little")
+    with pytest.raises(ValueError, match="is damaged"):
+        pickles.load(changed(tmp_path / "a.pt", whole, first - 8, bytes([count + 1])))
+
+
+def test_strides_of_zero_repeat_numbers_as_far_as_the_file_explains(tmp_path):
+    data = {"0": np.arange(4, dtype=np.float32).tobytes()}
+    found = pickles.tensors(write_zip(tmp_path / "a.pt", tensor_pickle(size=(3, 4), stride=(0, 1)), data))
+    np.testing.assert_array_equal(found["weight"].read(), np.tile(np.arange(4), (3, 1)))
+    for size, stride in [((10**6, 4), (0, 1)), ((4, 4, 4, 4, 4, 4, 4, 4, 4, 4), (0,) * 10), ((1,) * 65, (1,) * 65)]:
+        with pytest.raises(ValueError, match="is damaged"):
+            pickles.tensors(write_zip(tmp_path / "b.pt", tensor_pickle(size=size, stride=stride), data))
+
+
 def test_files_that_torch_did_not_write(tmp_path):
     with pytest.raises(ValueError, match="is compressed"):
         pickles.load(write_zip(tmp_path / "a.pt", b"}.", compression=zipfile.ZIP_DEFLATED))
@@ -227,6 +285,14 @@ def test_against_torch(tmp_path, protocol, zipped):
     assert list(found) == list(expected)
     for name, tensor in expected.items():
         np.testing.assert_array_equal(found[name].read(), tensor.numpy())
+    if zipped:
+        kinds = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "uint16")
+        values = {kind: torch.arange(256, dtype=torch.uint8).view(getattr(torch, kind)) for kind in kinds}
+        values["shared"] = torch.zeros(1).expand(5, 3)
+        torch.save(values, file, pickle_protocol=protocol)
+        for name, tensor in pickles.tensors(file).items():
+            assert tensor.dtype.name == str(values[name].dtype).removeprefix("torch.")
+            np.testing.assert_array_equal(tensor.read().astype(np.float32), values[name].float())
     torch.save(model, file, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"asks for torch.nn.modules.container.Sequential"):
         pickles.tensors(file)

@@ -199,6 +199,8 @@ def test_numbers_of_8_bits_are_widened_where_they_are_computed_with(tmp_path, dt
     half = weights.load(file, wanted, dtype="bfloat16")["a"]["kernel"]
     assert half.dtype == jnp.bfloat16
     np.testing.assert_array_equal(np.asarray(half, np.float32), exact)
+    turned = weights.tensors(file)["a.weight"]._replace(strides=(1, 16)).read()  # as a pickle has it
+    np.testing.assert_array_equal(turned.astype(np.float32), exact)
     stored = jax.ShapeDtypeStruct((16, 16), dtype)
     assert weights.load(file, {"a": {"kernel": stored}})["a"]["kernel"].dtype == np.dtype(dtype)
 
