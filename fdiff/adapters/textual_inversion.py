@@ -3,16 +3,22 @@
     cat = textual_inversion.load("sd-concepts-library/cat-toy")         # its word is <cat-toy>
     pipe, params = textual_inversion.add(pipe, params, cat)
     images = pipe(params, "a <cat-toy> on the beach", key=key).images
+
+Pivotal tuning learns words beside a LoRA. Those that a file names, or bundles with the LoRA, are chosen with
+`token`; those that are rows of one table get their words from `split`:
+
+    for word in textual_inversion.split(textual_inversion.load("emb.safetensors"), ["<s0>", "<s1>"]):
+        pipe, params = textual_inversion.add(pipe, params, word)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from convert import adapters
+from convert import adapters, lora_names
 from convert.tensors import Tensor
 from fdiff import hub
 from fdiff.adapters import files
@@ -23,6 +29,7 @@ TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 
 NAMES = ("learned_embeds.safetensors", "learned_embeds.bin")
 TABLE = "text_model.embeddings.token_embedding"
+ENCODERS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))  # how files name the encoders of SDXL
 
 
 class Embedding(NamedTuple):
@@ -44,7 +51,7 @@ def load(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Embedding:
-    """Read a .safetensors, .bin or .pt file of diffusers, of A1111's web UI, of SDXL's trainers or of cloneofsimo.
+    """Read a file of diffusers, of A1111's web UI, of SDXL's trainers, of pivotal tuning or of cloneofsimo.
 
     `source` is a file, a folder or a Hub id, `weight_name` the file in it where it has a name of its own.
     `token` is the word, that of the file or else its name if not given; of a file with several it chooses one.
@@ -54,14 +61,22 @@ def load(
     place = hub.Source(source, subfolder, revision, cache_dir, hub_token, local_files_only, force_download)
     path = files.find(place, weight_name, NAMES)
     name, found = _read(path, token)
-    arrays = [np.asarray(tensor.read(), np.float32) for tensor in found]
-    vectors = tuple(array[None] if array.ndim == 1 else array for array in arrays)
+    if any(tensor.dtype.kind in "biuc" for tensor in found):
+        raise ValueError(f"{path} holds {found[0].dtype} and no embeddings of words; download it again.")
+    vectors = tuple(_rows(np.asarray(tensor.read(), np.float32)) for tensor in found)
     if not vectors or any(array.ndim != 2 or not array.size for array in vectors) or len(set(map(len, vectors))) != 1:
         raise ValueError(f"{path} holds no embeddings of words; choose a file of textual inversion.")
     word = token or name
     if not word.strip():
         raise ValueError(f"{path} holds an embedding of the empty word; name it with token=.")
     return Embedding(word, vectors)
+
+
+def _rows(array: np.ndarray) -> np.ndarray:
+    """Vectors (n, width) of one vector (width,), or of a batch of one (1, n, width)."""
+    if array.ndim == 3 and len(array) == 1:
+        return array[0]
+    return array[None] if array.ndim == 1 else array
 
 
 def _read(file: Path, token: str | None) -> tuple[str, list[Tensor]]:
@@ -78,15 +93,50 @@ def _read(file: Path, token: str | None) -> tuple[str, list[Tensor]]:
             raise ValueError(f"{file} holds embeddings of {len(terms)} terms; save each in a file of its own.")
         return str(data.get("name") or file.stem), terms
     data = {name: value for name, value in data.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    bundled = _bundled(data)
+    if bundled:
+        word = token if token in bundled else _only(list(bundled), file)
+        return word, _of_encoders(bundled[word], file) or list(bundled[word].values())[:1]
     if "emb_params" in data:
         return file.stem, [data["emb_params"]]
-    if data.keys() & {"clip_l", "clip_g"}:
-        return file.stem, [data[name] for name in ("clip_l", "clip_g") if name in data]
+    if found := _of_encoders(data, file):
+        return file.stem, found
     if token in data:
         return str(token), [data[token]]
-    if len(data) > 1:
-        raise ValueError(f"{file} holds several words, such as {', '.join(list(data)[:3])}; choose one with token=.")
-    return next(iter(data), ""), list(data.values())
+    return (_only(list(data), file) if data else ""), list(data.values())
+
+
+def _only(words: list[str], file: Path) -> str:
+    if len(words) > 1:
+        raise ValueError(f"{file} holds several words, such as {', '.join(words[:3])}; choose one with token=.")
+    return words[0]
+
+
+def _bundled(data: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """word -> part -> its tensor, of the words that lie in a file beside a LoRA."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in data.items():
+        if match := lora_names.BUNDLED.fullmatch(name):
+            found.setdefault(match["word"], {})[match["part"]] = tensor
+    return found
+
+
+def _of_encoders(data: Mapping[str, Tensor], file: Path) -> list[Tensor]:
+    """The tensors that are named by the text encoder they are for, in order."""
+    if "t5" in data:
+        raise ValueError(f"{file} holds vectors for a T5 encoder, and words are for CLIP's alone; choose another file.")
+    return next((found for names in ENCODERS if (found := [data[name] for name in names if name in data])), [])
+
+
+def split(embedding: Embedding, tokens: Sequence[str]) -> list[Embedding]:
+    """Each vector as a word of its own, of the encoders' tables that pivotal tuning writes.
+
+    Raises ValueError where there are not as many tokens as vectors, or two alike.
+    """
+    words, count = list(tokens), len(embedding.vectors[0])
+    if isinstance(tokens, str) or len(words) != count or len(set(words)) != count:
+        raise ValueError(f"{embedding.token} has {count} vectors, and the tokens are {tokens!r}; give one for each.")
+    return [Embedding(word, tuple(part[i : i + 1] for part in embedding.vectors)) for i, word in enumerate(words)]
 
 
 def add(pipe: Any, params: Mapping[str, Any], embedding: Embedding) -> tuple[Any, dict[str, Any]]:

@@ -73,6 +73,75 @@ def test_files(tmp_path, shared_data):
     assert textual_inversion.load(lora, "<s2>").vectors[0].shape == (1, 768)
 
 
+def test_files_of_pivotal_tuning(tmp_path):
+    one, other = np.arange(8, dtype=np.float32).reshape(2, 4), np.arange(12, dtype=np.float32).reshape(2, 6)
+
+    def load(tensors, token=None):
+        save_file(tensors, tmp_path / "emb.safetensors")
+        return textual_inversion.load(tmp_path / "emb.safetensors", token)
+
+    for names in (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1")):
+        found = load(dict(zip(names, (one, other), strict=True)))
+        first, second = textual_inversion.split(found, ["<s0>", "<s1>"])
+        assert (first.token, second.token) == ("<s0>", "<s1>")
+        for vectors, table in zip(second.vectors, (one, other), strict=True):
+            np.testing.assert_array_equal(vectors, table[1:])
+    np.testing.assert_array_equal(load({"<a>": one[None]}).vectors[0], one)
+    for tokens in ("<s0>", ["<s0>"], ["<s0>", "<s0>"]):
+        with pytest.raises(ValueError, match=r"emb has 2 vectors, and the tokens are .*; give one for each"):
+            textual_inversion.split(found, tokens)
+    with pytest.raises(ValueError, match=r"emb.safetensors holds vectors for a T5 encoder, and words are for CLIP's"):
+        load({"clip_l": one, "t5": other})
+    with pytest.raises(ValueError, match=r"emb.safetensors holds int64 and no embeddings of words"):
+        load({"<a>": one.astype(int)})
+
+
+def test_words_bundled_with_a_lora(tmp_path):
+    one, other = np.ones((2, 4), np.float32), np.zeros((2, 6), np.float32)
+    lora = {"lora_unet_x.lora_up.weight": one, "lora_unet_x.alpha": np.ones(1)}
+
+    def load(tensors, token=None):
+        save_file(lora | tensors, tmp_path / "x.safetensors")
+        return textual_inversion.load(tmp_path / "x.safetensors", token)
+
+    both = {"bundle_emb.a v1.0.clip_g": other, "bundle_emb.a v1.0.clip_l": one}
+    found = load(both)
+    assert found.token == "a v1.0"
+    assert [vectors.shape for vectors in found.vectors] == [(2, 4), (2, 6)]
+    assert load(both, "<new>").token == "<new>"
+    assert load(both | {"bundle_emb.b.string_to_param.*": one}, "b").vectors[0].shape == (2, 4)
+    with pytest.raises(ValueError, match=r"holds several words, such as a v1.0, b; choose one with token="):
+        load(both | {"bundle_emb.b.string_to_param.*": one})
+
+
+@pytest.mark.parity
+def test_tables_of_pivotal_tuning_beside_diffusers(clip, reference, tmp_path):
+    torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    transformers = pytest.importorskip("transformers")
+    folder, tokens = reference / "clip", ["<s0>", "<s1>"]
+    table = 0.5 * np.random.default_rng(0).standard_normal((2, 32)).astype(np.float32)
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = transformers.CLIPTextModel.from_pretrained(folder / "text_encoder").float()
+    others = dict.fromkeys(("vae", "unet", "scheduler", "safety_checker", "feature_extractor"))
+    theirs = diffusers.StableDiffusionPipeline(
+        tokenizer=tokenizer, text_encoder=encoder, **others, requires_safety_checker=False
+    )
+    theirs.load_textual_inversion(torch.from_numpy(table), token=tokens)
+    save_file({"clip_l": table}, tmp_path / "emb.safetensors")
+    pipe, params = clip
+    for word in textual_inversion.split(textual_inversion.load(tmp_path / "emb.safetensors"), tokens):
+        pipe, params = textual_inversion.add(pipe, params, word)
+    prompt = "a <s1> beside <s0><s1>"
+    ids = tokenizer(prompt, padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        want = encoder(ids).last_hidden_state.numpy()
+    tokenized = tokenize(pipe.tokenizer, prompt)
+    np.testing.assert_array_equal(tokenized.ids[:, 0], ids.numpy())
+    found = jax.jit(encode, static_argnums=0)(pipe.text_encoder, params["text_encoder"], tokenized).embeddings
+    used = int(tokenized.mask.sum())
+    np.testing.assert_allclose(found[:, :used], want[:, :used], atol=1e-4 * np.abs(want).max())
+
+
 def test_two_text_encoders(clip):
     pipe, params = clip
     wide = fdiff.CLIPTextModel.from_config(pipe.text_encoder.config() | {"hidden_size": 64})
