@@ -7,7 +7,6 @@ Prompts that are used together, such as a negative and a positive one, belong in
 embeddings then have one length.
 """
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,20 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff import prompt_syntax
 from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
+from fdiff.prompt_syntax import composition, parse_weights, schedule
 from fdiff.tokenizers.clip import CLIPTokenizer
 
+__all__ = ["Encoded", "Tokens", "composition", "encode", "parse_weights", "schedule", "tokenize"]
+
 Array = jax.Array | np.ndarray
-
-MORE = 1.1  # what a pair of round brackets multiplies by, and a pair of square ones divides by
-PIECES = re.compile(
-    r"\\(?P<escaped>[()\[\]\\]?)"
-    r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)"
-    r"|(?P<bracket>[()\[\]])"
-    r"|(?P<text>[^()\[\]\\:]+|.)",
-    re.DOTALL,
-)
-
 
 class Tokens(NamedTuple):
     """Prompts as arrays: b prompts of k chunks of n ids. A pytree, the arguments of `encode`."""
@@ -46,46 +39,6 @@ class Encoded(NamedTuple):
     pooled: jax.Array  # (b, d), of the first chunk
 
 
-def parse_weights(prompt: str) -> list[tuple[str, float]]:
-    r"""Split a prompt at its brackets into texts and their weights.
-
-    (text) weighs 1.1 times more, [text] 1.1 times less, (text:1.5) 1.5 times more; brackets nest, and one
-    that never closes reaches to the end. Write \( \) \[ \] \\ for the signs themselves.
-    """
-    texts: list[str] = []
-    weights: list[float] = []
-    opened: dict[str, list[int]] = {"(": [], "[": []}  # where each bracket that is still open began
-
-    def close(bracket: str, factor: float) -> None:
-        start = opened[bracket].pop()
-        weights[start:] = [weight * factor for weight in weights[start:]]
-
-    for piece in PIECES.finditer(prompt):
-        bracket = piece["bracket"]
-        if bracket in opened:
-            opened[bracket].append(len(texts))
-        elif bracket == ")" and opened["("]:
-            close("(", MORE)
-        elif bracket == "]" and opened["["]:
-            close("[", 1 / MORE)
-        elif piece["weight"] and opened["("]:
-            close("(", float(piece["weight"]))
-        else:
-            texts.append(piece[0] if piece["escaped"] is None else piece["escaped"])
-            weights.append(1.0)
-    while opened["("]:
-        close("(", MORE)
-    while opened["["]:
-        close("[", 1 / MORE)
-
-    merged: list[tuple[str, float]] = []
-    for text, weight in zip(texts, weights, strict=True):
-        if merged and merged[-1][1] == weight:
-            text = merged.pop()[0] + text
-        merged.append((text, weight))
-    return merged
-
-
 def tokenize(
     tokenizer: CLIPTokenizer,
     prompts: str | Sequence[str],
@@ -96,46 +49,65 @@ def tokenize(
 ) -> Tokens:
     """Turn prompts into ids, padded to the length that the text encoder reads (77: a start, 75 ids, an end).
 
-    weighted: brackets give weights, see `parse_weights`; else they are signs as any other.
-    chunked: a longer prompt becomes several chunks of 75; else it is cut, and a warning says what is lost.
+    weighted: brackets give weights and BREAK begins a chunk, see `fdiff.prompt_syntax`; else they are signs and a
+    word as any other.
+    chunked: a longer prompt becomes several chunks of 75; else it is cut, each part between two BREAKs by itself,
+    and a warning says what is lost.
     chunks: at least so many, the last ones empty: of two encoders that are used together each reads as many.
-    ValueError for a prompt that is not a string.
+    ValueError for a prompt that is not a string, and, where weighted, for one that changes or adds up, which
+    `schedule` and `composition` take apart.
     """
     listed = list(prompts) if isinstance(prompts, list | tuple) else [prompts]
     room = tokenizer.model_max_length - 2
-    rows = [_weighted_ids(tokenizer, prompt, weighted) for prompt in listed]
-    if not chunked:
-        for ids, _ in rows:
-            if len(ids) > room:
-                warnings.warn(
-                    f"the prompt has {len(ids)} tokens and the text encoder reads {room}; this is cut off: "
-                    f"{tokenizer.decode(ids[room:])!r} (chunked=True would keep it).",
-                    stacklevel=2,
-                )
-        rows = [(ids[:room], weights[:room]) for ids, weights in rows]
-
-    chunks = max([chunks, *(-(-len(ids) // room) for ids, _ in rows)])
+    rows = [_chunks(tokenizer, prompt, room, weighted, chunked) for prompt in listed]
     names = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
     start, end, pad = (tokenizer.id(name) for name in names)
-    shape = (len(rows), chunks, room + 2)
+    shape = (len(rows), max([chunks, *map(len, rows)]), room + 2)
     all_ids, mask = np.full(shape, pad, np.int32), np.zeros(shape, np.int32)
     all_weights = np.ones(shape, np.float32)
-    for i, (ids, weights) in enumerate(rows):
-        for j in range(chunks):
-            part = slice(j * room, (j + 1) * room)
-            used = len(ids[part]) + 2
-            all_ids[i, j, :used] = [start, *ids[part], end]
-            all_weights[i, j, 1 : used - 1] = weights[part]
+    for i, row in enumerate(rows):
+        for j in range(shape[1]):
+            ids, weights = row[j] if j < len(row) else ([], [])
+            used = len(ids) + 2
+            all_ids[i, j, :used] = [start, *ids, end]
+            all_weights[i, j, 1 : used - 1] = weights
             mask[i, j, :used] = 1
     return Tokens(all_ids, mask, all_weights if weighted else None)
 
 
-def _weighted_ids(tokenizer: CLIPTokenizer, prompt: Any, weighted: bool) -> tuple[list[int], list[float]]:
-    if not weighted or not isinstance(prompt, str):
-        ids = tokenizer.ids(prompt)
-        return ids, [1.0] * len(ids)
-    pairs = [(one, weight) for text, weight in parse_weights(prompt) for one in tokenizer.ids(text)]
-    return [one for one, _ in pairs], [weight for _, weight in pairs]
+def _chunks(
+    tokenizer: CLIPTokenizer, prompt: Any, room: int, weighted: bool, chunked: bool
+) -> list[tuple[list[int], list[float]]]:
+    """The ids of each chunk, `room` of them at most, and their weights."""
+    found = []
+    for part in _parts(prompt) if weighted and isinstance(prompt, str) else [[(prompt, 1.0)]]:
+        pairs = [(one, weight) for text, weight in part for one in tokenizer.ids(text)]
+        if len(pairs) > room and not chunked:
+            warnings.warn(
+                f"the prompt has {len(pairs)} tokens and the text encoder reads {room}; this is cut off: "
+                f"{tokenizer.decode([one for one, _ in pairs[room:]])!r} (chunked=True would keep it).",
+                stacklevel=3,
+            )
+            pairs = pairs[:room]
+        for start in range(0, max(len(pairs), 1), room):
+            chunk = pairs[start : start + room]
+            found.append(([one for one, _ in chunk], [weight for _, weight in chunk]))
+    return found
+
+
+def _parts(prompt: str) -> list[list[tuple[str, float]]]:
+    """The texts and weights of each chunk that a prompt asks for. ValueError for what one text alone cannot be."""
+    if len(composition(prompt)) > 1:
+        raise ValueError(
+            "the prompt has AND, which adds prompts up; encode what prompts.composition makes of it, for "
+            "guidance.composed, or write it in small letters."
+        )
+    if change := prompt_syntax.first_change(prompt):
+        raise ValueError(
+            f"the prompt has {change!r}, which changes while a picture is drawn; encode what prompts.schedule makes of "
+            r"it, for the steps that it says, or write \[ and \] for the signs."
+        )
+    return prompt_syntax.parse_chunks(prompt)
 
 
 def encode(

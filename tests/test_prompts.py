@@ -84,6 +84,35 @@ def test_weights_lie_on_their_tokens(tokenizer):
     )
 
 
+def test_breaks_begin_chunks(tokenizer):
+    text = "a red (moon BREAK (the cat):1.5) BREAK " + "a " * 79
+    with pytest.warns(UserWarning, match=r"has 79 tokens .* reads 75; this is cut off: 'a a a a'"):
+        tokens = tokenize(tokenizer, [text, "a cat"], weighted=True)
+    assert tokens.ids.shape == (2, 3, 77)
+    for j, part in enumerate(("a red moon", "the cat", "a " * 75)):
+        np.testing.assert_array_equal(tokens.ids[0, j], tokenize(tokenizer, part).ids[0, 0])
+    cat = len(tokenizer.ids("the cat"))
+    np.testing.assert_allclose(tokens.weights[0, 1, 1 : 1 + cat], 1.5 * 1.1, rtol=1e-6)
+    assert tokenize(tokenizer, text, weighted=True, chunked=True).ids.shape == (1, 4, 77)
+    assert tokenize(tokenizer, "a BREAK b").ids.shape == (1, 1, 77)  # a word, where weights are not asked for
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("a [red:blue:0.5] cat", r"has '\[red:blue:0.5\]', which changes while .*prompts.schedule .*write \\\[ and"),
+        ("(a [cat|dog]:1.2)", r"has '\[cat\|dog\]', which changes"),
+        ("a cat AND a dog", r"has AND, which adds prompts up; .*prompts.composition .*guidance.composed"),
+    ],
+)
+def test_what_one_text_cannot_be(tokenizer, prompt, message):
+    with pytest.raises(ValueError, match=message):
+        tokenize(tokenizer, ["a cat", prompt], weighted=True)
+    assert tokenize(tokenizer, prompt).ids.shape == (1, 1, 77)
+    escaped = prompt.replace("[", r"\[").replace("]", r"\]").replace("AND", "and")
+    assert tokenize(tokenizer, escaped, weighted=True).ids.shape == (1, 1, 77)
+
+
 @pytest.mark.parametrize("wrong", [3, None, ["a", 3]])
 def test_a_prompt_is_a_string(tokenizer, wrong):
     with pytest.raises(ValueError, match=r"a prompt must be a string, not (int|NoneType)"):
