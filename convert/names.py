@@ -24,6 +24,9 @@ PARALLEL = "module."
 CLIP_TEXT = "text_model."
 CLIP_VISION = "vision_model."
 
+# The last layer of a language model, which chooses words; what reads a text for pictures needs those below it.
+HEAD = "lm_head.weight"
+
 # Tensors that a file may hold a second time under another name, since two modules share them.
 SHARED = {"encoder.embed_tokens.weight": "shared.weight"}
 
@@ -62,6 +65,6 @@ def is_buffer(name: str) -> bool:
     return BUFFERS.search(name) is not None
 
 
-def is_copy(name: str, used: Container[str | None]) -> bool:
-    """Whether a file's tensor of that name is one of those that are used once more."""
-    return name in SHARED and SHARED[name] in used
+def is_spare(name: str, used: Container[str | None]) -> bool:
+    """Whether a model that uses some of a file's tensors may do without that one."""
+    return is_buffer(name) or name == HEAD or (name in SHARED and SHARED[name] in used)

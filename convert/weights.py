@@ -116,8 +116,7 @@ def match(
     spelled = {path: names.find(layout.torch_name(path), found) for path in wanted}
     missing = [layout.torch_name(path) for path, name in spelled.items() if name is None]
     used = set(spelled.values())
-    spare = [name for name in found if names.is_buffer(name) or names.is_copy(name, used)]
-    left = [name for name in found if name not in used and name not in spare]
+    left = [name for name in found if name not in used and not names.is_spare(name, used)]
     cure = "check that its config.json is of the same model"
     if missing:
         raise ValueError(f"{file} lacks {_several(missing)}, which the model needs; {cure}.")

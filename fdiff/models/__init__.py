@@ -4,6 +4,7 @@ from fdiff import registry
 from fdiff.models.autoencoder_asym_kl import AsymmetricAutoencoderKL
 from fdiff.models.autoencoder_kl import AutoencoderKL
 from fdiff.models.autoencoder_tiny import AutoencoderTiny
+from fdiff.models.causal_lm import Gemma2Model, Qwen3ForCausalLM
 from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
 from fdiff.models.clip_vision import CLIPVisionModel, CLIPVisionModelWithProjection
 from fdiff.models.controlnet import ControlNetModel
@@ -29,7 +30,9 @@ __all__ = [
     "ControlNetModel",
     "ControlNetUnionModel",
     "ControlNetXSAdapter",
+    "Gemma2Model",
     "Model",
+    "Qwen3ForCausalLM",
     "StableDiffusionSafetyChecker",
     "T2IAdapter",
     "T5EncoderModel",

@@ -30,6 +30,9 @@ def test_buffers():
     assert names.is_buffer("text_model.embeddings.position_ids")
     assert names.is_buffer("norm.num_batches_tracked")
     assert not names.is_buffer("position_ids.weight")
+    assert names.is_spare("lm_head.weight", ())
+    assert names.is_spare("encoder.embed_tokens.weight", ("shared.weight",))
+    assert not names.is_spare("encoder.embed_tokens.weight", ("other.weight",))
 
 
 def test_hub_files_of_clip(shared_data):

@@ -91,15 +91,20 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) over the last axis, with a scale where `affine` (Zhang and Sennrich 2019)."""
+    """x / sqrt(mean(x^2) + eps) over the last axis, with a scale where `affine` (Zhang and Sennrich 2019).
+
+    `offset` is what a checkpoint leaves out of the scale: 1 in Gemma's.
+    """
 
     eps: float = 1e-6
     affine: bool = True
+    offset: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
         y = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.eps)
         if self.affine:
-            y *= parameter(self, "scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
+            init = nn.initializers.constant(1 - self.offset)
+            y *= self.offset + parameter(self, "scale", init, (x.shape[-1],)).astype(jnp.float32)
         return y.astype(x.dtype)
