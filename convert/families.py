@@ -104,6 +104,9 @@ PNDM: Config = {
     "set_alpha_to_one": False,
 }
 DDIM: Config = {**NOISE, "_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": False}
+PLAYGROUND: Config = {
+    "_class_name": "EDMDPMSolverMultistepScheduler", "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5,
+}  # fmt: skip
 EULER: Config = {**NOISE, "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}
 
 TEXT, PROJECTED = "CLIPTextModel", "CLIPTextModelWithProjection"
@@ -160,28 +163,43 @@ PIPELINES: dict[tuple[str | None, int], str] = {
 }  # by the channels that the U-Net reads, where they are not the 4 of the latents
 
 
-def family(
-    parts: Mapping[str, Mapping[str, Tensor]], *, v_prediction: bool | None = None, zero_snr: bool = False
-) -> Family:
-    """What the components of a checkpoint, under the names of today, belong to.
+class Said(NamedTuple):
+    """What a file or a user says of a checkpoint that its weights do not show."""
 
-    v_prediction: whether the U-Net predicts velocities; None: it does in SD 2.x (of 768 pixels) alone.
-    zero_snr: whether it was trained down to pure noise. Raises ValueError for components of another family.
-    """
+    v_prediction: bool | None = None  # whether the U-Net predicts velocities; None: it does in SD 2.x (of 768) alone
+    zero_snr: bool = False  # whether it was trained down to pure noise
+    edm: Config | None = None  # the scheduler of a network with EDM's preconditioning
+    latents: Config | None = None  # mean and deviation of the VAE's latents, which are then scaled by 0.5
+
+
+def edm(sigma_min: float, sigma_max: float, v_prediction: bool | None) -> Config:
+    """The scheduler of a network trained on those noise levels (Karras et al. 2022), as of CosXL: on v, data of 1."""
+    kind = "epsilon" if v_prediction is False else "v_prediction"
+    levels = {"sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": 1.0, "sigma_schedule": "exponential"}
+    return {"_class_name": "EDMEulerScheduler", **levels, "prediction_type": kind}
+
+
+def family(parts: Mapping[str, Mapping[str, Tensor]], said: Said) -> Family:
+    """What the components of a checkpoint, under the names of today, belong to. ValueError for another family."""
+    latents = {**said.latents, "scaling_factor": 0.5} if said.latents else {}
+    changes: dict[str, Config] = {"vae": latents, "unet": {}}
     network = parts.get("unet") or parts.get("controlnet")
     if network is None:  # an autoencoder: which one, its tensors do not tell
-        return _only(SD1, parts, {})
+        return _only(SDXL if said.latents else SD1, parts, changes)
     keys = [name for name in network if name.endswith(".attn2.to_k.weight")]
-    width = network[keys[0]].shape[1] if keys else None
+    width = network[keys[0]].shape[1] if keys and len(network[keys[0]].shape) > 1 else None
     if width not in FAMILIES:
         raise ValueError(f"its U-Net attends to {width} numbers a token, which no Stable Diffusion does")
     found = FAMILIES[width]
+    first = network["conv_in.weight"].shape if "conv_in.weight" in network else ()
+    channels = first[1] if len(first) > 1 else 4
+    v_prediction = said.v_prediction
     if found is SD2 and v_prediction is None:
-        v_prediction = "unet" in parts and network["conv_in.weight"].shape[1] == 4
-    channels = network["conv_in.weight"].shape[1] if "conv_in.weight" in network else 4
-    changes: Config = {} if channels == 4 else {"in_channels": channels}
+        v_prediction = "unet" in parts and channels == 4
+    if channels != 4:
+        changes["unet"] |= {"in_channels": channels}
     if found is SD2 and not v_prediction:
-        changes |= {"sample_size": 64}
+        changes["unet"] |= {"sample_size": 64}
     if "unet" in parts and "controlnet" in parts:
         found = found._replace(pipeline="StableDiffusionControlNetPipeline")
     elif channels != 4:
@@ -189,18 +207,19 @@ def family(
             raise ValueError(f"its U-Net reads {channels} channels, which fdiff has no single-file pipeline for")
         found = found._replace(pipeline=PIPELINES[found.pipeline, channels])
     noise = found.scheduler | ({"prediction_type": "v_prediction"} if v_prediction else {})
-    if zero_snr:
+    if said.zero_snr:
         noise |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    return _only(found._replace(scheduler=noise), parts, changes)
+    return _only(found._replace(scheduler=said.edm or noise), parts, changes)
 
 
-def _only(found: Family, parts: Mapping[str, Any], changes: Config) -> Family:
-    """The family with the models that are there, and with the changes in the U-Net's config."""
+def _only(found: Family, parts: Mapping[str, Any], changes: Mapping[str, Config]) -> Family:
+    """The family with the models that are there, and with the changes in their configs."""
     unknown = sorted(parts.keys() - found.models.keys())
     if unknown:
         raise ValueError(f"it holds a {unknown[0]}, which does not belong to its U-Net")
-    models = {name: entry for name, entry in found.models.items() if name in parts}
+    models = {
+        name: (kind, config | changes.get(name, {})) for name, (kind, config) in found.models.items() if name in parts
+    }
     if "unet" in models:
-        kind, config = models["unet"]
-        return found._replace(models=models | {"unet": (kind, config | changes)})
+        return found._replace(models=models)
     return found._replace(pipeline=None, models=models, scheduler={}, options={})

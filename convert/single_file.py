@@ -1,11 +1,12 @@
 """Single-file checkpoints of Stable Diffusion 1.x, 2.x and SDXL, taken apart into the Hub's components."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from convert import families, original, views
-from convert.tensors import Tensor
+from convert.tensors import Tensor, check_floating
 
 Parts = dict[str, dict[str, Tensor]]  # component -> name of today -> tensor
 
@@ -36,12 +37,26 @@ ALONE = {
     "conv_in.weight": "model.diffusion_model.",
 }
 
-# Numbers that a scheduler computes anew, averages that training keeps, and what training alone needs.
+# What says how a network was trained: `family` reads it.
+EDM_BOUNDS = ("edm_vpred.sigma_max", "edm_vpred.sigma_min")
+MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", *EDM_BOUNDS)
+
+# What is in such files and in no model: every name is here, so that nothing else is lost in silence.
 NO_WEIGHTS = re.compile(
-    r"(betas|alphas_cumprod.*|log_one_minus_.*|sqrt_.*|posterior_.*|logvar|lvlb_weights"
-    r"|(.*\.)?model_ema\..*|(first_stage_model\.)?loss\..*|embedding_manager\..*|denoiser\..*"
-    r"|v_pred|ztsnr|edm_.*|.*\.(position_ids|logit_scale|attn_mask))"
+    # the numbers of DDPM, which a scheduler computes anew
+    r"betas|(sqrt_|sqrt_one_minus_|log_one_minus_|sqrt_recip_|sqrt_recipm1_)?alphas_cumprod|alphas_cumprod_prev"
+    r"|posterior_(variance|log_variance_clipped|mean_coef[12])|logvar|lvlb_weights|denoiser\.sigmas"
+    # what training an autoencoder or a word needs
+    r"|(first_stage_model\.)?loss\.(logvar|discriminator\.main\.\d+\.\w+"
+    r"|perceptual_loss\.(lin\d\.model\.1\.weight|scaling_layer\.\w+|net\.slice\d\.\d+\.\w+))"
+    r"|embedding_manager\.(string_to_param_dict|initial_embeddings)\..*"
+    # buffers of text encoders, and what the first one of SD 1.x and SDXL has of the pair that it was trained in
+    r"|(cond_stage_model|conditioner\.embedders\.\d)\.(.*\.)?(position_ids|logit_scale|attn_mask)"
+    r"|(cond_stage_model|conditioner\.embedders\.0)\.(transformer\.)?text_projection(\.weight)?"
+    # averages, which are read where they are asked for
+    r"|model_ema\.\w+"
 )
+AVERAGE = "model_ema."  # and the name of a tensor without its dots
 
 # OpenCLIP's encoder in SD 2.x: what is behind the last but one layer is not used, and the Hub leaves it out.
 SD2_UNUSED = re.compile(r"cond_stage_model\.model\.(transformer\.resblocks\.23\..*|text_projection(\.weight)?)")
@@ -53,11 +68,12 @@ def parts(found: Mapping[str, Tensor], *, file: str | Path, ema: bool = False) -
     ema: take the averaged weights of the U-Net, which some files hold beside those of the last step.
     Raises ValueError for a tensor that no component has, or without any; `file` is what the error names.
     """
+    found = {name: tensor for name, tensor in found.items() if name not in MARKERS}
     prefix = next((prefix for name, prefix in ALONE.items() if name in found), "")
     full = {prefix + name: tensor for name, tensor in found.items()}
     components: Parts = {}
     for name, tensor in full.items():
-        if NO_WEIGHTS.fullmatch(name) or SD2_UNUSED.fullmatch(name):
+        if NO_WEIGHTS.fullmatch(name.removeprefix(prefix)) or SD2_UNUSED.fullmatch(name):
             continue
         place = next((place for place in PLACES if name.startswith(place[0])), None)
         if place is None:
@@ -66,7 +82,7 @@ def parts(found: Mapping[str, Tensor], *, file: str | Path, ema: bool = False) -
                 "look for the model in the Hub's layout instead."
             )
         if ema and place[1] == "unet":
-            averaged = "model_ema." + name.removeprefix("model.").replace(".", "")
+            averaged = AVERAGE + name.removeprefix("model.").replace(".", "")
             if averaged not in full:
                 raise ValueError(f"{file} has no averaged weights of {name}; leave ema out.")
             tensor = full[averaged]
@@ -105,7 +121,34 @@ def family(
     v_prediction = None if prediction_type is None else prediction_type == "v_prediction"
     if v_prediction is None and "v_pred" in found:
         v_prediction = True
+    said = families.Said(v_prediction, "ztsnr" in found)
+    if "edm_mean" in found or "edm_std" in found:  # of Playground 2.5
+        mean = _numbers(found, "edm_mean", file, 4)
+        std = _numbers(found, "edm_std", file, 4, positive=True)
+        said = said._replace(edm=families.PLAYGROUND, latents={"latents_mean": mean, "latents_std": std})
+    elif names := [name for name in EDM_BOUNDS if name in found]:  # of CosXL
+        (high,) = _numbers(found, EDM_BOUNDS[0], file, 1, positive=True)
+        (low,) = _numbers(found, EDM_BOUNDS[1], file, 1, positive=True) if EDM_BOUNDS[1] in names else (0.002,)
+        if low >= high:
+            raise ValueError(f"{file} says that its noise goes from {low:g} to {high:g}; download or copy it again.")
+        said = said._replace(edm=families.edm(low, high, v_prediction))
     try:
-        return families.family(components, v_prediction=v_prediction, zero_snr="ztsnr" in found)
+        return families.family(components, said)
     except ValueError as error:
         raise ValueError(f"{file} is of no kind that fdiff reads: {error}.") from error
+
+
+def _numbers(
+    found: Mapping[str, Tensor], name: str, file: str | Path, count: int, positive: bool = False
+) -> list[float]:
+    """The numbers of a marker. ValueError unless there are so many, all finite and, if it is said, positive."""
+    if name not in found:
+        raise ValueError(f"{file} lacks {name}, without which its other markers mean nothing; download it again.")
+    check_floating(name, found[name], file)
+    if math.prod(found[name].shape) != count:
+        raise ValueError(f"{name} in {file} has shape {found[name].shape}, not {count} numbers; download it again.")
+    numbers = [float(number) for number in found[name].read().flat]
+    if not all(math.isfinite(number) and (number > 0 or not positive) for number in numbers):
+        kind = "positive" if positive else "finite"
+        raise ValueError(f"{name} in {file} is {numbers}, which are no {kind} numbers; download or copy it again.")
+    return numbers

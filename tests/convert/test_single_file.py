@@ -15,6 +15,7 @@ import fdiff
 from convert import safetensors, single_file, weights
 from convert.tensors import Tensor
 from fdiff import conversion
+from fdiff.schedulers.scheduler import Scheduler
 from fdiff.single_file import ANYWHERE, find, load
 from tests.convert import original_names as original
 
@@ -163,6 +164,87 @@ def test_the_prediction_type():
     scheduler = single_file.family(found, parts, file="x").scheduler
     assert scheduler["prediction_type"] == "v_prediction"
     assert scheduler["rescale_betas_zero_snr"]
+
+
+XL_UNET = {
+    "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+    "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (640, 2048),
+    "first_stage_model.encoder.conv_in.weight": (128, 3, 3, 3),
+}  # fmt: skip
+
+
+def said(folder, markers, **options):
+    """The family of SDXL's U-Net and VAE with those markers, which lie in a file."""
+    arrays = {name: np.asarray(value, np.float32) for name, value in markers.items()}
+    written = {name: safetensors.Array(x.shape, x.dtype, lambda x=x: x) for name, x in arrays.items()}
+    safetensors.write(folder / "x.safetensors", written)
+    found = on_file(XL_UNET) | safetensors.read(folder / "x.safetensors")
+    return single_file.family(found, single_file.parts(found, file="x"), file="x", **options)
+
+
+def test_the_latents_and_noise_levels_of_playground(shared_data, tmp_path):
+    """As the Hub has them for the same model."""
+    folder = shared_data / "hub_configs" / "playgroundai" / "playground-v2.5-1024px-aesthetic"
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    mean, std = (np.reshape(config[name], (1, 4, 1, 1)) for name in ("latents_mean", "latents_std"))
+    family = said(tmp_path, {"edm_mean": mean, "edm_std": std})
+    vae = fdiff.AutoencoderKL.from_config(family.models["vae"][1])
+    hub = fdiff.AutoencoderKL.from_config(config)
+    np.testing.assert_allclose([vae.latents_mean, vae.latents_std], [hub.latents_mean, hub.latents_std], rtol=1e-6)
+    assert vae.clone(latents_mean=None, latents_std=None) == hub.clone(latents_mean=None, latents_std=None)
+    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    assert Scheduler.from_config(family.scheduler) == Scheduler.from_config(scheduler)
+
+
+def test_the_noise_levels_of_cosxl(tmp_path):
+    """What diffusers says to use with it: EDM on velocities, of data with deviation 1, exponential levels."""
+    family = said(tmp_path, {"edm_vpred.sigma_max": 120.0, "edm_vpred.sigma_min": 0.002, "v_pred": np.zeros(0)})
+    scheduler = Scheduler.from_config(family.scheduler)
+    assert isinstance(scheduler, fdiff.EDMEulerScheduler)
+    assert scheduler.sigma_max == 120 and scheduler.sigma_min == pytest.approx(0.002)
+    assert (scheduler.sigma_data, scheduler.sigma_schedule) == (1.0, "exponential")
+    assert scheduler.prediction_type == "v_prediction"
+    only = said(tmp_path, {"edm_vpred.sigma_max": 80.0}, prediction_type="epsilon").scheduler
+    assert (only["sigma_max"], only["sigma_min"], only["prediction_type"]) == (80.0, 0.002, "epsilon")
+
+
+@pytest.mark.parametrize(
+    ("markers", "words"),
+    [
+        ({"edm_mean": [0, 0, 0, 0]}, "x lacks edm_std, without which its other markers mean nothing"),
+        ({"edm_mean": [0, 0, 0, 0], "edm_std": [1, 1, 1, 0]}, r"edm_std in x is \[.*\], which are no positive numbers"),
+        ({"edm_mean": [0, 0, 0], "edm_std": [1, 1, 1]}, r"edm_mean in x has shape \(3,\), not 4 numbers"),
+        ({"edm_vpred.sigma_min": 0.1}, "x lacks edm_vpred.sigma_max"),
+        ({"edm_vpred.sigma_max": np.nan}, r"edm_vpred.sigma_max in x is \[nan\], which are no positive"),
+        ({"edm_vpred.sigma_max": 0.001}, r"noise goes from 0.002 to 0.001"),
+    ],
+)
+def test_markers_that_are_damaged(tmp_path, markers, words):
+    with pytest.raises(ValueError, match=words):
+        said(tmp_path, markers)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alphas_cumprod_next", "denoiser.weights", "model_ema.diffusion_model.out.2.bias",
+     "edm_other", "v_prediction", "embedding_manager.other", "cond_stage_model.extra.weight", "scaled_fp8"],
+)  # fmt: skip
+def test_what_is_dropped_is_known_by_name(name):
+    found = on_file(XL_UNET)
+    single_file.parts(found | on_file(EXTRAS), file="x")
+    with pytest.raises(ValueError, match=rf"x holds {name}, which is no part of Stable Diffusion"):
+        single_file.parts(found | on_file({name: (1,)}), file="x")
+
+
+@pytest.mark.parametrize("place", ["cond_stage_model.", f"{XL}0."])
+@pytest.mark.parametrize(
+    "extra", ["text_projection", "transformer.text_projection.weight", "text_projection.weight", "logit_scale"]
+)
+def test_a_projection_beside_the_first_text_encoder(place, extra):
+    """Merging programs write one, and no pipeline reads it."""
+    plain = on_file({**XL_UNET, f"{place}transformer.text_model.final_layer_norm.weight": (768,)})
+    wanted = single_file.parts(plain, file="x")
+    assert single_file.parts(plain | on_file({place + extra: (768, 768)}), file="x") == wanted
 
 
 def test_files_of_other_kinds_are_refused():
