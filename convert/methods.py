@@ -63,17 +63,25 @@ class Hadamard(NamedTuple):
 
 
 class Kronecker(NamedTuple):
-    """LoKr: scale * kron(first, second)."""
+    """LoKr: scale * kron(first, second), the second a matrix, or (up, down) whose product it is."""
 
     first: np.ndarray  # (a, b)
-    second: np.ndarray  # (out / a, in / b) or (out / a, in / b, h, w)
+    second: np.ndarray | tuple[np.ndarray, np.ndarray]  # (out / a, in / b) or (out / a, in / b, h, w)
     scale: float
     dora_scale: np.ndarray | None = None
 
     @property
+    def inner(self) -> Shape:
+        """The shape of the second matrix."""
+        if not isinstance(self.second, tuple):
+            return self.second.shape
+        up, down = self.second
+        return (up.shape[0], *down.shape[1:])
+
+    @property
     def shape(self) -> Shape:
         """That of the weight."""
-        (a, b), (c, d, *rest) = self.first.shape, self.second.shape
+        (a, b), (c, d, *rest) = self.first.shape, self.inner
         return (a * c, b * d, *rest)
 
 
@@ -206,26 +214,23 @@ def _joined(middle: np.ndarray, down: np.ndarray) -> np.ndarray:
 
 
 def _kronecker(arrays: Arrays, shape: Shape) -> Kronecker:
-    """Factors are multiplied here: a matrix of LoKr is small beside the weight."""
-    wide = {part: array if array.dtype == np.float64 else array.astype(np.float32) for part, array in arrays.items()}
-    first = wide["lokr_w1"] if "lokr_w1" in wide else _matrix(wide["lokr_w1_a"], wide["lokr_w1_b"])
+    first = arrays["lokr_w1"] if "lokr_w1" in arrays else _matrix(arrays["lokr_w1_a"], arrays["lokr_w1_b"])
     if first.ndim != 2 or 0 in first.shape or shape[0] % len(first) or shape[1] % first.shape[1]:
         raise ValueError(f"has a first matrix of shape {first.shape}")
     inner = (shape[0] // len(first), shape[1] // first.shape[1], *shape[2:])
-    if "lokr_w2" in wide:
-        second = wide["lokr_w2"]
-        if second.size != math.prod(inner) or second.shape[:1] != inner[:1]:
-            raise ValueError(f"has matrices of shapes {first.shape} and {second.shape}")
-    else:
-        up, down = _pair(wide["lokr_w2_a"], wide["lokr_w2_b"], wide.get("lokr_t2"), inner)
-        second = up.reshape(*up.shape[:2]) @ down.reshape(len(down), -1)
-    return Kronecker(first, second.reshape(inner), 1.0, _dora_scale(arrays, shape))
+    if "lokr_w2" not in arrays:
+        second = _pair(arrays["lokr_w2_a"], arrays["lokr_w2_b"], arrays.get("lokr_t2"), inner)
+        return Kronecker(first, second, 1.0, _dora_scale(arrays, shape))
+    whole = arrays["lokr_w2"]
+    if whole.size != math.prod(inner) or whole.shape[:1] != inner[:1]:
+        raise ValueError(f"has matrices of shapes {first.shape} and {whole.shape}")
+    return Kronecker(first, whole.reshape(inner), 1.0, _dora_scale(arrays, shape))
 
 
 def _matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != len(b):
         raise ValueError(f"has shapes {a.shape} and {b.shape}")
-    product: np.ndarray = a @ b
+    product: np.ndarray = a.astype(np.float32) @ b.astype(np.float32)
     return product
 
 

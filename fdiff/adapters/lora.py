@@ -256,19 +256,22 @@ def _add(leaf: jax.Array, added: list[tuple[Added, Any]], kernel: bool) -> jax.A
 
 def _product(one: Added) -> jax.Array:
     """What a change adds at scale 1, in torch's layout and float32."""
-
-    def multiplied(up: Any, down: Any) -> jax.Array:
-        high, wide = (jnp.asarray(x, jnp.float32).reshape(x.shape[0], -1) for x in (up, down))
-        return jnp.dot(high, wide, precision=jax.lax.Precision.HIGHEST).reshape(one.shape)
-
     if isinstance(one, Factors):
-        return one.alpha / one.rank * multiplied(one.up, one.down)
+        return one.alpha / one.rank * _multiplied(one.up, one.down)
     if isinstance(one, Hadamard):
-        return one.alpha / one.rank * multiplied(one.up, one.down) * multiplied(one.up_2, one.down_2)
+        return one.alpha / one.rank * _multiplied(one.up, one.down) * _multiplied(one.up_2, one.down_2)
     if isinstance(one, Kronecker):
-        first, second = jnp.asarray(one.first, jnp.float32), jnp.asarray(one.second, jnp.float32)
-        return one.scale * jnp.einsum("ab,cd...->acbd...", first, second).reshape(one.shape)
+        second = _multiplied(*one.second) if isinstance(one.second, tuple) else jnp.asarray(one.second, jnp.float32)
+        product = jnp.einsum("ab,cd...->acbd...", jnp.asarray(one.first, jnp.float32), second)
+        return one.scale * product.reshape(one.shape)
     return one.scale * jnp.asarray(one.difference, jnp.float32)
+
+
+def _multiplied(up: Any, down: Any) -> jax.Array:
+    """(out, rank, 1...) and (rank, in, ...) -> (out, in, ...)."""
+    high, wide = (jnp.asarray(x, jnp.float32).reshape(x.shape[0], -1) for x in (up, down))
+    product = jnp.dot(high, wide, precision=jax.lax.Precision.HIGHEST)
+    return product.reshape(up.shape[0], *down.shape[1:])
 
 
 def _replaced(tree: Params, path: layout.Path, leaf: Any) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Every method of adapters against its formula, and every method that is refused by its name."""
 
+import gzip
+import json
 import math
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from convert import lora, methods
+from convert import lora, lora_names, methods
+from tests.convert import original_names
 
 SHAPES = {"unet": {"a.to_q": (8, 6), "a.conv": (8, 6, 3, 3), "a.conv.bias": (8,), "a.norm": (8,), "a.norm.bias": (8,)}}
 LAYERS = ("a.to_q", "a.conv")
@@ -35,14 +38,16 @@ def added(one):
     """What a change adds, by the formulas, in float64."""
 
     def product(up, down):
-        up, down = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (up, down))
-        return (up @ down).reshape(one.shape)
+        high, wide = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (up, down))
+        return (high @ wide).reshape(len(up), *down.shape[1:])
 
     if isinstance(one, methods.Whole):
         return one.scale * np.asarray(one.difference, np.float64)
     if isinstance(one, methods.Kronecker):
-        first = one.first.reshape(*one.first.shape, *(1,) * (one.second.ndim - 2))
-        return one.scale * np.kron(first.astype(np.float64), one.second)
+        second = product(*one.second) if isinstance(one.second, tuple) else one.second
+        assert one.inner == second.shape
+        first = one.first.reshape(*one.first.shape, *(1,) * (second.ndim - 2))
+        return one.scale * np.kron(first.astype(np.float64), second)
     factor = one.alpha / one.rank * product(one.up, one.down)
     return factor * product(one.up_2, one.down_2) if isinstance(one, methods.Hadamard) else factor
 
@@ -124,6 +129,27 @@ def test_a_bias_behind_the_factors_is_scaled_with_them(read):
     flat = {"unet.a.to_q.lora_A.weight": draw(2, 6), "unet.a.to_q.lora_B.weight": draw(8, 2)}
     with pytest.raises(ValueError, match=r"a.to_q in .* has a bias of shape \(8,\) and the model no bias there; this"):
         read(flat | {"unet.a.to_q.lora_B.bias": draw(8)})
+
+
+@pytest.mark.parametrize("name", ["sd15-unet", "sdxl-unet"])
+def test_the_names_of_real_models(shared_data, name):
+    """Every weight, bias and norm, as LyCORIS, kohya and ComfyUI spell it, is found again."""
+    with gzip.open(shared_data / "manifests" / f"{name}.json.gz") as stream:
+        tensors = json.load(stream)["tensors"]
+    shapes = {"unet": {key.removesuffix(".weight"): tuple(shape) for key, shape in tensors.items()}}
+    wanted = {}
+    for old, today in original_names.unet({name: name for name in tensors}).items():
+        layer, _, leaf = today.rpartition(".")
+        part = "diff" if leaf == "weight" else "diff_b"
+        place = ("unet", layer if leaf == "weight" else today, "diff")
+        for spelled, prefix, flat in ((old, "diffusion_model.", False), (old, "lora_unet_", True),
+                                      (today, "lycoris_", True), (today, "unet.", False)):
+            module = spelled.rpartition(".")[0]
+            wanted[f"{prefix}{module.replace('.', '_') if flat else module}.{part}"] = place
+    for prefix in ("diffusion_model.", "lora_unet_", "lycoris_", "unet."):  # a file has one spelling
+        written = [one for one in wanted if one.startswith(prefix)]
+        assert len(written) == len(tensors)
+        assert lora_names.places(written, shapes, {}, "x") == {one: wanted[one] for one in written}
 
 
 DAMAGED = [
