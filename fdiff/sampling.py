@@ -42,6 +42,9 @@ def init(plan: Plan, x: jax.Array) -> State:
     return State(jnp.stack([x, *[jnp.zeros_like(x)] * (plan.slots - 1)]), jnp.int32(0))
 
 
+_init = jax.jit(init)
+
+
 def predict(row: Plan, x: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
     """What the network says about x: (x0, eps), both shaped like x, with x0 clipped as the row asks.
 
@@ -137,7 +140,7 @@ class Steps:
         return len(self.plan)
 
     def __iter__(self) -> Iterator[tuple[State, jax.Array]]:
-        state = init(self.plan, self.x)
+        state = _init(self.plan, self.x)
         for i in range(len(self)):
             given = None if self.noise is None else self.noise[i]
             state, x0 = _advance(self.network, self.plan[i], state, self.key, given, self.after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import keys
-from fdiff.pipelines.pipeline import image_keys, normal
 from fdiff.plan import Plan
 from fdiff.torch_random import CPUGenerator, Generator, channels_last
 
@@ -37,9 +37,54 @@ class Wanted(NamedTuple):
 
 def draw(key: jax.Array, batch_size: int, *wanted: Wanted) -> Draws:
     """Standard normal arrays, and keys for the steps; image i depends on its own key alone."""
+    shapes = tuple((one.shape, one.rows != 0) for one in wanted)
+    return Draws(*_drawn(checked_key(key, batch_size), batch_size, shapes))
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _drawn(
+    key: jax.Array, batch_size: int, wanted: tuple[tuple[tuple[int, ...], bool], ...]
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
     first, later = image_keys(key, batch_size)
     folded = [jax.vmap(keys.fold_in, (0, None))(first, i) for i in range(len(wanted))]
-    return Draws(tuple(normal(each, one.shape) for each, one in zip(folded, wanted, strict=True)), later)
+    arrays = (
+        normal(each, shape) if used else jnp.zeros((batch_size, *shape))
+        for each, (shape, used) in zip(folded, wanted, strict=True)
+    )
+    return tuple(arrays), later
+
+
+def checked_key(key: Any, batch_size: int) -> jax.Array:
+    """The key, or (b,) keys, of the new style.
+
+    Raises ValueError for what is no key, or where the number of keys is not the batch size.
+    """
+    if isinstance(key, jax.Array | np.ndarray):
+        key = keys.typed(key)
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim < 2):
+        raise ValueError(f"key must be a JAX key or one for each image, such as jax.random.key(0), "
+                         f"not {type(key).__name__}")
+    if key.ndim and len(key) != batch_size:
+        raise ValueError(f"{len(key)} keys are given for {batch_size} images; pass one key, or one for each image")
+    return key
+
+
+@partial(jax.jit, static_argnums=1)
+def image_keys(key: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
+    """Keys for the first sample and for the steps, (b,) each; image i depends on its own key alone.
+
+    `key` is one key, from which image i takes the i-th, or (b,) keys.
+    """
+    if key.ndim == 0:
+        key = jax.vmap(keys.fold_in, (None, 0))(key, jnp.arange(batch_size))
+    pairs = jax.vmap(keys.split)(key)
+    return pairs[:, 0], pairs[:, 1]
+
+
+@partial(jax.jit, static_argnums=1)
+def normal(each: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal (b, *shape), each sample from its own key."""
+    return jax.vmap(lambda key: keys.normal(key, shape))(each)
 
 
 def draw_as_asked(

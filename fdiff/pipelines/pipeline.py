@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
-from fdiff import hub, keys, registry, single_file, upload
+from fdiff import hub, registry, single_file, upload
 from fdiff.pipelines.components import (
     INDEX,
     check_complete,
@@ -219,31 +217,6 @@ def check_family(kind: type[DiffusionPipeline], name: Any, source: str | Path) -
     known: type[DiffusionPipeline] | None = registry.lookup(str(name), DiffusionPipeline)
     if known is not None and known.family != kind.family:
         raise ValueError(f"{source} is a {name}, whose models {kind.__name__} cannot use; load it with fdiff.{name}")
-
-
-def image_keys(key: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
-    """Keys for the first sample and for the steps, (b,) each; image i depends on its own key alone.
-
-    `key` is one key, from which image i takes the i-th, or (b,) keys, of the new style or of the old one.
-
-    Raises ValueError for what is no key, or where the number of keys is not the batch size.
-    """
-    if isinstance(key, jax.Array | np.ndarray):
-        key = keys.typed(key)
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim < 2):
-        raise ValueError(f"key must be a JAX key or one for each image, such as jax.random.key(0), "
-                         f"not {type(key).__name__}")
-    if key.ndim == 0:
-        key = jax.vmap(keys.fold_in, (None, 0))(key, jnp.arange(batch_size))
-    elif len(key) != batch_size:
-        raise ValueError(f"{len(key)} keys are given for {batch_size} images; pass one key, or one for each image")
-    pairs = jax.vmap(keys.split)(key)
-    return pairs[:, 0], pairs[:, 1]
-
-
-def normal(each: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal (b, *shape), each sample from its own key."""
-    return jax.vmap(lambda key: keys.normal(key, shape))(each)
 
 
 def sample_shape(unet: Any) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,9 +53,16 @@ def make_plan(scheduler: Scheduler, num_inference_steps: int, plan: Plan | None,
     """
     if plan is None:
         check_count("num_inference_steps", num_inference_steps)
-        plan = scheduler.plan(num_inference_steps, **({} if strength == 1 else {"strength": strength}))
-    elif not isinstance(plan, Plan) or np.ndim(plan.t) != 1 or not len(plan):
+        return _laid(scheduler, num_inference_steps, unit_interval("strength", strength))
+    if not isinstance(plan, Plan) or np.ndim(plan.t) != 1 or not len(plan):
         raise ValueError("plan must be a table of one row or more, such as scheduler.plan(20)")
+    return plan.pad(slots=max(plan.slots, SLOTS))
+
+
+@functools.lru_cache(maxsize=64)
+def _laid(scheduler: Scheduler, num_inference_steps: int, strength: float) -> Plan:
+    """The scheduler's own table, laid once for runs that are alike."""
+    plan = scheduler.plan(num_inference_steps, **({} if strength == 1 else {"strength": strength}))
     return plan.pad(slots=max(plan.slots, SLOTS))
 
 

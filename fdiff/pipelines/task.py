@@ -121,13 +121,12 @@ class Run(sampling.Steps, Generic[Out]):
         """
         from tqdm import tqdm
 
-        output, x = self.finish(), self.x
+        output, last = self.finish(), len(self) - 1
         for i, (state, _) in enumerate(tqdm(self, disable=not self.progress, unit="step", leave=False)):
-            x = state.x
-            if i in (0, len(self) - 1):
-                check_finite(x)
-            if self.progress and not isinstance(x, jax.core.Tracer):
-                x.block_until_ready()
+            if i in (0, last):
+                check_finite(x := state.x)
+            if self.progress:
+                jax.block_until_ready(state.slots)
         return output(x)
 
 

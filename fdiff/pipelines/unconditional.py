@@ -12,13 +12,11 @@ from jax.tree_util import Partial
 
 from fdiff import images, sampling
 from fdiff.models import UNet2DModel
-from fdiff.pipelines.draws import Draws, Seed, Wanted, draw_as_asked
+from fdiff.pipelines.draws import Draws, Seed, Wanted, checked_key, draw_as_asked, image_keys, normal
 from fdiff.pipelines.pipeline import (
     DiffusionPipeline,
     ImageOutput,
     Params,
-    image_keys,
-    normal,
     sample_shape,
     tree_of,
 )
@@ -54,7 +52,7 @@ def from_nothing(unet: UNet2DModel, plan: Plan, key: Key, torch_seed: Seed, batc
     check_count("batch_size", batch_size)
     shape = sample_shape(unet)
     if key is not None and torch_seed is None:
-        first, later = image_keys(key, batch_size)
+        first, later = image_keys(checked_key(key, batch_size), batch_size)
         return Begun(plan.start * normal(first, shape), Draws((), later))
     draws = draw_as_asked(key, torch_seed, plan, (batch_size, *shape), "float32", Wanted(shape))
     return Begun(plan.start * draws.arrays[0], draws)
