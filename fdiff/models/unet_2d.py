@@ -188,7 +188,8 @@ class UNet2DModel(Model):
         if self.time_embedding_type == "fourier":
             project = GaussianFourierProjection(first, scale=16.0, name="time_proj")
         elif self.time_embedding_type == "learned":
-            project = Embed(self.num_train_timesteps or 0, first, name="time_proj")
+            table = Embed(self.num_train_timesteps or 0, first, name="time_proj")
+            project = lambda t: table(jnp.round(t).astype(jnp.int32))  # noqa: E731 - plans hold whole times as floats
         else:
             project = functools.partial(
                 sinusoidal, features=first, flip_sin_to_cos=self.flip_sin_to_cos, freq_shift=self.freq_shift

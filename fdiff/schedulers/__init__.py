@@ -39,7 +39,7 @@ from fdiff.schedulers.pndm import PNDMScheduler
 from fdiff.schedulers.repaint import RePaintScheduler, keep_known
 from fdiff.schedulers.rfd4_proteina import RFD4ProteinaScheduler
 from fdiff.schedulers.sasolver import SASolverScheduler
-from fdiff.schedulers.scheduler import Scheduler, StepOutput, find_scheduler
+from fdiff.schedulers.scheduler import Level, Scheduler, StepOutput, find_scheduler
 from fdiff.schedulers.scm import SCMScheduler
 from fdiff.schedulers.score_sde_ve import ScoreSdeVeScheduler
 from fdiff.schedulers.score_sde_vp import ScoreSdeVpScheduler
@@ -84,6 +84,7 @@ __all__ = [
     "LCMScheduler",
     "LMSDiscreteScheduler",
     "LTXEulerAncestralRFScheduler",
+    "Level",
     "MiniMaxH3Scheduler",
     "PNDMScheduler",
     "PiflowScheduler",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import solvers, spacing
+from fdiff import keys, solvers, spacing
 from fdiff.plan import Grid, Pair, Plan
 from fdiff.schedulers.fields import AtLeastZero, Positive, TrainTimesteps
 from fdiff.schedulers.options import first_step, given_timesteps, one_of
@@ -79,7 +79,7 @@ class CMStochasticIterativeScheduler(Scheduler):
 
     def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Times 250 log(sigma) of that shape, of the Karras levels but the last, where x0 is x whatever is said."""
-        at = jax.random.randint(key, shape, 0, max(self.num_train_timesteps - 1, 1))
+        at = keys.whole(key, shape, 0, max(self.num_train_timesteps - 1, 1))
         return jnp.asarray(250 * np.log(self._sigmas()), jnp.float32)[at]
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:

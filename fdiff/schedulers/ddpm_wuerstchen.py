@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import solvers, spacing
+from fdiff import keys, solvers, spacing
 from fdiff.plan import Pair, Plan, epsilon
 from fdiff.schedulers.fields import AtLeastZero, Positive
 from fdiff.schedulers.options import first_step, one_of
@@ -64,7 +64,7 @@ class DDPMWuerstchenScheduler(Scheduler):
 
     def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Times of that shape, drawn from (0, 1]."""
-        return 1 - jax.random.uniform(key, shape)
+        return 1 - keys.uniform(key, shape)
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         return epsilon(alpha, sigma)

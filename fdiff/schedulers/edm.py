@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import spacing
+from fdiff import keys, spacing
 from fdiff.plan import Grid, Pair, Plan, Solver, edm
 from fdiff.schedulers.exploding import Steps, cut, final_sigma, given_sigmas
 from fdiff.schedulers.fields import Positive, PredictionType, TrainTimesteps
@@ -39,7 +39,7 @@ class EDMScheduler(Scheduler):
 
     def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Times of that shape, as the network is told them, of sigmas laid out evenly as those of a long run."""
-        share, low, high = jax.random.uniform(key, shape), self.sigma_min, self.sigma_max
+        share, low, high = keys.uniform(key, shape), self.sigma_min, self.sigma_max
         if self.sigma_schedule == "karras":
             low, high = low ** (1 / self.rho), high ** (1 / self.rho)
             return self._c_noise((high + share * (low - high)) ** self.rho)
@@ -47,7 +47,7 @@ class EDMScheduler(Scheduler):
 
     def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
         """The target of the network, (x0 - c_skip x) / c_out (Karras et al. 2022, eq. 8)."""
-        return self.target(x0, noise, t)
+        return self.level(t).target(x0, noise)
 
     def _c_noise(self, sigma: Any) -> Any:
         """What the network is told of sigma, with NumPy or JAX."""

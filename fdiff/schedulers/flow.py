@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import spacing
+from fdiff import keys, spacing
 from fdiff.plan import Grid, Pair, Plan, Solver, flow_prediction, reversed_output
 from fdiff.schedulers.exploding import Steps, cut, layout
 from fdiff.schedulers.fields import Bounds, Count, DynamicShift, Flow, Number, SigmaLayouts
@@ -31,7 +31,7 @@ class FlowScheduler(Scheduler):
 
     def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Times of that shape, as the network is told them, of sigmas drawn from (0, 1]."""
-        share = jax.random.uniform(key, shape)
+        share = keys.uniform(key, shape)
         return total_of(self) * (share if inverted(self) else 1 - share)
 
     def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:

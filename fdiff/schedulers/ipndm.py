@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import solvers, spacing
+from fdiff import keys, solvers, spacing
 from fdiff.plan import Grid, Pair, Plan, v_prediction
 from fdiff.schedulers.fields import Share, TrainTimesteps
 from fdiff.schedulers.options import first_step, one_of
@@ -70,7 +70,7 @@ class IPNDMScheduler(Scheduler):
 
     def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Times of that shape, drawn from (0, 1]."""
-        return 1 - jax.random.uniform(key, shape)
+        return 1 - keys.uniform(key, shape)
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         return v_prediction(alpha, sigma)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import solvers, spacing
+from fdiff import keys, solvers, spacing
 from fdiff.plan import Grid, Pair, Plan
 from fdiff.schedulers.exploding import Steps, cut, given_sigmas
 from fdiff.schedulers.fields import AtLeastZero, Positive
@@ -73,7 +73,7 @@ class KarrasVeScheduler(Scheduler):
 
     def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Sigmas of that shape, drawn evenly in log from those of a run."""
-        return self.sigma_max * (self.sigma_min / self.sigma_max) ** jax.random.uniform(key, shape)
+        return self.sigma_max * (self.sigma_min / self.sigma_max) ** keys.uniform(key, shape)
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         return (1.0, sigma), (0.0, -1.0)  # the network predicts -eps

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import noise, spacing
+from fdiff import keys, noise, spacing
 from fdiff.plan import Grid, Pair, Plan, Solver
 from fdiff.schedulers.exploding import Steps, ends, final_sigma, train_sigmas
 from fdiff.schedulers.fields import Betas, FlowSigmas, PredictionType, SigmaLayouts, Thresholding
@@ -41,7 +41,7 @@ class LogSnrScheduler(Thresholding, SigmaLayouts, FlowSigmas, Betas, Scheduler):
 
     def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Training timesteps of that shape; along a flow from 1 on, at which x has noise, and below the last."""
-        return jax.random.randint(key, shape, int(self.use_flow_sigmas), self.num_train_timesteps)
+        return keys.whole(key, shape, int(self.use_flow_sigmas), self.num_train_timesteps)
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         return reading(self, alpha, sigma)

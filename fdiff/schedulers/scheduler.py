@@ -37,6 +37,22 @@ class Level(NamedTuple):
     eps_of: jax.Array
     told: jax.Array
 
+    def noisy(self, x0: jax.Array, noise: jax.Array) -> jax.Array:
+        """x = alpha x0 + sigma noise, shaped like x0; the level is a number or (b,), one for each sample."""
+        return broadcast(self.alpha, x0) * x0 + broadcast(self.sigma, x0) * noise
+
+    def target(self, x0: jax.Array, noise: jax.Array) -> jax.Array:
+        """What a perfect network says of that x, shaped like x0.
+
+            out = (x0 - x0_of[0] x) / x0_of[1],  or (noise - eps_of[0] x) / eps_of[1] where x0_of[1] is nearly 0
+
+        The two are one but for networks along a flow that predict v as diffusers reads it, from which x0 comes right.
+        """
+        x = self.noisy(x0, noise)
+        (p, q), (r, w) = ([broadcast(of[..., i], x0) for i in range(2)] for of in (self.x0_of, self.eps_of))
+        tiny = jnp.abs(q) < 5e-4 * jnp.abs(w)
+        return jnp.where(tiny, noise - r * x, x0 - p * x) / jnp.where(tiny, w, q)
+
 
 class StepOutput(NamedTuple):
     """What a step by hand gives: the less noisy sample, the prediction of x0, and the state to go on from."""
@@ -92,20 +108,7 @@ class Scheduler:
 
     def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Training times of that shape, drawn at random from those that sampling visits: for `level`."""
-        return jax.random.randint(key, shape, 0, getattr(self, "num_train_timesteps", 1))
-
-    def target(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
-        """What a perfect network says of x = alpha x0 + sigma noise at training times t, a number or (b,).
-
-            x0_of[1] out = x0 - x0_of[0] x  and  eps_of[1] out = noise - eps_of[0] x, both at once by least squares,
-
-        so that nothing is divided by a small number.
-        """
-        level = self.level(t)
-        alpha, sigma = broadcast(level.alpha, x0), broadcast(level.sigma, x0)
-        (p, q), (r, w) = ([broadcast(of[..., i], x0) for i in range(2)] for of in (level.x0_of, level.eps_of))
-        x = alpha * x0 + sigma * noise
-        return (q * (x0 - p * x) + w * (noise - r * x)) / (q**2 + w**2)
+        return keys.whole(key, shape, 0, getattr(self, "num_train_timesteps", 1))
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         """(x0_of, eps_of) at levels, numbers or arrays, NumPy's or JAX's: by prediction_type, if there is one."""

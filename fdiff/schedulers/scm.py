@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import solvers, spacing
+from fdiff import keys, solvers, spacing
 from fdiff.plan import Grid, Pair, Plan
 from fdiff.schedulers.fields import Positive, PredictionType, TrainTimesteps
 from fdiff.schedulers.options import first_step
@@ -86,8 +86,8 @@ class SCMScheduler(Scheduler):
 
     def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Angles of that shape, drawn from (0, pi / 2]."""
-        return FIRST * (1 - jax.random.uniform(key, shape))
+        return FIRST * (1 - keys.uniform(key, shape))
 
     def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
         """cos(t) sigma_data noise - sin(t) x0, the target of the network."""
-        return self.target(x0, noise, t)
+        return self.level(t).target(x0, noise)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import solvers, spacing
+from fdiff import keys, solvers, spacing
 from fdiff.plan import Grid, Pair, Plan, epsilon
 from fdiff.schedulers.fields import AtLeastZero, Share, TrainTimesteps
 from fdiff.schedulers.options import first_step
@@ -52,7 +52,7 @@ class ScoreSdeVpScheduler(Scheduler):
 
     def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Times of that shape, drawn from sampling_eps to 1."""
-        return jax.random.uniform(key, shape, minval=self.sampling_eps, maxval=1.0)
+        return self.sampling_eps + (1 - self.sampling_eps) * keys.uniform(key, shape)
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         return epsilon(alpha, sigma)

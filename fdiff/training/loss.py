@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from fdiff import keys
 from fdiff.sampling import Network
-from fdiff.schedulers import Scheduler
+from fdiff.schedulers import Level, Scheduler
+from fdiff.schedulers.scheduler import broadcast
 
 
-def denoising_loss(network: Network, scheduler: Scheduler, x0: jax.Array, key: jax.Array) -> jax.Array:
-    """The mean squared error of the network's prediction at random timesteps (Ho et al. 2020, eq. 14).
+def denoising_loss(
+    network: Network,
+    scheduler: Scheduler,
+    x0: jax.Array,
+    key: jax.Array,
+    *,
+    weight: Callable[[Level], jax.Array] | None = None,
+) -> jax.Array:
+    """The mean squared error of the network's output at random times (Ho et al. 2020, eq. 14).
 
-        t ~ uniform, noise ~ N(0, 1), loss = mean |network(alpha x0 + sigma noise, t) - target|^2
+        t ~ scheduler.times,  noise ~ N(0, 1),  level = scheduler.level(t),  x = alpha x0 + sigma noise
+        loss = mean weight |network(c_in x, told) - target|^2
+
+    So a network is asked in training what it is asked in sampling, and the target is what makes the scheduler read x0
+    and noise from it: noise, x0, v, a velocity, or what EDM's preconditioning leaves to say.
 
     Args:
-        network: (x, t) -> out, with t (b,).
-        scheduler: its noise levels, and its prediction_type: epsilon (target: noise), sample (x0), v_prediction.
+        network: (x, t) -> out shaped like x, with t (b,).
+        scheduler: its levels, and what the network predicts there.
         x0: (b, ...) clean samples.
         key: a JAX key.
+        weight: level -> (b,), of the error of the network's output; 1 if not given, whatever the network predicts.
+            lambda level: level.sigma**2 suits a score, -noise / sigma (Song et al. 2021, eq. 7).
+
+    Raises ValueError for a scheduler that has no levels to train at, or a network whose output is not shaped like x.
     """
     key_t, key_noise = keys.split(key)
-    config: Any = scheduler
-    t = jax.random.randint(key_t, x0.shape[:1], 0, config.num_train_timesteps, jnp.int32)
+    level = scheduler.level(scheduler.times(key_t, x0.shape[:1]))
     noise = keys.normal(key_noise, x0.shape)
-    out = network(scheduler.add_noise(x0, noise, t), t).astype(jnp.float32)
-    return jnp.mean((out - target(scheduler, x0, noise, t)) ** 2)
-
-
-def target(scheduler: Scheduler, x0: jax.Array, noise: jax.Array, t: jax.Array) -> jax.Array:
-    """What the network should say, by the scheduler's prediction_type. Raises ValueError for one that is not known."""
-    kind = getattr(scheduler, "prediction_type", "flow_prediction")
-    if kind == "epsilon":
-        return noise
-    if kind == "sample":
-        return x0
-    if kind == "v_prediction":
-        return scheduler.velocity(x0, noise, t)
-    if kind == "flow_prediction":
-        return noise - x0
-    raise ValueError(f"prediction_type is {kind!r}; training knows epsilon, sample, v_prediction and flow_prediction")
+    out = network(broadcast(level.c_in, x0) * level.noisy(x0, noise), level.told).astype(jnp.float32)
+    if out.shape != x0.shape:
+        raise ValueError(f"the network returned shape {out.shape} for samples of shape {x0.shape}; it must be the same")
+    error = (out - level.target(x0, noise)) ** 2
+    return jnp.mean(error if weight is None else broadcast(weight(level), x0) * error)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 if TYPE_CHECKING:
     import optax
@@ -24,8 +25,14 @@ class TrainState(NamedTuple):
 
 
 def init(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
-    return TrainState(params, params, optimizer.init(params), jnp.int32(0))
+    """The state before the first step, in arrays of its own, so that a jitted step may be given them to overwrite:
+
+        step = jax.jit(partial(train_step, loss=loss, optimizer=optimizer), donate_argnums=0)
+    """
+    def copied(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.copy(leaf) if isinstance(leaf, jax.Array | np.ndarray) else leaf, tree)
+
+    return TrainState(copied(params), copied(params), copied(optimizer.init(params)), jnp.int32(0))
 
 
 def train_step(

@@ -98,3 +98,15 @@ def test_errors_name_the_option(change, message):
     model = UNet2DModel.from_config({**cases.BASE, **change})
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), 0))
+
+
+def test_learned_times_may_be_whole_floats_as_plans_hold_them():
+    model = UNet2DModel(
+        sample_size=4, in_channels=1, out_channels=1, block_out_channels=(4,), layers_per_block=1, norm_num_groups=2,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), add_attention=False,
+        time_embedding_type="learned", num_train_timesteps=1024,
+    )
+    params, x = model.init_params(jax.random.key(0)), jnp.ones((2, 4, 4, 1))
+    whole = model.apply({"params": params}, x, jnp.array([1008, 3]))
+    np.testing.assert_array_equal(model.apply({"params": params}, x, jnp.array([1007.9999, 3.0])), whole)
+    assert np.abs(whole - model.apply({"params": params}, x, jnp.array([1007, 2]))).max() > 1e-4
