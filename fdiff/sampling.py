@@ -180,7 +180,8 @@ def _run(
 
     reached, x0 = jax.lax.cond(row.c_in != 0, call, skip, state)
     if after is not None:
-        reached = reached._replace(slots=reached.slots.at[0].set(after(reached.x, state.done)))
+        edited = after(reached.x, state.done).astype(jnp.float32)
+        reached = reached._replace(slots=jnp.concatenate([edited[None], reached.slots[1:]]))
     return reached, x0
 
 

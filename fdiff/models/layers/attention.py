@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models.layers.activations import Dropout
+from fdiff.models.layers.axes import merge, sharded
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import GroupNorm, LayerNorm, RMSNorm, SpatialNorm
 
@@ -54,6 +55,8 @@ def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None,
     block = -(-queries // blocks)
     group = largest_divisor(heads, CPU_SCORES // (queries * keys))
     samples = largest_divisor(batch, CPU_SCORES // (heads * queries * keys))
+    if sharded(q):  # no slice may cut such an axis
+        samples, group = batch, heads
     sizes = (samples, group, block)
     end = blocks * block
     q = jnp.pad(q, ((0, 0), (0, 0), (0, end - queries), (0, 0)))
@@ -88,8 +91,8 @@ def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None,
         out = one(starts[0])
     else:  # the backward pass computes the scores again instead of keeping them
         out = jax.lax.map(jax.checkpoint(one), jnp.asarray(starts))
-        out = out.reshape(*grid, *out.shape[1:]).transpose(0, 3, 1, 4, 2, 5, 6)
-    return out.reshape(batch, heads, end, -1)[:, :, :queries].swapaxes(1, 2)
+        out = merge(out.reshape(*grid, *out.shape[1:]).transpose(0, 3, 1, 4, 2, 5, 6), 0, 1, 2)
+    return out[:, :, :queries].swapaxes(1, 2)
 
 
 def largest_divisor(number: int, limit: int) -> int:

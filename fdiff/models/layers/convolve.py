@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.models.layers.axes import merge
+
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
 LARGE_KERNEL = 2**21  # numbers: 8 MB, more than the caches of a core hold
 
@@ -56,7 +58,7 @@ def upsample(x: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
         columns = np.arange(size[1]) * width // size[1]
         return x[:, rows][:, :, columns]
     x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-    return x.reshape(batch, 2 * height, 2 * width, channels)
+    return merge(x, 1, 2)
 
 
 @jax.jit
@@ -84,8 +86,7 @@ def _multiply_first(x: jax.Array, kernel: jax.Array) -> jax.Array:
     even = even_and_odd([column[0] for column in columns], 1)
     odd = even_and_odd([column[1] for column in columns], 1)
     y = jnp.stack([jnp.stack(rows, axis=3) for rows in zip(even, odd, strict=True)], axis=2)
-    batch, height, width, _ = x.shape
-    return y.reshape(batch, 2 * height, 2 * width, -1).astype(x.dtype)
+    return merge(y, 1, 2).astype(x.dtype)  # (b, h, 2, w, 2, c)
 
 
 def shift(x: jax.Array, by: int, axis: int) -> jax.Array:

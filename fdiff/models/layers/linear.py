@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fdiff.models.layers.axes import sharded
 from fdiff.models.layers.convolve import Padding, convolve, upsample_and_convolve
 from fdiff.models.layers.parameter import parameter
 
@@ -85,4 +86,6 @@ class Embed(nn.Module):
     @nn.compact
     def __call__(self, indices: jax.Array) -> jax.Array:
         table = parameter(self, "embedding", nn.initializers.normal(1.0), (self.num_embeddings, self.features))
+        if sharded(indices):  # JAX asks how the result is to be
+            return table.at[indices].get(mode="fill", out_sharding=jax.typeof(indices).sharding)
         return jnp.take(table, indices, axis=0)

@@ -10,7 +10,7 @@ from fdiff.models.layers.parameter import parameter
 def test_initializers_are_called_only_where_parameters_are_made():
     calls = []
 
-    def ones(key, shape):
+    def ones(key, shape, dtype):
         calls.append(shape)
         return jnp.ones(shape)
 
