@@ -15,6 +15,7 @@ from fdiff.models.model import Model
 from fdiff.models.safety_checker import StableDiffusionSafetyChecker
 from fdiff.models.t2i_adapter import T2IAdapter
 from fdiff.models.t5 import T5EncoderModel, UMT5EncoderModel
+from fdiff.models.transformer_z_image import ZImageTransformer2DModel
 from fdiff.models.unet_2d import UNet2DModel
 from fdiff.models.unet_2d_condition import UNet2DConditionModel
 from fdiff.models.vq_model import VQModel
@@ -41,6 +42,7 @@ __all__ = [
     "UNet2DModel",
     "UNetControlNetXSModel",
     "VQModel",
+    "ZImageTransformer2DModel",
 ]
 
 registry.register_all({name: globals()[name] for name in __all__}, Model)

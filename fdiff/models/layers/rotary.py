@@ -16,3 +16,18 @@ def rotate_halves(x: jax.Array, angles: jax.Array) -> jax.Array:
     cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def rotate_pairs(x: jax.Array, angles: jax.Array) -> jax.Array:
+    """The same, but number 2 k is turned with number 2 k + 1."""
+    cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
+    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+    first, second = pairs[..., 0], pairs[..., 1]
+    turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.reshape(x.shape).astype(x.dtype)
+
+
+def axes_angles(positions: jax.Array, features: tuple[int, ...], theta: float) -> jax.Array:
+    """positions (..., n, axes) -> angles (..., n, sum(features) / 2): a part for each axis, one after the other."""
+    parts = [rotary_angles(positions[..., i], width, theta) for i, width in enumerate(features)]
+    return jnp.concatenate(parts, axis=-1)

@@ -1,0 +1,81 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import fdiff
+from fdiff.models import ZImageTransformer2DModel
+from fdiff.models.layers.patches import from_patches, to_patches
+from tests.models.compare import assert_close, assert_names, from_torch, read
+from tests.reference import make_transformers as cases
+
+
+def compare(name, model, params, expected):
+    output = jax.jit(lambda params, arrays: model.apply({"params": params}, **arrays))(params, cases.inputs(name))
+    assert_close(output, expected)
+
+
+@pytest.mark.parametrize("name", cases.CONFIGS)
+def test_stored_outputs(reference, name):
+    cls = getattr(fdiff.models, cases.CONFIGS[name][0])
+    model, params = cls.from_pretrained(reference / "transformers" / name, dtype="float32")
+    compare(name, model, params, read(reference / "transformers" / f"{name}.npz")["output"])
+    assert cls.from_config(model.config()) == model
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", cases.CONFIGS)
+def test_outputs_live(name):
+    pytest.importorskip("diffusers")
+    torch_model = cases.build(name)
+    model, params = from_torch(getattr(fdiff.models, cases.CONFIGS[name][0]), torch_model)
+    compare(name, model, params, cases.run(name, torch_model, cases.inputs(name)))
+
+
+def test_a_text_is_the_same_whatever_lies_behind_it(reference):
+    """Z-Image: cut where it ends, told by a mask, or in a longer array."""
+    model, params = ZImageTransformer2DModel.from_pretrained(reference / "transformers" / "z_image", dtype="float32")
+    arrays = {key: array[:1] for key, array in cases.inputs("z_image").items()}
+    masked = model.apply({"params": params}, **arrays)
+    arrays["encoder_hidden_states"] = arrays["encoder_hidden_states"][:, :5]
+    del arrays["encoder_attention_mask"]
+    np.testing.assert_allclose(masked, model.apply({"params": params}, **arrays), atol=1e-5)
+
+
+def test_patches():
+    x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    patches = to_patches(x, 2)
+    assert patches.shape == (2, 6, 12)
+    assert patches[0, 1].tolist() == x[0, :2, 2:4].ravel().tolist()
+    np.testing.assert_array_equal(from_patches(patches, 4, 6, 2), x)
+    with pytest.raises(ValueError, match="4 x 6 cannot be cut into patches of 4 x 4"):
+        to_patches(x, 4)
+
+
+def test_wrong_options_and_inputs_are_told():
+    def told(match, changes=(), **options):
+        with pytest.raises(ValueError, match=match):
+            model = ZImageTransformer2DModel(**{**cases.CONFIGS["z_image"][1], **options})
+            inputs = dict(zip(("sample", "timestep", "encoder_hidden_states"), model.example_inputs(), strict=True))
+            jax.eval_shape(lambda: model.init(jax.random.key(0), **{**inputs, **dict(changes)}))
+
+    told("siglip_feat_dim must be null", siglip_feat_dim=8)
+    told(r"axes_dims \(4, 4, 6\) must add up to dim / n_heads, 24 / 2", axes_dims=(4, 4, 6))
+    told(r"sample must be \(batch, height, width, 4\)", {"sample": np.zeros((1, 4, 4, 3))})
+    told(r"must be \(batch, number, 10\)", {"encoder_hidden_states": np.zeros((1, 4, 9))})
+    told("is too large for axes_lens", {"sample": np.zeros((1, 4, 20, 4))})
+    told("A text of 70 tokens .* is too large for axes_lens", {"encoder_hidden_states": np.zeros((1, 70, 10))})
+
+
+@pytest.mark.parametrize(
+    ("folder", "manifest"),
+    [
+        ("Tongyi-MAI/Z-Image-Turbo/transformer", "z-image-turbo-transformer"),
+        ("Tongyi-MAI/Z-Image/transformer", "z-image-transformer"),
+    ],
+)
+def test_names_and_shapes_of_real_checkpoints(shared_data, folder, manifest):
+    config = json.loads((shared_data / "hub_configs" / folder / "config.json").read_text())
+    model = getattr(fdiff.models, config["_class_name"]).from_config(config)
+    assert_names(model, shared_data / "manifests" / f"{manifest}.json.gz")
