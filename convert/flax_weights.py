@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from convert import files, views
+from convert import files, names, views
 from convert.tensors import DTYPES, Tensor, check_shape
 
 NAMES = ("diffusion_flax_model.msgpack", "flax_model.msgpack")
@@ -41,6 +41,7 @@ def tensors(file: str | Path) -> dict[str, Tensor]:
                 name = ".".join([*(NUMBERED.sub(r".\1", module) for module in modules), LEAVES.get(leaf, leaf)])
                 if name in found:
                     raise ValueError("two arrays of one name")
+                names.check([name], file)
                 found[name] = _in_torch_layout(tensor) if leaf == "kernel" else tensor
             if stream.read(1):
                 raise ValueError("more than one tree")

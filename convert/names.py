@@ -5,7 +5,8 @@ A name that is spelled as the model does always wins, so a spelling here can nev
 """
 
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from os import PathLike
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -19,6 +20,9 @@ OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "p
 # What torch puts around a module that is compiled, sharded or computed twice, and around one on several devices.
 WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 PARALLEL = "module."
+
+UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # in a sentence of one line
+LONGEST = 1000  # signs of a name
 
 # Hub files of CLIP's towers carry these prefixes, the modules of transformers 5 do not.
 CLIP_TEXT = "text_model."
@@ -58,6 +62,13 @@ def unwrapped(found: Mapping[str, Value]) -> dict[str, Value]:
     if bare and all(name.startswith(PARALLEL) for name in bare):
         bare = {WRAPPERS.sub("", name.removeprefix(PARALLEL)): value for name, value in bare.items()}
     return bare
+
+
+def check(names: Iterable[str], file: str | PathLike[str]) -> None:
+    """ValueError for a name that no module has: of several lines, half a sign, or without an end."""
+    for name in names:
+        if len(name) > LONGEST or UNWRITABLE.search(name):
+            raise ValueError(f"{file} holds a name that no module has, {name[:40]!a}; download or copy it again.")
 
 
 def is_buffer(name: str) -> bool:

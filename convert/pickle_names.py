@@ -153,7 +153,8 @@ def named(module: Any, name: Any) -> Global:
         return GLOBALS[full]
     if full.startswith(TRAINING):
         return _INERT
+    shown = full if full.isprintable() else ascii(full)
     raise Refused(
-        f"asks for {full}, and a checkpoint may hold only tensors and plain containers; "
+        f"asks for {shown:.200}, and a checkpoint may hold only tensors and plain containers; "
         "if you trust it, load it with torch and save its state dict as safetensors"
     )

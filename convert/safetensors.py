@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from convert import json_text
+from convert import json_text, names
 from convert.tensors import Tensor, check_shape
 
 DTYPES = {
@@ -53,14 +53,15 @@ def read(file: Path) -> dict[str, Tensor]:
         unknown = {name: code for name, (code, *_) in entries.items() if code not in DTYPES}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file} has a damaged header; {CURE}.") from error
+    names.check([*unknown, *unknown.values()], file)
     for name, code in unknown.items():
-        raise ValueError(f"{file} holds {name:.100} as {code:.20}, which is not read; choose other weights, or {CURE}.")
+        raise ValueError(f"{file} holds {name} as {code}, which is not read; choose other weights, or {CURE}.")
     end = 0
     found = {}
     for name, (code, shape, start, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
         dtype = DTYPES[code]
         if start != end or stop - start != _nbytes(shape, dtype):
-            raise ValueError(f"{file} has a damaged header at {name:.100}; {CURE}.")
+            raise ValueError(f"{file} has a damaged header at {name!a:.100}; {CURE}.")
         found[name] = Tensor(file, 8 + length + start, dtype, shape)
         end = stop
     if 8 + length + end != file.stat().st_size:

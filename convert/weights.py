@@ -155,6 +155,7 @@ def tensors(file: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     with files.reading(file):
         found = _tensors(Path(file))
+    names.check(found, file)
     bare = names.unwrapped(found)
     if len(bare) < len(found):
         raise ValueError(f"{file} holds tensors twice, of a module that torch wrapped and of the plain one; keep one.")
@@ -189,6 +190,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         pairs = {name: os.fspath(shard) for name, shard in weight_map.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{index} is no index of a checkpoint; download or copy it again.") from error
+    names.check([*pairs, *pairs.values()], index)
     for shard in pairs.values():
         if not shard or shard != os.path.basename(shard) or "\\" in shard or shard in (".", ".."):
             raise ValueError(f"{index} points to {shard!r}, outside its folder; do not trust it.")

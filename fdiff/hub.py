@@ -214,7 +214,7 @@ def class_name(config: dict[str, Any], file: Path) -> str:
     """The class that a config.json describes: diffusers and transformers say it in two ways. ValueError for none."""
     found = config.get("_class_name") or config.get("architectures")
     name = found[0] if isinstance(found, list) and found else found
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"{file} does not say of which class it is; add _class_name to it.")
     return name
 

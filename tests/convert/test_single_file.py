@@ -516,8 +516,9 @@ def test_against_the_converters_of_diffusers(kind, tmp_path):
             full |= prefixed(prefix, original.openclip(clip.state_dict(), torch.cat, lambda x: x.T.contiguous()))
             encoder = utils.convert_open_clip_checkpoint(clip, dict(full), prefix=prefix)
         name = "text_encoder" if kind in ("v1", "v2") else "text_encoder_2"
-        if kind == "v2":  # CLIPTextModel, the class of SD 2.x, has no projection
+        if kind in ("v1", "v2"):  # CLIPTextModel, the class of SD 1.x and 2.x, has no projection
             states["text_encoder"].pop("text_projection.weight")
+            encoder.pop("text_projection.weight", None)  # which diffusers passes over as it loads
         states[name] = states.pop("text_encoder")
         theirs = {
             "unet": utils.convert_ldm_unet_checkpoint(dict(full), dict(unet.config)),
