@@ -179,3 +179,21 @@ def test_an_edit_after_each_row():
     edited = sample(network, plan, noise(), after=halve)
     half = sample(network, plan[:4], noise()) / 2
     np.testing.assert_allclose(edited, sample(network, plan[4:], half), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dpm", "unipc"])
+def test_a_gradient_that_computes_rows_again_is_equal_and_needs_less_memory(name):
+    plan, wide = PLANS[name], jnp.asarray(np.random.default_rng(0).normal(size=(2, 4096)) / 64, jnp.float32)
+
+    def perceptron(wide, x, t):
+        return jnp.tanh(x @ wide) @ wide.T
+
+    def loss(wide, x, remat):
+        drawn = sample(jax.tree_util.Partial(perceptron, wide), plan, x, jax.random.key(0), remat=remat)
+        return jnp.mean(drawn**2)
+
+    both = [jax.jit(jax.grad(loss, (0, 1)), static_argnums=2).lower(wide, noise(), remat).compile() for remat in (0, 1)]
+    for a, b in zip(*(jax.tree.leaves(gradient(wide, noise())) for gradient in both), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * float(jnp.abs(b).max()))
+    kept, again = (gradient.memory_analysis().temp_size_in_bytes for gradient in both)
+    assert again < 0.5 * kept
