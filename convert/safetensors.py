@@ -96,8 +96,8 @@ def _entry(value: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
     shape = tuple(value["shape"])
     if any(type(number) is not int or number < 0 for number in (*shape, start, stop)):
         raise ValueError("sizes are whole numbers")
-    if not isinstance(value["dtype"], str):
-        raise TypeError("a dtype is a text")
+    if not isinstance(value["dtype"], str) or not isinstance(value["shape"], list):
+        raise TypeError("a dtype is a text, a shape a list")
     return value["dtype"], shape, start, stop
 
 

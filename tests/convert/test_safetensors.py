@@ -90,6 +90,7 @@ def forged(path, header, data=bytes(22), length=None):
         {"a": {"shape": [-2, -2]}},
         {"a": {"shape": [2**62, 4]}},
         {"a": {"shape": None}},
+        {"a": {"shape": "", "data_offsets": [0, 4]}, "b": {"data_offsets": [4, 10]}},
         {"a": {"shape": [1] * 65}},
         {"a": {"shape": [2**62, 0], "data_offsets": [0, 0]}},
         {"a": {"dtype": "F33"}},
