@@ -56,6 +56,8 @@ def read(file: Path, shapes: Shapes) -> Adapter:
         arrays = {part: _numbers(found[name], part == "alpha", name, file) for part, name in named.items()}
         if lacking := methods.missing(arrays):
             raise ValueError(f"{file} lacks the {lacking} part of {component}.{layer}; download or copy it again.")
+        if more := methods.surplus(arrays):
+            raise ValueError(f"{file} holds {named[more]}, which goes with no other part there; download it again.")
         changes = _changes(arrays, shapes[component], component, layer, config, file)
         taken = adapter.setdefault(component, {})
         if twice := taken.keys() & changes.keys():

@@ -124,16 +124,31 @@ def name(one: Change) -> str:
 
 def missing(arrays: Arrays) -> str | None:
     """The first part that a change lacks, or None."""
+    return next((part for part in _wanted(arrays) if part not in arrays), None)
+
+
+def surplus(arrays: Arrays) -> str | None:
+    """The first part that goes with none of the others, or None."""
+    known = {*_wanted(arrays), "alpha", "scalar"}
+    if "down" in known:
+        known |= {"mid", "bias"}
+    if "diff" not in known:
+        known |= {"dora_scale", "lora_magnitude_vector"}
+    return next((part for part in arrays if part not in known), None)
+
+
+def _wanted(arrays: Arrays) -> list[str]:
+    """The parts without which those that are there mean nothing."""
     if "diff" in arrays:
-        return None
+        return ["diff"]
     if any(part in arrays for part in LOHA):
-        wanted = [*LOHA[:4], *(LOHA[4:] if "hada_t1" in arrays or "hada_t2" in arrays else ())]
-    elif any(part in arrays for part in LOKR):
-        pairs = [(f"{name}_a", f"{name}_b") for name in ("lokr_w1", "lokr_w2") if name not in arrays]
-        wanted = [part for pair in pairs for part in pair]
-    else:
-        wanted = ["down", "up"]
-    return next((part for part in wanted if part not in arrays), None)
+        return [*LOHA[:4], *(LOHA[4:] if "hada_t1" in arrays or "hada_t2" in arrays else ())]
+    if not any(part in arrays for part in LOKR):
+        return ["down", "up"]
+    found: list[str] = []
+    for whole in ("lokr_w1", "lokr_w2"):
+        found += [whole] if whole in arrays else [f"{whole}_a", f"{whole}_b"]
+    return [*found, "lokr_t2"] if "lokr_t2" in arrays and "lokr_w2" not in arrays else found
 
 
 def change(arrays: Arrays, shape: Shape) -> Change:

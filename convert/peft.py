@@ -56,9 +56,9 @@ def read(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     for key, value in config.items():
         option = key.rpartition(".")[2]  # "unet.lora_alpha" or "lora_alpha"
         if option in ("lora_alpha", "alpha", "r") and value is not None:
-            _check_number(value, f"{key} in {place}")
+            _check_number(value, f"{key} in {place}", 1 if option == "r" else None)
         if option in ("alpha_pattern", "rank_pattern") and value is not None:
-            _check_pattern(value, f"{key} in {place}")
+            _check_pattern(value, f"{key} in {place}", 0 if option == "rank_pattern" else None)
         _check_method(option, value, f"{key} in {place}")
     return config
 
@@ -74,7 +74,7 @@ def _check_method(option: str, value: Any, what: str) -> None:
         raise ValueError(f"{what} is {value!r}: a {name} adapter is relative to a base that it does not hold; {cure}.")
 
 
-def _check_pattern(patterns: Any, what: str) -> None:
+def _check_pattern(patterns: Any, what: str, least: float | None) -> None:
     if not isinstance(patterns, dict):
         raise ValueError(f"{what} is {patterns!r}, not a mapping from layers to numbers; {CURE}.")
     for pattern, value in patterns.items():
@@ -82,7 +82,7 @@ def _check_pattern(patterns: Any, what: str) -> None:
             _ending(pattern)
         except re.error as error:
             raise ValueError(f"{what} has {pattern!r}, which is no regular expression ({error}); {CURE}.") from error
-        _check_number(value, f"{pattern!r} of {what}")
+        _check_number(value, f"{pattern!r} of {what}", least)
 
 
 def _ending(pattern: str) -> re.Pattern[str]:
@@ -90,9 +90,11 @@ def _ending(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(.*\.)?({pattern})$")
 
 
-def _check_number(value: Any, what: str) -> None:
+def _check_number(value: Any, what: str, least: float | None) -> None:
     if not isinstance(value, int | float) or not abs(value) < 1e38:  # what float32 holds
         raise ValueError(f"{what} is {value!r}, not a number; {CURE}.")
+    if least is not None and value < least:
+        raise ValueError(f"{what} is {value!r}, and must be {least} or more; {CURE}.")
 
 
 def alpha(config: Mapping[str, Any], component: str, layer: str, rank: int) -> float | None:

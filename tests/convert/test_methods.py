@@ -164,6 +164,9 @@ DAMAGED = [
     ({"lokr_w1": (6,), "lokr_w2": (4, 2)}, r"has a first matrix of shape \(6,\)"),
     ({"diff": (6, 8)}, r"has a difference of shape \(6, 8\) and the model's \(8, 6\)"),
     ({"diff_b": (8,)}, r"holds lora_unet_a_to_q.diff_b, which fits no layer"),
+    ({"lokr_w1": (2, 3), "lokr_w2": (4, 2), "lokr_w1_a": (2, 1)}, "holds .*lokr_w1_a, which goes with no other part"),
+    ({"lokr_w1": (2, 3), "lokr_w2": (4, 2), "lokr_t2": (2, 2)}, "holds .*lokr_t2, which goes with no other part"),
+    ({"diff": (8, 6), "dora_scale": (8, 1)}, "holds .*dora_scale, which goes with no other part"),
     ({"diff": (8, 6), "lokr_w1": (2, 3), "lokr_w2": (4, 2)}, "holds .*, which fits no layer of another method"),
 ]
 
