@@ -15,6 +15,7 @@ from fdiff.models.model import Model
 from fdiff.models.safety_checker import StableDiffusionSafetyChecker
 from fdiff.models.t2i_adapter import T2IAdapter
 from fdiff.models.t5 import T5EncoderModel, UMT5EncoderModel
+from fdiff.models.transformer_flux2 import Flux2Transformer2DModel
 from fdiff.models.transformer_z_image import ZImageTransformer2DModel
 from fdiff.models.unet_2d import UNet2DModel
 from fdiff.models.unet_2d_condition import UNet2DConditionModel
@@ -31,6 +32,7 @@ __all__ = [
     "ControlNetModel",
     "ControlNetUnionModel",
     "ControlNetXSAdapter",
+    "Flux2Transformer2DModel",
     "Gemma2Model",
     "Model",
     "Qwen3ForCausalLM",

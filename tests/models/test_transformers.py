@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import fdiff
-from fdiff.models import ZImageTransformer2DModel
+from fdiff.models import Flux2Transformer2DModel, ZImageTransformer2DModel
 from fdiff.models.layers.patches import from_patches, to_patches
 from tests.models.compare import assert_close, assert_names, from_torch, read
 from tests.reference import make_transformers as cases
@@ -16,7 +16,7 @@ def compare(name, model, params, expected):
     assert_close(output, expected)
 
 
-@pytest.mark.parametrize("name", cases.CONFIGS)
+@pytest.mark.parametrize("name", cases.STORED)
 def test_stored_outputs(reference, name):
     cls = getattr(fdiff.models, cases.CONFIGS[name][0])
     model, params = cls.from_pretrained(reference / "transformers" / name, dtype="float32")
@@ -53,6 +53,19 @@ def test_patches():
         to_patches(x, 4)
 
 
+def test_wrong_inputs_of_flux2_are_told():
+    def told(match, name="flux2", changes=(), **options):
+        with pytest.raises(ValueError, match=match):
+            model = Flux2Transformer2DModel(**{**cases.CONFIGS[name][1], **options})
+            jax.eval_shape(lambda: model.init(jax.random.key(0), **{**cases.inputs(name), **dict(changes)}))
+
+    told(r"axes_dims_rope \(2, 2, 2, 2\) must add up to attention_head_dim, 10", axes_dims_rope=(2, 2, 2, 2))
+    told("This Flux2Transformer2DModel needs guidance", changes={"guidance": None})
+    told("This Flux2Transformer2DModel takes no guidance", "flux2_klein", {"guidance": np.ones(2)})
+    told(r"hidden_states must be \(batch, number, 6\), with ids", changes={"img_ids": np.zeros((24, 3))})
+    told(r"encoder_hidden_states must be \(batch, number, 12\)", changes={"encoder_hidden_states": np.zeros((2, 5, 6))})
+
+
 def test_wrong_options_and_inputs_are_told():
     def told(match, changes=(), **options):
         with pytest.raises(ValueError, match=match):
@@ -73,6 +86,8 @@ def test_wrong_options_and_inputs_are_told():
     [
         ("Tongyi-MAI/Z-Image-Turbo/transformer", "z-image-turbo-transformer"),
         ("Tongyi-MAI/Z-Image/transformer", "z-image-transformer"),
+        ("black-forest-labs/FLUX.2-klein-4B/transformer", "flux2-klein-4b-transformer"),
+        ("black-forest-labs/FLUX.2-klein-9B/transformer", "flux2-klein-9b-transformer"),
     ],
 )
 def test_names_and_shapes_of_real_checkpoints(shared_data, folder, manifest):

@@ -21,7 +21,23 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "axes_lens": (80, 8, 8),
         },
     ),
+    "flux2": (
+        "Flux2Transformer2DModel",
+        {
+            "in_channels": 6,
+            "num_layers": 2,
+            "num_single_layers": 2,
+            "attention_head_dim": 10,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 12,
+            "timestep_guidance_channels": 16,
+            "mlp_ratio": 2.0,
+            "axes_dims_rope": (2, 4, 2, 2),
+        },
+    ),
 }
+CONFIGS["flux2_klein"] = ("Flux2Transformer2DModel", {**CONFIGS["flux2"][1], "guidance_embeds": False})
+STORED = ("z_image", "flux2")  # the other is only compared live
 
 
 def build(name: str) -> Any:
@@ -38,8 +54,19 @@ def build(name: str) -> Any:
 
 
 def inputs(name: str) -> dict[str, np.ndarray]:
-    """Inputs as fdiff takes them: a batch of two with texts of several lengths."""
+    """Inputs as fdiff takes them: a batch of two, with texts of several lengths or pictures to keep to."""
     random = np.random.default_rng(0)
+    if name.startswith("flux2"):
+        img_ids = np.array([[t, row, column, 0] for t in (0, 10) for row in range(3) for column in range(4)])
+        arrays = {
+            "hidden_states": random.standard_normal((2, 24, 6)).astype(np.float32),
+            "encoder_hidden_states": random.standard_normal((2, 5, 12)).astype(np.float32),
+            "timestep": np.array([0.25, 0.9], np.float32),
+            "img_ids": img_ids.astype(np.float32),
+            "txt_ids": np.array([[0, 0, 0, i] for i in range(5)], np.float32),
+            "guidance": np.array([4.0, 2.5], np.float32),
+        }
+        return {key: array for key, array in arrays.items() if key != "guidance" or name == "flux2"}
     mask = np.ones((2, 40), np.int32)
     mask[0, 5:] = 0
     return {
@@ -51,9 +78,12 @@ def inputs(name: str) -> dict[str, np.ndarray]:
 
 
 def run(name: str, model: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """What torch computes from those inputs: (b, h, w, c). Z-Image takes lists, each picture with one frame."""
+    """What torch computes from those inputs. Z-Image takes lists, each picture with one frame."""
     import torch
 
+    if name.startswith("flux2"):
+        with torch.no_grad():
+            return model(**{key: torch.from_numpy(array) for key, array in arrays.items()}).sample.numpy()
     x, t, text = (torch.from_numpy(arrays[key]) for key in ("sample", "timestep", "encoder_hidden_states"))
     mask = torch.from_numpy(arrays["encoder_attention_mask"]).bool()
     texts = [tokens[seen] for tokens, seen in zip(text, mask, strict=True)]
@@ -64,7 +94,7 @@ def run(name: str, model: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 def make(folder: Path) -> None:
     """Write each checkpoint in the Hub's layout (float16 weights), and `<name>.npz` with its output."""
-    for name in CONFIGS:
+    for name in STORED:
         model = build(name)
         np.savez(folder / f"{name}.npz", output=run(name, model, inputs(name)))
         model.half().save_pretrained(folder / name)

@@ -70,6 +70,13 @@ class SpatialNorm(nn.Module):
         return GroupNorm(32, 1e-6, name="norm_layer")(x) * scale + shift
 
 
+def standardized(x: jax.Array, eps: float) -> jax.Array:
+    """x with mean 0 and variance 1 over the last axis, in float32."""
+    wide = x.astype(jnp.float32)
+    wide -= wide.mean(-1, keepdims=True)
+    return wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + eps)
+
+
 class LayerNorm(nn.Module):
     """Layer normalization (Ba et al. 2016) over the last axis, with a scale and a bias where `affine`."""
 
@@ -79,10 +86,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        wide = x.astype(jnp.float32)
-        mean = wide.mean(-1, keepdims=True)
-        wide -= mean
-        y = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.eps)
+        y = standardized(x, self.eps)
         if self.affine:
             y *= parameter(self, "scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
             if self.use_bias:
