@@ -13,7 +13,7 @@ def plain(q, k, v, mask=None):
     scores = jnp.einsum("bnhd,bmhd->bhnm", q, k) / np.sqrt(q.shape[-1])
     if mask is not None:
         scores = jnp.where(mask, scores, -jnp.inf) if mask.dtype == bool else scores + mask
-    return jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(scores), v)
+    return jnp.einsum("bhnm,bmhd->bnhd", jnp.nan_to_num(jax.nn.softmax(scores)), v)  # where all is -inf: zeros
 
 
 @pytest.fixture
@@ -38,7 +38,13 @@ def arrays(queries=13, keys=7, heads=4, width=8, batch=2):
 def masks():
     random = np.random.default_rng(1)
     numbers = random.standard_normal((2, 4, 13, 7)).astype(np.float32)
-    return [None, numbers, numbers[:, :1], numbers[:1, :, :1], numbers[0, 0], numbers[:, :, :1] > -1]
+    dead = random.random((2, 1, 13, 7)) > 0.5
+    dead[0, 0, 2:5] = dead[1, 0] = False  # queries that may look at nothing
+    infinite = np.where(dead, numbers, -np.inf)
+    return [
+        None, numbers, numbers[:, :1], numbers[:1, :, :1], numbers[0, 0], numbers[:, :, :1] > -1, dead, dead[0, 0],
+        infinite, infinite[:, 1:2],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("limit", [2**19, 7 * 13 * 4, 7 * 13 * 2, 1])
@@ -79,3 +85,31 @@ def test_bfloat16_and_large_scores():
 def test_accelerators_branch():
     for mask in masks():
         assert_close(module._at_once(*arrays(), mask, 8**-0.5), plain(*arrays(), mask), 1e-5)
+
+
+@pytest.mark.parametrize("mask", masks()[-4:], ids=lambda mask: f"{mask.shape} {mask.dtype}")
+@pytest.mark.parametrize("function", [module._in_blocks, module._at_once])
+def test_gradients_where_a_query_looks_at_nothing(function, mask):
+    """They are those of the other queries alone."""
+    q, k, v = arrays()
+    looks = np.broadcast_to((mask if mask.dtype == bool else mask > -np.inf).any(-1), (2, 4, 13)).swapaxes(1, 2)
+
+    def loss(function, mask):
+        return jax.grad(lambda x: jnp.sum(jnp.square(function(*x, mask)) * looks[..., None]))([q, k, v])
+
+    lenient = np.broadcast_to(looks.swapaxes(1, 2)[..., None], (2, 4, 13, 7))  # look everywhere in place of nowhere
+    mask = jnp.asarray(mask)
+    other = mask | ~lenient if mask.dtype == bool else jnp.where(lenient, mask, 0.0)
+    actual = loss(lambda *x: function(*x, 8**-0.5), mask)
+    for a, b in zip(actual, loss(plain, other), strict=True):
+        assert_close(a, b, 1e-5)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("mask", masks(), ids=str)
+def test_what_torch_does_with_masks(mask):
+    torch = pytest.importorskip("torch")
+    tensors = [torch.tensor(x).transpose(1, 2) for x in arrays()]
+    given = None if mask is None else torch.tensor(mask)
+    expected = torch.nn.functional.scaled_dot_product_attention(*tensors, attn_mask=given).transpose(1, 2)
+    assert_close(attention(*arrays(), mask), expected, 1e-5)
