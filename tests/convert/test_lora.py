@@ -67,7 +67,7 @@ def test_the_real_file_of_cloneofsimo(shared_data):
     def layers(name, prefix=""):
         with gzip.open(shared_data / "manifests" / f"{name}.json.gz") as stream:
             tensors = json.load(stream)["tensors"]
-        return {prefix + key.removesuffix(".weight"): tuple(shape) for key, shape in tensors.items() if len(shape) > 1}
+        return {prefix + key.removesuffix(".weight"): tuple(shape) for key, shape in tensors.items()}
 
     shapes = {"unet": layers("sd15-unet"), "text_encoder": layers("sd15-text-encoder", "text_model.")}
     file = shared_data / "weights" / "lora" / "cloneofsimo_lora_disney.safetensors"
