@@ -35,6 +35,7 @@ __all__ = [
     "load_config",
     "pinned",
     "read_json",
+    "reading",
     "reason",
     "replacing",
     "staged",
@@ -103,7 +104,7 @@ def fetch_weights(source: Source, stem: str, variant: str | None = None) -> Path
     if downloads.COMMIT.fullmatch(source.revision or "") and not source.force_download:
         with suppress(ConnectionError, FileNotFoundError):  # a commit never gets an index that it did not have
             path = fetch(source._replace(local_files_only=True), *safe)
-    path = path or fetch(source, *safe, f"{pickle}{infix}.bin", weights.index_name(pickle, variant, "bin"))
+    path = path or fetch(source, *safe, weights.index_name(pickle, variant, "bin"), f"{pickle}{infix}.bin")
     if path.suffix == ".json":
         for shard in weights.shards(path):
             fetch(pinned(source, path), shard)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from fdiff.hub import Source, staged
+from fdiff.hub import Source, read_json, reading, staged
 from fdiff.tokenizers.files import fetch_folder
 
 if TYPE_CHECKING:
@@ -69,9 +69,20 @@ class CLIPTokenizer:
     def from_folder(cls, folder: str | Path) -> Self:
         """Read vocab.json and merges.txt, or tokenizer.json, and what is said of special tokens beside them.
 
-        Raises FileNotFoundError where they are missing.
+        Raises FileNotFoundError where they are missing, ValueError where they are damaged.
         """
         folder = Path(folder)
+        try:
+            read = cls._read(folder)
+            read.id(read.eos_token)  # which makes of them what reads texts, and refuses what does not fit
+        except (OSError, Damaged):
+            raise
+        except Exception as error:  # whatever a value where no such one belongs raises, or the library tokenizers
+            raise Damaged(f"{folder} holds the files of a tokenizer, which are damaged; get them again.") from error
+        return read
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
         config = _read_json(folder / "tokenizer_config.json") or {}
         whole = _read_json(folder / "tokenizer.json") or {}
         if "added_tokens_decoder" in config:
@@ -179,8 +190,17 @@ def concept_tokens(token: str, vectors: int) -> tuple[str, ...]:
     return (token, *(f"{token}_{i}" for i in range(1, vectors)))
 
 
+class Damaged(ValueError):
+    """A sentence about the files of a tokenizer."""
+
+
 def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise Damaged(str(error)) from error
 
 
 def _read_pairs(folder: Path, whole: Mapping[str, Any]) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -188,13 +208,14 @@ def _read_pairs(folder: Path, whole: Mapping[str, Any]) -> tuple[dict[str, int],
     if whole:
         model = whole["model"]
         if model.get("type", "BPE") != "BPE":
-            raise ValueError(f"{folder / 'tokenizer.json'} holds a {model['type']} model; CLIP's is BPE.")
+            raise Damaged(f"{folder / 'tokenizer.json'} holds a {model['type']} model; CLIP's is BPE.")
         merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]]
         return model["vocab"], merges
     vocab, path = _read_json(folder / "vocab.json"), folder / "merges.txt"
     if vocab is None or not path.is_file():
         raise FileNotFoundError(f"{folder} holds no tokenizer; it needs vocab.json and merges.txt, or tokenizer.json.")
-    lines = path.read_text("utf-8").split("\n")
+    with reading(path):
+        lines = path.read_text("utf-8").split("\n")
     merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
     return vocab, merges
 

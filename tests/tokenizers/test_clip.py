@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from fdiff.tokenizers import CLIPTokenizer
+from tests.convert import fuzz
 
 ALPHABETS = (
     "abcdefghijklmnopqrstuvwxyz     ",
@@ -145,3 +146,24 @@ def test_a_thousand_texts_live(shared_data, tmp_path):
         back = transformers.CLIPTokenizer.from_pretrained(folder / "ours")
         for text in texts[:200]:
             assert again.ids(text) == ours.ids(text) == back(text).input_ids[1:-1], (variant, text)
+
+
+def test_damaged_files_are_one_sentence(reference, tmp_path):
+    """Each JSON with a part replaced, left out or renamed, and each file with changed bytes."""
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(reference / "clip" / "tokenizer", folder)
+    CLIPTokenizer.from_folder(folder).save_pretrained(folder)
+    whole = {file: file.read_bytes() for file in folder.iterdir()}
+    refused = 0
+    for seed in range(200):
+        rng = random.Random(seed)
+        file = rng.choice(list(whole))
+        file.write_bytes(fuzz.damaged(rng, file.name, whole[file]))
+        try:
+            CLIPTokenizer.from_folder(folder).ids("a photo of a cat")
+        except (ValueError, FileNotFoundError) as error:
+            refused += 1
+            told = str(error)
+            assert told.startswith(str(folder)) and told.endswith(".") and len(told.splitlines()) == 1, (seed, told)
+        file.write_bytes(whole[file])
+    assert 50 < refused < 200
