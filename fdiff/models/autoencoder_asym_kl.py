@@ -6,6 +6,8 @@ import jax
 import numpy as np
 
 from fdiff.models.autoencoder_kl import KLAutoencoder
+from fdiff.models.fields import Layers, Widths
+from fdiff.models.layers.checks import check_halves, require
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.vae import Decoder, Encoder
 
@@ -20,10 +22,10 @@ class AsymmetricAutoencoderKL(KLAutoencoder):
 
     ignored_keys = ("block_out_channels", "force_upcast")  # which diffusers adds to the config
 
-    down_block_out_channels: tuple[int, ...] = (64,)
-    layers_per_down_block: int = 1
-    up_block_out_channels: tuple[int, ...] = (64,)
-    layers_per_up_block: int = 1
+    down_block_out_channels: Widths = (64,)
+    layers_per_down_block: Layers = 1
+    up_block_out_channels: Widths = (64,)
+    layers_per_up_block: Layers = 1
 
     # Options that only AutoencoderKL has.
     shift_factor: ClassVar[None] = None
@@ -35,6 +37,7 @@ class AsymmetricAutoencoderKL(KLAutoencoder):
 
     def setup(self) -> None:
         """Make the two halves."""
+        self.check_options()
         common = self.act_fn, self.norm_num_groups, True
         down, up = self.down_block_out_channels, self.up_block_out_channels
         latents = 2 * self.latent_channels
@@ -42,6 +45,15 @@ class AsymmetricAutoencoderKL(KLAutoencoder):
         self.decoder = Decoder(self.out_channels, self.up_block_types, up, self.layers_per_up_block, *common)
         self.quant_conv = Conv(2 * self.latent_channels, 1, padding=0)
         self.post_quant_conv = Conv(self.latent_channels, 1, padding=0)
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        down = "down_block_out_channels", "layers_per_down_block"
+        check_halves(self, down, ("up_block_out_channels", "layers_per_up_block"))
+        widths = self.up_block_out_channels  # what the decoder sees of a picture has these channels too
+        seen = tuple(min(widths[0] * 2**i, widths[-1]) for i in range(4))
+        good = widths == seen and 8 * widths[0] >= widths[-1]
+        require(good, f"up_block_out_channels {widths} must be four, each twice the former up to the last.")
 
     def __call__(self, sample: jax.Array, mask: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
         """Encode and decode: with the mode of the distribution, or a sample of it where a key is given."""

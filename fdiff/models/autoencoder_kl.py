@@ -4,23 +4,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.models.fields import Activation, Channels, Count, Factor, Layers, Pixels, Shift, Widths
+from fdiff.models.layers.checks import check_halves, require
 from fdiff.models.layers.linear import Conv
-from fdiff.models.layers.vae import Decoder, DiagonalGaussian, Encoder, diagonal_gaussian
+from fdiff.models.layers.vae import Decoder, DiagonalGaussian, DownBlock, Encoder, UpBlock, diagonal_gaussian
 from fdiff.models.model import Model
 
 
 class KLAutoencoder(Model):
     """What autoencoders with normally distributed latents share: what goes in, and the scale of what comes out."""
 
-    in_channels: int = 3
-    out_channels: int = 3
-    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
-    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
-    act_fn: str = "silu"
-    latent_channels: int = 4
-    norm_num_groups: int = 32
-    sample_size: int | tuple[int, int] = 32
-    scaling_factor: float = 0.18215
+    in_channels: Channels = 3
+    out_channels: Channels = 3
+    down_block_types: tuple[DownBlock, ...] = ("DownEncoderBlock2D",)
+    up_block_types: tuple[UpBlock, ...] = ("UpDecoderBlock2D",)
+    act_fn: Activation = "silu"
+    latent_channels: Channels = 4
+    norm_num_groups: Count = 32
+    sample_size: Pixels | tuple[Pixels, Pixels] = 32
+    scaling_factor: Factor = 0.18215
 
     def encode(self, sample: jax.Array) -> DiagonalGaussian:
         """The distribution of the latents of pictures."""
@@ -73,11 +75,11 @@ class AutoencoderKL(KLAutoencoder):
     `force_upcast` says that float16 is too narrow for this autoencoder; pipelines then load it in float32.
     """
 
-    block_out_channels: tuple[int, ...] = (64,)
-    layers_per_block: int = 1
-    shift_factor: float | None = None
-    latents_mean: tuple[float, ...] | None = None
-    latents_std: tuple[float, ...] | None = None
+    block_out_channels: Widths = (64,)
+    layers_per_block: Layers = 1
+    shift_factor: Shift | None = None
+    latents_mean: tuple[Shift, ...] | None = None
+    latents_std: tuple[Factor, ...] | None = None
     force_upcast: bool = True
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
@@ -85,6 +87,7 @@ class AutoencoderKL(KLAutoencoder):
 
     def setup(self) -> None:
         """Make the two halves."""
+        self.check_options()
         self.encoder = Encoder(
             2 * self.latent_channels,
             self.down_block_types,
@@ -107,6 +110,14 @@ class AutoencoderKL(KLAutoencoder):
             self.quant_conv = Conv(2 * self.latent_channels, 1, padding=0)
         if self.use_post_quant_conv:
             self.post_quant_conv = Conv(self.latent_channels, 1, padding=0)
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        check_halves(self)
+        for option in ("latents_mean", "latents_std"):
+            numbers = getattr(self, option)
+            good = numbers is None or len(numbers) == self.latent_channels
+            require(good, f"{option} must hold a number for each of {self.latent_channels} latent_channels.")
 
     def __call__(self, sample: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Encode and decode: with the mode of the distribution, or a sample of it where a key is given."""

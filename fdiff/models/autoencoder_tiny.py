@@ -1,11 +1,15 @@
 """AutoencoderTiny: a small, fast substitute for AutoencoderKL (TAESD)."""
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.models.fields import Activation, Channels, Factor, Layers, OneOf, Shift, Widths, between, some
 from fdiff.models.layers.activations import activation
+from fdiff.models.layers.checks import check_layers, require
 from fdiff.models.layers.convolve import upsample
 from fdiff.models.layers.linear import Conv
 from fdiff.models.model import Model
@@ -23,26 +27,25 @@ class AutoencoderTiny(Model):
 
     ignored_keys = ("block_out_channels",)
 
-    in_channels: int = 3
-    out_channels: int = 3
-    encoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
-    decoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
-    act_fn: str = "relu"
-    upsample_fn: str = "nearest"
-    latent_channels: int = 4
-    upsampling_scaling_factor: int = 2
-    num_encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)
-    num_decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
-    latent_magnitude: float = 3
-    latent_shift: float = 0.5
+    in_channels: Channels = 3
+    out_channels: Channels = 3
+    encoder_block_out_channels: Widths = (64, 64, 64, 64)
+    decoder_block_out_channels: Widths = (64, 64, 64, 64)
+    act_fn: Activation = "relu"
+    upsample_fn: Annotated[str, OneOf(("nearest",))] = "nearest"
+    latent_channels: Channels = 4
+    upsampling_scaling_factor: Annotated[int, between(1, 8)] = 2
+    num_encoder_blocks: Annotated[tuple[Layers, ...], some(8)] = (1, 3, 3, 3)
+    num_decoder_blocks: Annotated[tuple[Layers, ...], some(8)] = (3, 3, 3, 1)
+    latent_magnitude: Factor = 3
+    latent_shift: Shift = 0.5
     force_upcast: bool = False
-    scaling_factor: float = 1.0
-    shift_factor: float = 0.0
+    scaling_factor: Factor = 1.0
+    shift_factor: Shift = 0.0
 
     def setup(self) -> None:
         """Make the two halves."""
-        if self.upsample_fn != "nearest":
-            raise ValueError(f"upsample_fn {self.upsample_fn!r} is unknown to AutoencoderTiny; use nearest.")
+        self.check_options()
         self.encoder = EncoderTiny(
             self.latent_channels, self.num_encoder_blocks, self.encoder_block_out_channels, self.act_fn
         )
@@ -53,6 +56,14 @@ class AutoencoderTiny(Model):
             self.act_fn,
             self.upsampling_scaling_factor,
         )
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        for half in ("encoder", "decoder"):
+            blocks, widths = f"num_{half}_blocks", f"{half}_block_out_channels"
+            good = len(getattr(self, blocks)) == len(getattr(self, widths))
+            require(good, f"{blocks} and {widths} must be equally long.")
+            check_layers(blocks, sum(getattr(self, blocks)))
 
     def __call__(self, sample: jax.Array) -> jax.Array:
         """Encode, round the latents to what a byte can hold, and decode."""

@@ -1,17 +1,22 @@
 """Language models that read a text for a diffusion model: Qwen3 and Gemma 2."""
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.models.fields import Activation, Count, Epsilon, Factor, Index, Layers, between, checked
+from fdiff.models.layers.checks import require
 from fdiff.models.layers.decoder import DecoderLayer
 from fdiff.models.layers.linear import Embed
 from fdiff.models.layers.norm import RMSNorm
 from fdiff.models.layers.rotary import rotary_angles
 from fdiff.models.model import Model
+
+Theta = Annotated[float, between(1, 1e9)]
 
 
 class CausalLM(Model):
@@ -28,22 +33,30 @@ class CausalLM(Model):
     sandwich: ClassVar[bool] = False
     norm_offset: ClassVar[float] = 0.0
 
-    vocab_size: int = 32000
-    hidden_size: int = 4096
-    intermediate_size: int = 11008
-    num_hidden_layers: int = 32
-    num_attention_heads: int = 32
-    num_key_value_heads: int = 32
-    head_dim: int = 128
-    hidden_act: str = "silu"
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 10000.0
-    rope_scaling: Any = None
-    rope_parameters: Any = None  # where transformers 5 writes the two
+    vocab_size: Count = 32000
+    hidden_size: Count = 4096
+    intermediate_size: Count = 11008
+    num_hidden_layers: Layers = 32
+    num_attention_heads: Count = 32
+    num_key_value_heads: Count = 32
+    head_dim: Count = 128
+    hidden_act: Activation = "silu"
+    rms_norm_eps: Epsilon = 1e-6
+    rope_theta: Theta = 10000.0
+    rope_scaling: Mapping[str, Any] | None = None
+    rope_parameters: Mapping[str, Any] | None = None  # where transformers 5 writes the two
     attention_bias: bool = False
-    sliding_window: int | None = 4096
+    sliding_window: Count | None = 4096
     layer_types: tuple[str, ...] | None = None
     tie_word_embeddings: bool = False
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        heads, shared = self.num_attention_heads, self.num_key_value_heads
+        require(heads % shared == 0, f"num_key_value_heads {shared} must divide num_attention_heads {heads}.")
+        require(self.head_dim % 2 == 0, f"head_dim {self.head_dim} must be even, since halves are turned.")
+        self.kinds()
+        self.theta()
 
     @nn.compact
     def __call__(
@@ -116,7 +129,8 @@ class CausalLM(Model):
         kind = options.get("rope_type", options.get("type", "default"))
         if kind != "default":
             raise ValueError(f"rope_type {kind!r} is unknown to {type(self).__name__}; only default is.")
-        return float(options.get("rope_theta", self.rope_theta))
+        theta = options.get("rope_theta", self.rope_theta)
+        return float(checked(type(self).__name__, "rope_theta", Theta, theta))
 
     def embedding_scale(self) -> float:
         """By what the embeddings are multiplied."""
@@ -146,10 +160,10 @@ class Qwen3ForCausalLM(CausalLM):
     prefix: ClassVar[str] = "model."
     qk_norm: ClassVar[bool] = True
 
-    vocab_size: int = 151936
-    intermediate_size: int = 22016
+    vocab_size: Count = 151936
+    intermediate_size: Count = 22016
     use_sliding_window: bool = False
-    max_window_layers: int = 28
+    max_window_layers: Index = 28
 
     def default_kinds(self) -> tuple[str, ...]:
         """Windows above max_window_layers, where they are used at all."""
@@ -164,16 +178,16 @@ class Gemma2Model(CausalLM):
     sandwich: ClassVar[bool] = True
     norm_offset: ClassVar[float] = 1.0
 
-    vocab_size: int = 256000
-    hidden_size: int = 2304
-    intermediate_size: int = 9216
-    num_hidden_layers: int = 26
-    num_attention_heads: int = 8
-    num_key_value_heads: int = 4
-    head_dim: int = 256
-    hidden_activation: str = "gelu_pytorch_tanh"
-    query_pre_attn_scalar: int = 256
-    attn_logit_softcapping: float | None = 50.0
+    vocab_size: Count = 256000
+    hidden_size: Count = 2304
+    intermediate_size: Count = 9216
+    num_hidden_layers: Layers = 26
+    num_attention_heads: Count = 8
+    num_key_value_heads: Count = 4
+    head_dim: Count = 256
+    hidden_activation: Activation = "gelu_pytorch_tanh"
+    query_pre_attn_scalar: Count = 256
+    attn_logit_softcapping: Factor | None = 50.0
     tie_word_embeddings: bool = True
 
     def default_kinds(self) -> tuple[str, ...]:

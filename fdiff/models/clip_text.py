@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.models.fields import Activation, Count, Epsilon, Index, Layers
+from fdiff.models.layers.checks import check_tower
 from fdiff.models.layers.clip import CLIPEncoder
 from fdiff.models.layers.linear import Embed, Linear
 from fdiff.models.layers.norm import LayerNorm
@@ -44,15 +46,19 @@ class CLIPTextModel(Model):
     weights_name: ClassVar[str] = "model"
     model_type: ClassVar[str | None] = "clip_text_model"
 
-    vocab_size: int = 49408
-    hidden_size: int = 512
-    intermediate_size: int = 2048
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 8
-    max_position_embeddings: int = 77
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-    eos_token_id: int = 49407
+    vocab_size: Count = 49408
+    hidden_size: Count = 512
+    intermediate_size: Count = 2048
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Count = 8
+    max_position_embeddings: Count = 77
+    hidden_act: Activation = "quick_gelu"
+    layer_norm_eps: Epsilon = 1e-5
+    eos_token_id: Index = 49407
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        check_tower(self)
 
     def example_inputs(self) -> tuple[Any, ...]:
         """One token."""
@@ -71,16 +77,20 @@ class CLIPTextModelWithProjection(Model):
     weights_name: ClassVar[str] = "model"
     model_type: ClassVar[str | None] = "clip_text_model"
 
-    vocab_size: int = 49408
-    hidden_size: int = 512
-    intermediate_size: int = 2048
-    projection_dim: int = 512
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 8
-    max_position_embeddings: int = 77
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-    eos_token_id: int = 49407
+    vocab_size: Count = 49408
+    hidden_size: Count = 512
+    intermediate_size: Count = 2048
+    projection_dim: Count = 512
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Count = 8
+    max_position_embeddings: Count = 77
+    hidden_act: Activation = "quick_gelu"
+    layer_norm_eps: Epsilon = 1e-5
+    eos_token_id: Index = 49407
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        check_tower(self)
 
     def example_inputs(self) -> tuple[Any, ...]:
         """One token."""

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.models.fields import Activation, Channels, Count, Epsilon, Layers, Pixels
+from fdiff.models.layers.checks import check_tower, require
 from fdiff.models.layers.clip import CLIPEncoder
 from fdiff.models.layers.linear import Conv, Embed, Linear
 from fdiff.models.layers.norm import LayerNorm
@@ -40,19 +42,26 @@ class CLIPVisionModel(Model):
     weights_name: ClassVar[str] = "model"
     model_type: ClassVar[str | None] = "clip_vision_model"
 
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    num_channels: int = 3
-    image_size: int = 224
-    patch_size: int = 32
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
+    hidden_size: Count = 768
+    intermediate_size: Count = 3072
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Count = 12
+    num_channels: Channels = 3
+    image_size: Pixels = 224
+    patch_size: Pixels = 32
+    hidden_act: Activation = "quick_gelu"
+    layer_norm_eps: Epsilon = 1e-5
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        check_tower(self)
+        good = self.patch_size <= self.image_size
+        require(good, f"patch_size {self.patch_size} must not exceed image_size {self.image_size}.")
 
     def example_inputs(self) -> tuple[Any, ...]:
-        """One picture."""
-        return (np.zeros((1, self.image_size, self.image_size, self.num_channels), np.float32),)
+        """One picture, which takes no memory."""
+        shape = (1, self.image_size, self.image_size, self.num_channels)
+        return (np.broadcast_to(np.float32(0), shape),)
 
     @nn.compact
     def __call__(self, pixel_values: jax.Array) -> CLIPVisionOutput:
@@ -65,20 +74,27 @@ class CLIPVisionModelWithProjection(Model):
     weights_name: ClassVar[str] = "model"
     model_type: ClassVar[str | None] = "clip_vision_model"
 
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    projection_dim: int = 512
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    num_channels: int = 3
-    image_size: int = 224
-    patch_size: int = 32
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
+    hidden_size: Count = 768
+    intermediate_size: Count = 3072
+    projection_dim: Count = 512
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Count = 12
+    num_channels: Channels = 3
+    image_size: Pixels = 224
+    patch_size: Pixels = 32
+    hidden_act: Activation = "quick_gelu"
+    layer_norm_eps: Epsilon = 1e-5
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        check_tower(self)
+        good = self.patch_size <= self.image_size
+        require(good, f"patch_size {self.patch_size} must not exceed image_size {self.image_size}.")
 
     def example_inputs(self) -> tuple[Any, ...]:
-        """One picture."""
-        return (np.zeros((1, self.image_size, self.image_size, self.num_channels), np.float32),)
+        """One picture, which takes no memory."""
+        shape = (1, self.image_size, self.image_size, self.num_channels)
+        return (np.broadcast_to(np.float32(0), shape),)
 
     @nn.compact
     def __call__(self, pixel_values: jax.Array) -> CLIPVisionProjection:

@@ -3,17 +3,43 @@
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff.models.layers.conditions import Added, embed, example_conditions, project_context, zeros
+from fdiff.models.fields import (
+    Activation,
+    Channels,
+    Count,
+    Depth,
+    Epsilon,
+    Factor,
+    Index,
+    Layers,
+    OneOf,
+    Padding,
+    TimeShift,
+    Widths,
+    some,
+)
+from fdiff.models.layers.checks import check_conditions, check_levels
+from fdiff.models.layers.conditions import (
+    Added,
+    AdditionType,
+    ClassType,
+    ContextType,
+    embed,
+    example_conditions,
+    project_context,
+    zeros,
+)
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.unet_2d_condition_blocks import (
-    check_levels,
+    DownBlock,
+    MidBlock,
     check_tokens,
     conditions,
     down_block,
@@ -40,42 +66,42 @@ class ControlNetOutput(NamedTuple):
 class ControlNetBase(Model):
     """What the kinds of ControlNet share: their options, the way down, and how they begin from a U-Net."""
 
-    in_channels: int = 4
-    conditioning_channels: int = 3
+    in_channels: Channels = 4
+    conditioning_channels: Channels = 3
     flip_sin_to_cos: bool = True
-    freq_shift: int = 0
-    down_block_types: tuple[str, ...] = (
+    freq_shift: Index = 0
+    down_block_types: tuple[DownBlock, ...] = (
         "CrossAttnDownBlock2D",
         "CrossAttnDownBlock2D",
         "CrossAttnDownBlock2D",
         "DownBlock2D",
     )
     only_cross_attention: bool | tuple[bool, ...] = False
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    layers_per_block: int = 2
-    downsample_padding: int = 1
-    mid_block_scale_factor: float = 1.0
-    act_fn: str = "silu"
-    norm_num_groups: int | None = 32
-    norm_eps: float = 1e-5
-    cross_attention_dim: int = 1280
-    transformer_layers_per_block: int | tuple[int, ...] = 1
-    encoder_hid_dim: int | None = None
-    encoder_hid_dim_type: str | None = None
-    attention_head_dim: int | tuple[int, ...] = 8
-    num_attention_heads: int | tuple[int, ...] | None = None
+    block_out_channels: Widths = (320, 640, 1280, 1280)
+    layers_per_block: Layers = 2
+    downsample_padding: Padding = 1
+    mid_block_scale_factor: Factor = 1.0
+    act_fn: Activation = "silu"
+    norm_num_groups: Count | None = 32
+    norm_eps: Epsilon = 1e-5
+    cross_attention_dim: Count = 1280
+    transformer_layers_per_block: Depth | tuple[Depth, ...] = 1
+    encoder_hid_dim: Count | None = None
+    encoder_hid_dim_type: ContextType | None = None
+    attention_head_dim: Count | tuple[Count, ...] = 8
+    num_attention_heads: Count | tuple[Count, ...] | None = None
     use_linear_projection: bool = False
-    class_embed_type: str | None = None
-    addition_embed_type: str | None = None
-    addition_time_embed_dim: int | None = None
-    num_class_embeds: int | None = None
+    class_embed_type: ClassType | None = None
+    addition_embed_type: AdditionType | None = None
+    addition_time_embed_dim: Count | None = None
+    num_class_embeds: Count | None = None
     upcast_attention: bool | None = False
-    resnet_time_scale_shift: str = "default"
-    projection_class_embeddings_input_dim: int | None = None
-    controlnet_conditioning_channel_order: str = "rgb"
-    conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
+    resnet_time_scale_shift: TimeShift = "default"
+    projection_class_embeddings_input_dim: Count | None = None
+    controlnet_conditioning_channel_order: Annotated[str, OneOf(("rgb", "bgr"))] = "rgb"
+    conditioning_embedding_out_channels: Annotated[tuple[Count, ...], some(5)] = (16, 32, 96, 256)
     global_pool_conditions: bool = False
-    addition_embed_type_num_heads: int = 64
+    addition_embed_type_num_heads: Count = 64
 
     # Options of UNet2DConditionModel that no ControlNet has.
     dropout: ClassVar[float] = 0.0
@@ -91,6 +117,11 @@ class ControlNetBase(Model):
     mid_block_only_cross_attention: ClassVar[bool] = False
     cross_attention_norm: ClassVar[None] = None
 
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        check_levels(self)
+        check_conditions(self)
+
     def told(
         self,
         t: jax.Array,
@@ -100,7 +131,7 @@ class ControlNetBase(Model):
         added: Added,
     ) -> tuple[jax.Array, jax.Array | None]:
         """The vectors that residual blocks see and the tokens that attention sees."""
-        check_levels(self)
+        self.check_options()
         temb, _ = embed(self, t, context, class_labels, timestep_cond, added)
         context = project_context(self, context, added)
         check_tokens(self, context)
@@ -189,7 +220,7 @@ class ControlNetModel(ControlNetBase):
         )
     """
 
-    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
+    mid_block_type: MidBlock | None = "UNetMidBlock2DCrossAttn"
 
     @nn.compact
     def __call__(
@@ -205,10 +236,7 @@ class ControlNetModel(ControlNetBase):
         added_cond_kwargs: Added | None = None,
         guess_mode: bool = False,
     ) -> ControlNetOutput:
-        order = self.controlnet_conditioning_channel_order
-        if order not in ("rgb", "bgr"):
-            raise ValueError(f"controlnet_conditioning_channel_order {order!r} is unknown; use rgb or bgr.")
-        picture = controlnet_cond if order == "rgb" else controlnet_cond[..., ::-1]
+        picture = controlnet_cond if self.controlnet_conditioning_channel_order == "rgb" else controlnet_cond[..., ::-1]
         t = jnp.broadcast_to(jnp.asarray(timestep), sample.shape[:1])
         temb, context = self.told(t, encoder_hidden_states, class_labels, timestep_cond, added_cond_kwargs or {})
         x = Conv(self.block_out_channels[0], name="conv_in")(sample) + self.embed_picture()(picture)

@@ -1,7 +1,7 @@
 """ControlNetUnionModel: one ControlNet for many kinds of pictures, several at once."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models.controlnet import ControlNetBase, ControlNetOutput
+from fdiff.models.fields import Count, Layers, some
 from fdiff.models.layers.activations import quick_gelu
 from fdiff.models.layers.attention import attention, merge_heads, split_heads
+from fdiff.models.layers.checks import require
 from fdiff.models.layers.conditions import Added, example_conditions, sinusoid, time_features, zeros
 from fdiff.models.layers.embeddings import TimestepEmbedding
 from fdiff.models.layers.linear import Conv, Linear
@@ -32,12 +34,12 @@ class ControlNetUnionModel(ControlNetBase):
     sample depends on the others, so the halves of classifier-free guidance belong into one call.
     """
 
-    conditioning_embedding_out_channels: tuple[int, ...] = (48, 96, 192, 384)
-    num_control_type: int = 6
-    num_trans_channel: int = 320
-    num_trans_head: int = 8
-    num_trans_layer: int = 1
-    num_proj_channel: int = 320
+    conditioning_embedding_out_channels: Annotated[tuple[Count, ...], some(5)] = (48, 96, 192, 384)
+    num_control_type: Count = 6
+    num_trans_channel: Count = 320
+    num_trans_head: Count = 8
+    num_trans_layer: Layers = 1
+    num_proj_channel: Count = 320
 
     mid_block_type: ClassVar[str] = "UNetMidBlock2DCrossAttn"
 
@@ -91,8 +93,9 @@ class ControlNetUnionModel(ControlNetBase):
         shifts = Linear(self.num_proj_channel, name="spatial_ch_projs")(tokens[:, :-1]).swapaxes(0, 1)
         return jnp.einsum("n,nbhwc->bhwc", scales, features + shifts[:, :, None, None])
 
-    def check(self, kinds: tuple[int, ...], pictures: int, control_type: tuple[int, ...]) -> None:
-        """Refuse options that no such network has, and kinds that do not fit the pictures."""
+    def check_options(self) -> None:
+        """Refuse options that do not fit together, or that no such network has."""
+        super().check_options()
         if self.controlnet_conditioning_channel_order != "rgb" or self.encoder_hid_dim_type is not None:
             raise ValueError(
                 "controlnet_conditioning_channel_order must be rgb and encoder_hid_dim_type null in a "
@@ -105,6 +108,12 @@ class ControlNetUnionModel(ControlNetBase):
                 f"num_trans_channel {self.num_trans_channel} and num_proj_channel {self.num_proj_channel} must be the "
                 f"first of block_out_channels, {self.block_out_channels[0]}; correct the config."
             )
+        heads, width = self.num_trans_head, self.num_trans_channel
+        require(width % heads == 0, f"num_trans_head {heads} must divide num_trans_channel {width}.")
+
+    def check(self, kinds: tuple[int, ...], pictures: int, control_type: tuple[int, ...]) -> None:
+        """Refuse kinds that do not fit the pictures."""
+        self.check_options()
         if kinds != (pictures,):
             raise ValueError(f"control_type_idx has shape {kinds} for {pictures} pictures; give one number for each.")
         if len(control_type) != 2 or control_type[1] != self.num_control_type:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fdiff.models.controlnet import ControlNetConditioningEmbedding
+from fdiff.models.fields import Channels, Count, Depth, OneOf, Pixels, Widths, between, some
+from fdiff.models.layers.checks import at, check_blocks, check_groups, check_lengths, check_sizes, require
 from fdiff.models.layers.conditions import Added, given, zeros
 from fdiff.models.layers.controlnet_xs_blocks import (
     JointDownBlock2D,
@@ -22,7 +24,7 @@ from fdiff.models.layers.controlnet_xs_blocks import (
 from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.norm import GroupNorm
-from fdiff.models.layers.unet_2d_condition_blocks import at, conditions, score_mask
+from fdiff.models.layers.unet_2d_condition_blocks import conditions, score_mask
 from fdiff.models.model import Model
 from fdiff.models.unet_2d_condition import UNet2DConditionModel
 
@@ -62,28 +64,28 @@ class UNetControlNetXSModel(Model):
     As in the Hub's code, the norms of the U-Net's residual blocks add 1e-6 here where they add 1e-5 in the U-Net alone.
     """
 
-    sample_size: int | None = 96
+    sample_size: Pixels | None = 96
     down_block_types: tuple[str, ...] = DOWN
     up_block_types: tuple[str, ...] = UP
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    norm_num_groups: int = 32
-    cross_attention_dim: int | tuple[int, ...] = 1024
-    transformer_layers_per_block: int | tuple[int | tuple[int, ...], ...] = 1
-    num_attention_heads: int | tuple[int, ...] = 8
+    block_out_channels: Widths = (320, 640, 1280, 1280)
+    norm_num_groups: Count = 32
+    cross_attention_dim: Count | tuple[Count, ...] = 1024
+    transformer_layers_per_block: Depth | tuple[Depth | tuple[Depth, ...], ...] = 1
+    num_attention_heads: Count | tuple[Count, ...] = 8
     addition_embed_type: str | None = None
-    addition_time_embed_dim: int | None = None
+    addition_time_embed_dim: Count | None = None
     upcast_attention: bool = True  # the softmax and its input are float32 whatever this says
     use_linear_projection: bool = True
-    time_cond_proj_dim: int | None = None
-    projection_class_embeddings_input_dim: int | None = None
-    time_embedding_mix: float = 1.0
-    ctrl_conditioning_channels: int = 3
-    ctrl_conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
-    ctrl_conditioning_channel_order: str = "rgb"
+    time_cond_proj_dim: Count | None = None
+    projection_class_embeddings_input_dim: Count | None = None
+    time_embedding_mix: Annotated[float, between(0, 1)] = 1.0
+    ctrl_conditioning_channels: Channels = 3
+    ctrl_conditioning_embedding_out_channels: Annotated[tuple[Count, ...], some(5)] = (16, 32, 96, 256)
+    ctrl_conditioning_channel_order: Annotated[str, OneOf(("rgb", "bgr"))] = "rgb"
     ctrl_learn_time_embedding: bool = False
-    ctrl_block_out_channels: tuple[int, ...] = (4, 8, 16, 16)
-    ctrl_num_attention_heads: int | tuple[int, ...] = 4
-    ctrl_max_norm_num_groups: int = 32
+    ctrl_block_out_channels: Widths = (4, 8, 16, 16)
+    ctrl_num_attention_heads: Count | tuple[Count, ...] = 4
+    ctrl_max_norm_num_groups: Count = 32
 
     @nn.compact
     def __call__(
@@ -97,7 +99,7 @@ class UNetControlNetXSModel(Model):
         added_cond_kwargs: Added | None = None,
         apply_control: jax.Array | bool = True,
     ) -> jax.Array:
-        self.check()
+        self.check_options()
         levels = len(self.block_out_channels)
         t = jnp.broadcast_to(jnp.asarray(timestep), sample.shape[:1])
         temb = self.embed(t, added_cond_kwargs or {}, apply_control)
@@ -165,25 +167,33 @@ class UNetControlNetXSModel(Model):
         )
         return first, second
 
-    def check(self) -> None:
-        """Refuse options that no such network has."""
-        if self.ctrl_conditioning_channel_order not in ("rgb", "bgr"):
-            order = self.ctrl_conditioning_channel_order
-            raise ValueError(f"ctrl_conditioning_channel_order {order!r} is unknown; use rgb or bgr.")
+    def check_options(self) -> None:
+        """Refuse options that do not fit together, or that no such network has."""
         if self.addition_embed_type not in (None, "text_time"):
             kind = self.addition_embed_type
             raise ValueError(f"addition_embed_type {kind!r} is unknown here; use text_time or null.")
         mix, learn = self.time_embedding_mix, self.ctrl_learn_time_embedding
-        if not 0 <= mix <= 1 or (mix < 1 and not learn):
+        if mix < 1 and not learn:
             raise ValueError(f"time_embedding_mix {mix} must be 1, or from 0 to 1 with ctrl_learn_time_embedding.")
         for option, kinds in (("down_block_types", DOWN), ("up_block_types", UP)):
             unknown = sorted(set(getattr(self, option)) - set(kinds))
             if unknown:
                 raise ValueError(f"{option} {unknown[0]!r} is unknown here; choose from {kinds[0]} and {kinds[-1]}.")
+        check_lengths(self, "ctrl_block_out_channels", "ctrl_num_attention_heads")
+        check_groups("norm_num_groups", self.norm_num_groups, self.block_out_channels)
+        check_sizes(self)
+        blocks = 0
         levels = len(self.block_out_channels)
-        for option in ("down_block_types", "up_block_types", "ctrl_block_out_channels"):
-            if len(getattr(self, option)) != levels:
-                raise ValueError(f"{option} must be as long as block_out_channels, which is {levels}.")
+        ways = [*enumerate(self.down_block_types), (levels - 1, "CrossAttn")]
+        for level, kind in [*ways, *((levels - 1 - i, kind) for i, kind in enumerate(self.up_block_types))]:
+            for side in self.sides(level, kind):
+                if side.heads is not None:
+                    split = side.channels % side.heads == 0
+                    cure = "choose a divisor as num_attention_heads"
+                    require(split, f"{side.channels} channels cannot be split into {side.heads} heads; {cure}.")
+                    require(len(side.depths) >= 3, f"transformer_layers_per_block has {side.depths} for 3 layers.")
+                    blocks += sum(side.depths[:3])
+        check_blocks(blocks)
 
     def example_inputs(self) -> tuple[Any, ...]:
         """A sample of one number at the bottom, a time, a token and a picture."""

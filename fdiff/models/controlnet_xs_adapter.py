@@ -2,13 +2,14 @@
 
 import math
 import re
-from typing import Any, NoReturn, Self
+from typing import Annotated, Any, NoReturn, Self
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fdiff.models.controlnet_xs import BETWEEN, DOWN, UNetControlNetXSModel, origin
+from fdiff.models.fields import Channels, Count, Depth, OneOf, Pixels, Widths, between, some
 from fdiff.models.model import Model
 from fdiff.models.unet_2d_condition import UNet2DConditionModel
 
@@ -16,21 +17,25 @@ from fdiff.models.unet_2d_condition import UNet2DConditionModel
 class ControlNetXSAdapter(Model):
     """The narrow network that steers a U-Net by a picture; it runs as a part of a UNetControlNetXSModel."""
 
-    conditioning_channels: int = 3
-    conditioning_channel_order: str = "rgb"
-    conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
-    time_embedding_mix: float = 1.0
+    conditioning_channels: Channels = 3
+    conditioning_channel_order: Annotated[str, OneOf(("rgb", "bgr"))] = "rgb"
+    conditioning_embedding_out_channels: Annotated[tuple[Count, ...], some(5)] = (16, 32, 96, 256)
+    time_embedding_mix: Annotated[float, between(0, 1)] = 1.0
     learn_time_embedding: bool = False
-    num_attention_heads: int | tuple[int, ...] = 4
-    block_out_channels: tuple[int, ...] = (4, 8, 16, 16)
-    base_block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    cross_attention_dim: int | tuple[int, ...] = 1024
+    num_attention_heads: Count | tuple[Count, ...] = 4
+    block_out_channels: Widths = (4, 8, 16, 16)
+    base_block_out_channels: Widths = (320, 640, 1280, 1280)
+    cross_attention_dim: Count | tuple[Count, ...] = 1024
     down_block_types: tuple[str, ...] = DOWN
-    sample_size: int | None = 96
-    transformer_layers_per_block: int | tuple[int | tuple[int, ...], ...] = 1
+    sample_size: Pixels | None = 96
+    transformer_layers_per_block: Depth | tuple[Depth | tuple[Depth, ...], ...] = 1
     upcast_attention: bool = True
-    max_norm_num_groups: int = 32
+    max_norm_num_groups: Count = 32
     use_linear_projection: bool = True
+
+    def check_options(self) -> None:
+        """Refuse what the joint network would refuse."""
+        self.joint().check_options()
 
     def __call__(self) -> NoReturn:
         raise ValueError(

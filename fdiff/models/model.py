@@ -11,6 +11,7 @@ import jax
 
 from convert import files, weights
 from fdiff import hub, upload
+from fdiff.models.fields import checked
 
 CONFIG = "config.json"
 # How weights were averaged while they were trained, which training scripts write into the config.json of "unet_ema".
@@ -47,29 +48,42 @@ class Model(nn.Module):
         """The smallest legal arguments of `__call__`, NumPy arrays: what `shapes` and `init_params` trace."""
         raise NotImplementedError(f"{type(self).__name__} must define example_inputs().")
 
+    def __post_init__(self) -> None:
+        """Make lists tuples and whole numbers int. Raises ValueError for a value that its field cannot have."""
+        for name, kind in _annotations(type(self)).items():
+            object.__setattr__(self, name, checked(type(self).__name__, name, kind, getattr(self, name)))
+        super().__post_init__()
+
+    def check_options(self) -> None:
+        """Raise ValueError for options that do not fit together; a subclass says which those are."""
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, file: str | os.PathLike[str] = CONFIG) -> Self:
         """The module that a config.json describes: lists become tuples, keys starting with "_" are left out.
 
-        `file` is what the errors name. Raises ValueError for the config of another class and for a key that
-        is not a field.
+        `file` is what the errors name. Raises ValueError for the config of another class, for a key that is not a
+        field, for a value that is none of that field, and for values that do not fit together.
         """
         found = config.get("_class_name", cls.__name__)
         if found != cls.__name__:
             raise ValueError(f"{file} describes a {found}, not a {cls.__name__}; load it with fdiff.{found}.")
-        fields = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
+        fields = _annotations(cls)
         given = {key: value for key, value in config.items() if not key.startswith("_")}
-        unknown = sorted(given.keys() - fields - {*cls.ignored_keys, *AVERAGING})
+        unknown = sorted(given.keys() - fields.keys() - {*cls.ignored_keys, *AVERAGING})
         if unknown and cls.model_type is None:
             raise ValueError(
                 f"{file} sets {unknown[0]!r}, which {cls.__name__} does not know; correct or remove it."
             )
-        return cls(**{key: _frozen(value) for key, value in given.items() if key in fields})
+        try:
+            module = cls(**{key: value for key, value in given.items() if key in fields})
+            module.check_options()
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        return module
 
     def config(self) -> dict[str, Any]:
         """The config.json of this module, whole: what `from_config` reads."""
-        fields = [field.name for field in dataclasses.fields(self) if field.name not in ("parent", "name")]
-        values = {name: _plain(getattr(self, name)) for name in sorted(fields)}
+        values = {name: _plain(getattr(self, name)) for name in sorted(_annotations(type(self)))}
         if self.model_type is None:
             return {"_class_name": type(self).__name__, **values}
         return {"architectures": [type(self).__name__], "model_type": self.model_type, **values}
@@ -153,7 +167,11 @@ class Model(nn.Module):
 
     def shapes(self) -> dict[str, Any]:
         """The parameter tree as jax.ShapeDtypeStruct leaves, without allocating or computing anything."""
-        return jax.eval_shape(lambda: self.init(jax.random.key(0), *self.example_inputs())["params"])
+
+        def init(*inputs: Any) -> dict[str, Any]:
+            return self.init(jax.random.key(0), *inputs)["params"]
+
+        return jax.eval_shape(init, *self.example_inputs())
 
     def init_params(self, key: jax.Array) -> dict[str, Any]:
         """Fresh float32 parameters, drawn with `key`."""
@@ -169,11 +187,9 @@ class Model(nn.Module):
         return jax.jit(draw).lower(key).compile(quick)(key)
 
 
-def _frozen(value: Any) -> Any:
-    """JSON's lists as tuples, at every depth, so that modules hash and compare."""
-    if isinstance(value, (list, tuple)):
-        return tuple(_frozen(item) for item in value)
-    return value
+def _annotations(cls: type[Model]) -> dict[str, Any]:
+    """The fields that are keys of config.json, and what each may hold."""
+    return {field.name: field.type for field in dataclasses.fields(cls) if field.name not in ("parent", "name")}
 
 
 def _plain(value: Any) -> Any:

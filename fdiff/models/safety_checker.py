@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from fdiff.models.clip_vision import CLIPVisionModel
+from fdiff.models.fields import Count
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.parameter import parameter
 from fdiff.models.model import Model
@@ -27,17 +28,26 @@ class StableDiffusionSafetyChecker(Model):
     model_type: ClassVar[str | None] = "clip"
     library: ClassVar[str] = "stable_diffusion"  # the module of diffusers that has it
 
-    projection_dim: int = 512
+    projection_dim: Count = 512
     vision_config: FrozenDict[str, Any] = FrozenDict()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, file: str | os.PathLike[str] = "config.json") -> Self:
         """As Model.from_config; of the vision tower's own config only its fields are kept."""
         # Old configs say twice what the tower is like; vision_config_dict wins.
-        tower = {**(config.get("vision_config") or {}), **(config.get("vision_config_dict") or {})}
-        fields = {field.name for field in dataclasses.fields(CLIPVisionModel)} - {"parent", "name"}
-        kept: FrozenDict[str, Any] = FrozenDict({key: value for key, value in tower.items() if key in fields})
+        towers = [config.get(key) or {} for key in ("vision_config", "vision_config_dict")]
+        kept: Any = next((tower for tower in towers if not isinstance(tower, Mapping)), None)
+        if kept is None:
+            fields = {field.name for field in dataclasses.fields(CLIPVisionModel)} - {"parent", "name"}
+            kept = FrozenDict({key: value for tower in towers for key, value in tower.items() if key in fields})
         return super().from_config({**config, "vision_config": kept}, file=file)
+
+    def check_options(self) -> None:
+        """Refuse options of the tower."""
+        try:
+            CLIPVisionModel(**self.vision_config, parent=None).check_options()
+        except ValueError as error:
+            raise ValueError(f"vision_config: {error}") from error
 
     def example_inputs(self) -> tuple[Any, ...]:
         """One picture."""

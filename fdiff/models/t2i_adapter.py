@@ -1,17 +1,18 @@
 """T2IAdapter: a small network that steers a U-Net by a picture."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.models.fields import Channels, Layers, OneOf, Widths, between
+from fdiff.models.layers.checks import require
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.resnet import average
 from fdiff.models.model import Model
-
-TYPES = ("full_adapter", "full_adapter_xl", "light_adapter")
 
 
 class T2IAdapter(Model):
@@ -21,17 +22,21 @@ class T2IAdapter(Model):
     takes as down_intrablock_additional_residuals. Height and width are multiples of downscale_factor.
     """
 
-    in_channels: int = 3
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    num_res_blocks: int = 2
-    downscale_factor: int = 8
-    adapter_type: str = "full_adapter"
+    in_channels: Channels = 3
+    channels: Widths = (320, 640, 1280, 1280)
+    num_res_blocks: Layers = 2
+    downscale_factor: Annotated[int, between(1, 64)] = 8
+    adapter_type: Annotated[str, OneOf(("full_adapter", "full_adapter_xl", "light_adapter"))] = "full_adapter"
 
     def setup(self) -> None:
         """Make the network, whose parameters are below `adapter`."""
-        if self.adapter_type not in TYPES:
-            raise ValueError(f"adapter_type {self.adapter_type!r} is unknown; choose {', '.join(TYPES)}.")
+        self.check_options()
         self.adapter = Adapter(self.channels, self.num_res_blocks, self.downscale_factor, self.adapter_type)
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        narrow = self.adapter_type == "light_adapter" and min(self.channels) < 4
+        require(not narrow, f"A light_adapter needs at least 4 channels; channels are {self.channels}.")
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
         """The features of a picture."""

@@ -1,18 +1,23 @@
 """T5's and umT5's encoders (Raffel et al. 2020, Chung et al. 2023), which read text for FLUX.1, SD3, PixArt and Wan."""
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.models.fields import Count, Epsilon, Layers, OneOf, between
+from fdiff.models.layers.activations import FUNCTIONS
+from fdiff.models.layers.checks import require
 from fdiff.models.layers.linear import Embed
 from fdiff.models.layers.norm import RMSNorm
 from fdiff.models.layers.t5 import T5Block
 from fdiff.models.model import Model
 
 MASKED = -1e30  # added to the scores of tokens that are not to be seen
+
+FeedForward = Annotated[str, OneOf((*FUNCTIONS, *(f"gated-{name}" for name in FUNCTIONS)))]
 
 
 class T5Encoder(Model):
@@ -24,24 +29,27 @@ class T5Encoder(Model):
 
     weights_name: ClassVar[str] = "model"
 
-    vocab_size: int = 32128
-    d_model: int = 512
-    d_kv: int = 64
-    d_ff: int = 2048
-    num_layers: int = 6
-    num_heads: int = 8
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    layer_norm_epsilon: float = 1e-6
-    feed_forward_proj: str = "relu"
+    vocab_size: Count = 32128
+    d_model: Count = 512
+    d_kv: Count = 64
+    d_ff: Count = 2048
+    num_layers: Layers = 6
+    num_heads: Count = 8
+    relative_attention_num_buckets: Annotated[int, between(4, 2**20)] = 32
+    relative_attention_max_distance: Count = 128
+    layer_norm_epsilon: Epsilon = 1e-6
+    feed_forward_proj: FeedForward = "relu"
 
     each_has_bias: ClassVar[bool]  # whether each block has a bias for places, or the first one for all
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        near, far = self.relative_attention_num_buckets // 4, self.relative_attention_max_distance
+        require(near < far, f"relative_attention_max_distance {far} must exceed {near}, a quarter of the buckets.")
 
     @nn.compact
     def __call__(self, input_ids: jax.Array, attention_mask: jax.Array | None = None) -> jax.Array:
         gated, _, act_fn = self.feed_forward_proj.rpartition("-")
-        if gated not in ("", "gated"):
-            raise ValueError(f"feed_forward_proj {self.feed_forward_proj!r} is unknown; use gated-gelu or relu.")
         if gated and act_fn == "gelu":  # the approximation, whatever the name says
             act_fn = "gelu_new"
         x = Embed(self.vocab_size, self.d_model, name="shared")(input_ids)
@@ -84,8 +92,8 @@ class UMT5EncoderModel(T5Encoder):
     model_type: ClassVar[str | None] = "umt5"
     each_has_bias: ClassVar[bool] = True
 
-    vocab_size: int = 250112
-    num_layers: int = 8
-    num_heads: int = 6
-    d_ff: int = 1024
-    feed_forward_proj: str = "gated-gelu"
+    vocab_size: Count = 250112
+    num_layers: Layers = 8
+    num_heads: Count = 6
+    d_ff: Count = 1024
+    feed_forward_proj: FeedForward = "gated-gelu"

@@ -3,13 +3,30 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.models.fields import (
+    Activation,
+    Channels,
+    Count,
+    Dropout,
+    Epsilon,
+    Factor,
+    Index,
+    Layers,
+    OneOf,
+    Padding,
+    Pixels,
+    TimeShift,
+    Widths,
+)
 from fdiff.models.layers.attention import Attention
+from fdiff.models.layers.checks import check_groups, check_heads, check_layers, require
 from fdiff.models.layers.embeddings import GaussianFourierProjection, TimestepEmbedding, sinusoidal
 from fdiff.models.layers.linear import Conv, Embed
 from fdiff.models.layers.norm import GroupNorm
@@ -27,28 +44,14 @@ from fdiff.models.layers.unet_2d_blocks import (
 from fdiff.models.model import Model
 
 ROOT2 = math.sqrt(2)  # the blocks of NCSN++ divide the sum of two terms by this
-CHOICES = {
-    "down_block_types": (
-        "DownBlock2D",
-        "AttnDownBlock2D",
-        "ResnetDownsampleBlock2D",
-        "SkipDownBlock2D",
-        "AttnSkipDownBlock2D",
-    ),
-    "mid_block_type": (None, "UNetMidBlock2D"),
-    "up_block_types": (
-        "UpBlock2D",
-        "AttnUpBlock2D",
-        "ResnetUpsampleBlock2D",
-        "SkipUpBlock2D",
-        "AttnSkipUpBlock2D",
-    ),
-    "time_embedding_type": ("positional", "fourier", "learned"),
-    "class_embed_type": (None, "timestep", "identity"),
-    "resnet_time_scale_shift": ("default", "scale_shift"),
-    "downsample_type": ("conv", "resnet"),
-    "upsample_type": ("conv", "resnet"),
-}
+DownBlock = Annotated[
+    str,
+    OneOf(("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D")),
+]
+UpBlock = Annotated[
+    str, OneOf(("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"))
+]
+Resize = Annotated[str, OneOf(("conv", "resnet"))]
 
 
 class UNet2DModel(Model):
@@ -62,39 +65,39 @@ class UNet2DModel(Model):
         residual = model.apply({"params": params}, noisy, t)
     """
 
-    sample_size: int | tuple[int, int] | None = None
-    in_channels: int = 3
-    out_channels: int = 3
+    sample_size: Pixels | tuple[Pixels, Pixels] | None = None
+    in_channels: Channels = 3
+    out_channels: Channels = 3
     center_input_sample: bool = False
-    time_embedding_type: str = "positional"
-    time_embedding_dim: int | None = None
-    freq_shift: int = 0
+    time_embedding_type: Annotated[str, OneOf(("positional", "fourier", "learned"))] = "positional"
+    time_embedding_dim: Count | None = None
+    freq_shift: Index = 0
     flip_sin_to_cos: bool = True
-    down_block_types: tuple[str, ...] = (
+    down_block_types: tuple[DownBlock, ...] = (
         "DownBlock2D",
         "AttnDownBlock2D",
         "AttnDownBlock2D",
         "AttnDownBlock2D",
     )
-    mid_block_type: str | None = "UNetMidBlock2D"
-    up_block_types: tuple[str, ...] = ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
-    block_out_channels: tuple[int, ...] = (224, 448, 672, 896)
-    layers_per_block: int = 2
-    mid_block_scale_factor: float = 1.0
-    downsample_padding: int = 1
-    downsample_type: str = "conv"
-    upsample_type: str = "conv"
-    dropout: float = 0.0
-    act_fn: str = "silu"
-    attention_head_dim: int | None = 8
-    norm_num_groups: int | None = 32
-    attn_norm_num_groups: int | None = None
-    norm_eps: float = 1e-5
-    resnet_time_scale_shift: str = "default"
+    mid_block_type: Annotated[str, OneOf(("UNetMidBlock2D",))] | None = "UNetMidBlock2D"
+    up_block_types: tuple[UpBlock, ...] = ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
+    block_out_channels: Widths = (224, 448, 672, 896)
+    layers_per_block: Layers = 2
+    mid_block_scale_factor: Factor = 1.0
+    downsample_padding: Padding = 1
+    downsample_type: Resize = "conv"
+    upsample_type: Resize = "conv"
+    dropout: Dropout = 0.0
+    act_fn: Activation = "silu"
+    attention_head_dim: Count | None = 8
+    norm_num_groups: Count | None = 32
+    attn_norm_num_groups: Count | None = None
+    norm_eps: Epsilon = 1e-5
+    resnet_time_scale_shift: TimeShift = "default"
     add_attention: bool = True
-    class_embed_type: str | None = None
-    num_class_embeds: int | None = None
-    num_train_timesteps: int | None = None
+    class_embed_type: Annotated[str, OneOf(("timestep", "identity"))] | None = None
+    num_class_embeds: Count | None = None
+    num_train_timesteps: Count | None = None
 
     @nn.compact
     def __call__(
@@ -155,25 +158,49 @@ class UNet2DModel(Model):
         """Whether `class_labels` must be given."""
         return self.class_embed_type is not None or self.num_class_embeds is not None
 
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        widths, groups = self.block_out_channels, self.norm_num_groups
+        down, up = self.down_block_types, self.up_block_types
+        equal = len(down) == len(up) == len(widths)
+        require(equal, "down_block_types, up_block_types and block_out_channels must be equally long.")
+        check_layers("layers_per_block", self.layers_per_block * len(widths))
+        skips, plain = ({"Skip" in kind for kind in down + up} & {one} for one in (True, False))
+        pictures = (self.in_channels, self.out_channels) == (3, 3)
+        require(pictures or not skips, "Skip blocks need in_channels 3 and out_channels 3.")
+        null = groups is not None or not plain
+        require(null, "norm_num_groups may be null where all blocks are Skip blocks only; give a number.")
+        if groups is not None:
+            check_groups("norm_num_groups", groups, widths)
+        if skips:
+            require(min(widths) >= 4, f"Skip blocks need at least 4 channels; block_out_channels are {widths}.")
+            for width in widths:
+                check_groups("block_out_channels", groups_for(width), (width,))
+        learned = self.time_embedding_type != "learned" or self.num_train_timesteps is not None
+        require(learned, "time_embedding_type 'learned' needs num_train_timesteps.")
+        small = self.time_embedding_type == "positional" and widths[0] // 2 <= self.freq_shift
+        require(not small, f"freq_shift {self.freq_shift} must be below half of block_out_channels[0], {widths[0]}.")
+        self.check_attention()
+
+    def check_attention(self) -> None:
+        """Refuse options that do not fit the channels that attend."""
+        widths = self.block_out_channels
+        levels = [(width, kind) for width, kind in zip(widths, self.down_block_types, strict=True)]
+        levels += [(width, kind) for width, kind in zip(widths[::-1], self.up_block_types, strict=True)]
+        if self.mid_block_type is not None and self.add_attention:
+            levels.append((widths[-1], "Attn"))
+            if self.attn_norm_num_groups is not None:
+                check_groups("attn_norm_num_groups", self.attn_norm_num_groups, widths[-1:])
+        for width, kind in levels:
+            if "Attn" in kind and self.attention_head_dim is not None:
+                check_heads("attention_head_dim", self.attention_head_dim, width)
+            if "AttnSkip" in kind:
+                check_groups(kind, 32, (width,))
+
     def check(self, shape: tuple[int, ...]) -> None:
-        """Refuse options that no checkpoint has, and a sample of the wrong shape."""
-        for option, choices in CHOICES.items():
-            values = getattr(self, option)
-            for value in values if isinstance(values, tuple) else (values,):
-                if value not in choices:
-                    names = ", ".join(str(choice) for choice in choices)
-                    raise ValueError(f"{option} {value!r} is unknown to UNet2DModel; choose from {names}.")
-        levels = len(self.block_out_channels)
-        if len(self.down_block_types) != levels or len(self.up_block_types) != levels:
-            raise ValueError("down_block_types, up_block_types and block_out_channels must be equally long.")
-        kinds = self.down_block_types + self.up_block_types
-        if any("Skip" in kind for kind in kinds) and (self.in_channels, self.out_channels) != (3, 3):
-            raise ValueError("Skip blocks need in_channels 3 and out_channels 3.")
-        if self.norm_num_groups is None and not all("Skip" in kind for kind in kinds):
-            raise ValueError("norm_num_groups may be null where all blocks are Skip blocks only; give a number.")
-        if self.time_embedding_type == "learned" and self.num_train_timesteps is None:
-            raise ValueError("time_embedding_type 'learned' needs num_train_timesteps.")
-        multiple = 2 ** (levels - 1)
+        """Refuse options that do not fit together, and a sample of the wrong shape."""
+        self.check_options()
+        multiple = 2 ** (len(self.block_out_channels) - 1)
         if len(shape) != 4 or shape[3] != self.in_channels or shape[1] % multiple or shape[2] % multiple:
             raise ValueError(
                 f"sample must be (batch, height, width, {self.in_channels}), height and width multiples of "

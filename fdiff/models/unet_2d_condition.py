@@ -1,19 +1,46 @@
 """UNet2DConditionModel: the denoiser of Stable Diffusion, SDXL, DeepFloyd IF, Kandinsky 2 and AudioLDM."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fdiff.models.fields import (
+    Activation,
+    Channels,
+    Count,
+    Depth,
+    Dropout,
+    Epsilon,
+    Factor,
+    Index,
+    Kernel,
+    Layers,
+    OneOf,
+    Padding,
+    Pixels,
+    TimeShift,
+    Widths,
+)
 from fdiff.models.layers.activations import activation
-from fdiff.models.layers.conditions import Added, embed, example_conditions, project_context
+from fdiff.models.layers.checks import at, check_conditions, check_levels
+from fdiff.models.layers.conditions import (
+    Added,
+    AdditionType,
+    ClassType,
+    ContextType,
+    embed,
+    example_conditions,
+    project_context,
+)
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.norm import GroupNorm
 from fdiff.models.layers.unet_2d_condition_blocks import (
-    at,
-    check_levels,
+    DownBlock,
+    MidBlock,
+    UpBlock,
     check_tokens,
     conditions,
     down_block,
@@ -46,64 +73,64 @@ class UNet2DConditionModel(Model):
     (see fdiff.models.edits).
     """
 
-    sample_size: int | tuple[int, int] | None = None
-    in_channels: int = 4
-    out_channels: int = 4
+    sample_size: Pixels | tuple[Pixels, Pixels] | None = None
+    in_channels: Channels = 4
+    out_channels: Channels = 4
     center_input_sample: bool = False
     flip_sin_to_cos: bool = True
-    freq_shift: int = 0
-    down_block_types: tuple[str, ...] = (
+    freq_shift: Index = 0
+    down_block_types: tuple[DownBlock, ...] = (
         "CrossAttnDownBlock2D",
         "CrossAttnDownBlock2D",
         "CrossAttnDownBlock2D",
         "DownBlock2D",
     )
-    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
-    up_block_types: tuple[str, ...] = (
+    mid_block_type: MidBlock | None = "UNetMidBlock2DCrossAttn"
+    up_block_types: tuple[UpBlock, ...] = (
         "UpBlock2D",
         "CrossAttnUpBlock2D",
         "CrossAttnUpBlock2D",
         "CrossAttnUpBlock2D",
     )
     only_cross_attention: bool | tuple[bool, ...] = False
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    layers_per_block: int | tuple[int, ...] = 2
-    downsample_padding: int = 1
-    mid_block_scale_factor: float = 1.0
-    dropout: float = 0.0
-    act_fn: str = "silu"
-    norm_num_groups: int | None = 32
-    norm_eps: float = 1e-5
-    cross_attention_dim: int | tuple[int, ...] = 1280
-    transformer_layers_per_block: int | tuple[int | tuple[int, ...], ...] = 1
-    reverse_transformer_layers_per_block: tuple[int | tuple[int, ...], ...] | None = None
-    encoder_hid_dim: int | None = None
-    encoder_hid_dim_type: str | None = None
-    attention_head_dim: int | tuple[int, ...] = 8
-    num_attention_heads: int | tuple[int, ...] | None = None
+    block_out_channels: Widths = (320, 640, 1280, 1280)
+    layers_per_block: Layers | tuple[Layers, ...] = 2
+    downsample_padding: Padding = 1
+    mid_block_scale_factor: Factor = 1.0
+    dropout: Dropout = 0.0
+    act_fn: Activation = "silu"
+    norm_num_groups: Count | None = 32
+    norm_eps: Epsilon = 1e-5
+    cross_attention_dim: Count | tuple[Count, ...] = 1280
+    transformer_layers_per_block: Depth | tuple[Depth | tuple[Depth, ...], ...] = 1
+    reverse_transformer_layers_per_block: tuple[Depth | tuple[Depth, ...], ...] | None = None
+    encoder_hid_dim: Count | None = None
+    encoder_hid_dim_type: ContextType | None = None
+    attention_head_dim: Count | tuple[Count, ...] = 8
+    num_attention_heads: Count | tuple[Count, ...] | None = None
     dual_cross_attention: bool = False
     use_linear_projection: bool = False
-    class_embed_type: str | None = None
-    addition_embed_type: str | None = None
-    addition_time_embed_dim: int | None = None
-    num_class_embeds: int | None = None
+    class_embed_type: ClassType | None = None
+    addition_embed_type: AdditionType | None = None
+    addition_time_embed_dim: Count | None = None
+    num_class_embeds: Count | None = None
     upcast_attention: bool | None = False  # the softmax and its input are float32 whatever this says
-    resnet_time_scale_shift: str = "default"
+    resnet_time_scale_shift: TimeShift = "default"
     resnet_skip_time_act: bool = False
-    resnet_out_scale_factor: float = 1.0
-    time_embedding_type: str = "positional"
-    time_embedding_dim: int | None = None
-    time_embedding_act_fn: str | None = None
-    timestep_post_act: str | None = None
-    time_cond_proj_dim: int | None = None
-    conv_in_kernel: int = 3
-    conv_out_kernel: int = 3
-    projection_class_embeddings_input_dim: int | None = None
-    attention_type: str = "default"
+    resnet_out_scale_factor: Factor = 1.0
+    time_embedding_type: Annotated[str, OneOf(("positional", "fourier"))] = "positional"
+    time_embedding_dim: Count | None = None
+    time_embedding_act_fn: Activation | None = None
+    timestep_post_act: Activation | None = None
+    time_cond_proj_dim: Count | None = None
+    conv_in_kernel: Kernel = 3
+    conv_out_kernel: Kernel = 3
+    projection_class_embeddings_input_dim: Count | None = None
+    attention_type: Annotated[str, OneOf(("default",))] = "default"
     class_embeddings_concat: bool = False
     mid_block_only_cross_attention: bool | None = None
-    cross_attention_norm: str | None = None
-    addition_embed_type_num_heads: int = 64
+    cross_attention_norm: Annotated[str, OneOf(("layer_norm", "group_norm"))] | None = None
+    addition_embed_type_num_heads: Count = 64
 
     @nn.compact
     def __call__(
@@ -185,11 +212,14 @@ class UNet2DConditionModel(Model):
             outputs += more
         return x, outputs, features
 
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        check_levels(self)
+        check_conditions(self)
+
     def check(self, shape: tuple[int, ...]) -> None:
         """Refuse options that do not fit together, and a sample of the wrong shape."""
-        check_levels(self)
-        if self.attention_type != "default":
-            raise ValueError(f"attention_type {self.attention_type!r} is unknown; only default is.")
+        self.check_options()
         channels = self.in_channels - (4 if self.addition_embed_type == "image_hint" else 0)  # the hint has 4
         if len(shape) != 4 or shape[3] != channels:
             raise ValueError(f"sample must be (batch, height, width, {channels}); it is {shape}.")

@@ -1,10 +1,14 @@
 """VQModel: an autoencoder whose latents come from a table of vectors."""
 
+from typing import Annotated
+
 import jax
 import numpy as np
 
+from fdiff.models.fields import Activation, Channels, Count, Factor, Layers, OneOf, Pixels, Widths
+from fdiff.models.layers.checks import check_groups, check_halves
 from fdiff.models.layers.linear import Conv
-from fdiff.models.layers.vae import Decoder, Encoder, VectorQuantizer
+from fdiff.models.layers.vae import Decoder, DownBlock, Encoder, UpBlock, VectorQuantizer
 from fdiff.models.model import Model
 
 
@@ -20,28 +24,27 @@ class VQModel(Model):
         vqvae.apply({"params": params}, h, method=lambda model, h: model.quantize(h))
     """
 
-    in_channels: int = 3
-    out_channels: int = 3
-    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
-    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
-    block_out_channels: tuple[int, ...] = (64,)
-    layers_per_block: int = 1
-    act_fn: str = "silu"
-    latent_channels: int = 3
-    sample_size: int | tuple[int, int] = 32
-    num_vq_embeddings: int = 256
-    norm_num_groups: int = 32
-    vq_embed_dim: int | None = None
-    scaling_factor: float = 0.18215
-    norm_type: str = "group"
+    in_channels: Channels = 3
+    out_channels: Channels = 3
+    down_block_types: tuple[DownBlock, ...] = ("DownEncoderBlock2D",)
+    up_block_types: tuple[UpBlock, ...] = ("UpDecoderBlock2D",)
+    block_out_channels: Widths = (64,)
+    layers_per_block: Layers = 1
+    act_fn: Activation = "silu"
+    latent_channels: Channels = 3
+    sample_size: Pixels | tuple[Pixels, Pixels] = 32
+    num_vq_embeddings: Count = 256
+    norm_num_groups: Count = 32
+    vq_embed_dim: Count | None = None
+    scaling_factor: Factor = 0.18215
+    norm_type: Annotated[str, OneOf(("group", "spatial"))] = "group"
     mid_block_add_attention: bool = True
     lookup_from_codebook: bool = False
     force_upcast: bool = False
 
     def setup(self) -> None:
         """Make the two halves and the table."""
-        if self.norm_type not in ("group", "spatial"):
-            raise ValueError(f"norm_type {self.norm_type!r} is unknown to VQModel; choose group or spatial.")
+        self.check_options()
         features = self.vq_embed_dim or self.latent_channels
         self.encoder = Encoder(
             self.latent_channels,
@@ -64,6 +67,12 @@ class VQModel(Model):
             self.norm_num_groups,
             self.mid_block_add_attention,
         )
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        check_halves(self)
+        if self.norm_type == "spatial":
+            check_groups("norm_type 'spatial'", 32, self.block_out_channels)
 
     def __call__(self, sample: jax.Array) -> jax.Array:
         """Encode, quantize and decode."""

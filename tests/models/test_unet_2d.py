@@ -95,8 +95,8 @@ def test_eager_is_jitted(folder):
     ],
 )
 def test_errors_name_the_option(change, message):
-    model = UNet2DModel.from_config({**cases.BASE, **change})
     with pytest.raises(ValueError, match=message):
+        model = UNet2DModel.from_config({**cases.BASE, **change})
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), 0))
 
 

@@ -161,7 +161,7 @@ def test_wrong_options_and_inputs_are_told():
     told("down_block_additional_residuals must be 4, not 1", (sample, 1, tokens, *(None,) * 4, [sample]))
     told("takes no class_labels", (sample, 1, tokens, np.zeros(1)))
     told("needs class_labels", (sample, 1, tokens), num_class_embeds=4)
-    told("needs added_cond_kwargs", (sample, 1, tokens), addition_embed_type="image")
+    told("needs added_cond_kwargs", (sample, 1, tokens), addition_embed_type="image", encoder_hid_dim=12)
     told("reverse_transformer_layers_per_block", transformer_layers_per_block=((1,), (1,)))
 
 

@@ -29,21 +29,23 @@ def quick_gelu(x: jax.Array) -> jax.Array:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
+FUNCTIONS: dict[str, Activation] = {
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "mish": mish,
+    "relu": jax.nn.relu,
+    "gelu": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+}
+
+
 def activation(name: str) -> Activation:
     """Return the activation function of that name; ValueError for a name that no checkpoint uses."""
-    functions: dict[str, Activation] = {
-        "silu": jax.nn.silu,
-        "swish": jax.nn.silu,
-        "mish": mish,
-        "relu": jax.nn.relu,
-        "gelu": gelu,
-        "gelu_new": gelu_tanh,
-        "gelu_pytorch_tanh": gelu_tanh,
-        "quick_gelu": quick_gelu,
-    }
-    if name.lower() not in functions:
-        raise ValueError(f"act_fn {name!r} is unknown; choose one of {', '.join(functions)}.")
-    return functions[name.lower()]
+    if name.lower() not in FUNCTIONS:
+        raise ValueError(f"act_fn {name!r} is unknown; choose one of {', '.join(FUNCTIONS)}.")
+    return FUNCTIONS[name.lower()]
 
 
 class Dropout(nn.Module):

@@ -18,7 +18,7 @@ def normalize_groups(x: jax.Array, groups: int, eps: float, scale: jax.Array, sh
     (c,) or (b, c).
     """
     batch, channels = x.shape[0], x.shape[-1]
-    if channels % groups:
+    if not groups or channels % groups:
         raise ValueError(f"{channels} channels cannot be normalized in {groups} groups; choose a divisor.")
     wide = x.astype(jnp.float32).reshape(batch, -1, channels)
 

@@ -4,13 +4,15 @@ The functions are called inside a model's compact `__call__`; `model` is that mo
 """
 
 import functools
-from typing import Any
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fdiff.models.fields import OneOf
 from fdiff.models.layers.attention import Attention
+from fdiff.models.layers.checks import at
 from fdiff.models.layers.conditions import time_features
 from fdiff.models.layers.k_blocks import KDownBlock2D, KUpBlock2D
 from fdiff.models.layers.resnet import ResnetBlock2D
@@ -23,33 +25,33 @@ from fdiff.models.layers.unet_2d_blocks import (
     UpBlock2D,
 )
 
-DOWN_BLOCKS = (
-    "CrossAttnDownBlock2D",
-    "DownBlock2D",
-    "ResnetDownsampleBlock2D",
-    "SimpleCrossAttnDownBlock2D",
-    "KDownBlock2D",
-    "KCrossAttnDownBlock2D",
-)
-MID_BLOCKS = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2DSimpleCrossAttn", "UNetMidBlock2D")
-UP_BLOCKS = (
-    "CrossAttnUpBlock2D",
-    "UpBlock2D",
-    "ResnetUpsampleBlock2D",
-    "SimpleCrossAttnUpBlock2D",
-    "KUpBlock2D",
-    "KCrossAttnUpBlock2D",
-)
-# Options that are one value for all levels, or a tuple with one for each.
-PER_LEVEL = (
-    "only_cross_attention",
-    "layers_per_block",
-    "cross_attention_dim",
-    "transformer_layers_per_block",
-    "reverse_transformer_layers_per_block",
-    "attention_head_dim",
-    "num_attention_heads",
-)
+DownBlock = Annotated[
+    str,
+    OneOf(
+        (
+            "CrossAttnDownBlock2D",
+            "DownBlock2D",
+            "ResnetDownsampleBlock2D",
+            "SimpleCrossAttnDownBlock2D",
+            "KDownBlock2D",
+            "KCrossAttnDownBlock2D",
+        )
+    ),
+]
+MidBlock = Annotated[str, OneOf(("UNetMidBlock2DCrossAttn", "UNetMidBlock2DSimpleCrossAttn", "UNetMidBlock2D"))]
+UpBlock = Annotated[
+    str,
+    OneOf(
+        (
+            "CrossAttnUpBlock2D",
+            "UpBlock2D",
+            "ResnetUpsampleBlock2D",
+            "SimpleCrossAttnUpBlock2D",
+            "KUpBlock2D",
+            "KCrossAttnUpBlock2D",
+        )
+    ),
+]
 MASKED = -10000.0  # what a mask adds to the scores of tokens that are not to be seen
 
 
@@ -70,7 +72,6 @@ def conditions(
 def down_block(model: nn.Module, level: int) -> DownBlock2D | KDownBlock2D:
     """The block of one level, counted from the top, on the way down."""
     kind, layers = model.down_block_types[level], at(model.layers_per_block, level)
-    check("down_block_types", kind, DOWN_BLOCKS)
     more = level < len(model.block_out_channels) - 1
     if kind.startswith("K"):
         width = at(model.attention_head_dim, level) if "CrossAttn" in kind else None
@@ -99,7 +100,6 @@ def down_block(model: nn.Module, level: int) -> DownBlock2D | KDownBlock2D:
 def mid_block(model: nn.Module) -> UNetMidBlock2D:
     """The block at the bottom."""
     kind, level = model.mid_block_type, len(model.block_out_channels) - 1
-    check("mid_block_type", kind, MID_BLOCKS)
     channels = model.block_out_channels[-1]
     only = model.mid_block_only_cross_attention
     if only is None:
@@ -121,7 +121,6 @@ def up_block(model: nn.Module, level: int) -> UpBlock2D | KUpBlock2D:
     """The block of one level, counted from the top, on the way up."""
     up_level = len(model.block_out_channels) - 1 - level
     kind = model.up_block_types[up_level]
-    check("up_block_types", kind, UP_BLOCKS)
     if kind.startswith("K"):
         return k_up_block(model, level, kind, f"up_blocks.{up_level}")
     depths = at(model.transformer_layers_per_block, level)
@@ -204,11 +203,6 @@ def make_attention(
     if model.dual_cross_attention:
         return (functools.partial(DualTransformer2DModel, heads, width, norm_num_groups=groups),) * layers
     each = depths if isinstance(depths, tuple) else (depths,) * layers
-    if len(each) < layers:
-        raise ValueError(
-            f"transformer_layers_per_block has {len(each)} numbers for {layers} layers; set "
-            "reverse_transformer_layers_per_block for the way up."
-        )
     return tuple(
         functools.partial(
             Transformer2DModel,
@@ -226,29 +220,6 @@ def make_attention(
 def resize(kind: str) -> str:
     """How a kind of block changes the size: by a convolution, or by a residual block."""
     return "resnet" if "Simple" in kind or kind.startswith("Resnet") else "conv"
-
-
-def at(value: Any, level: int) -> Any:
-    """The option of one level, where it may be one for all."""
-    return value[level] if isinstance(value, tuple) else value
-
-
-def check(option: str, value: str | None, choices: tuple[str | None, ...]) -> None:
-    """Refuse a value that no checkpoint has."""
-    if value not in choices:
-        names = ", ".join(str(choice) for choice in choices)
-        raise ValueError(f"{option} {value!r} is unknown to U-Nets with conditions; choose from {names}.")
-
-
-def check_levels(model: nn.Module) -> None:
-    """Refuse options that do not fit together."""
-    levels = len(model.block_out_channels)
-    for option in ("down_block_types", "up_block_types", *PER_LEVEL):
-        value = getattr(model, option, None)
-        if isinstance(value, tuple) and len(value) != levels:
-            raise ValueError(f"{option} {value} must be as long as block_out_channels, which is {levels}.")
-    if model.norm_num_groups is None and not all(kind.startswith("K") for kind in model.down_block_types):
-        raise ValueError("norm_num_groups must be a number; null is for K blocks only.")
 
 
 def check_tokens(model: nn.Module, context: jax.Array | None) -> None:

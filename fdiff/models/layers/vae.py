@@ -1,7 +1,7 @@
 """The encoder and the decoder of the image autoencoders, and the distribution between them."""
 
 import functools
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import keys
+from fdiff.models.fields import OneOf
 from fdiff.models.layers.attention import Attention
 from fdiff.models.layers.linear import Conv, Embed
 from fdiff.models.layers.norm import GroupNorm, SpatialNorm
@@ -16,6 +17,8 @@ from fdiff.models.layers.resnet import ResnetBlock2D, Upsample2D
 from fdiff.models.layers.unet_2d_blocks import DownBlock2D, MakeAttention, MakeResnet, UNetMidBlock2D
 
 EPS = 1e-6  # of every norm in an autoencoder
+DownBlock = Annotated[str, OneOf(("DownEncoderBlock2D", "AttnDownEncoderBlock2D"))]
+UpBlock = Annotated[str, OneOf(("UpDecoderBlock2D", "AttnUpDecoderBlock2D"))]
 
 
 class DiagonalGaussian(NamedTuple):
@@ -68,7 +71,6 @@ class Encoder(nn.Module):
         resnet = make_resnet(self.norm_num_groups, self.act_fn)
         x = Conv(self.block_out_channels[0], name="conv_in")(x)
         for i, (kind, channels) in enumerate(zip(self.block_types, self.block_out_channels, strict=True)):
-            check("down_block_types", kind, ("DownEncoderBlock2D", "AttnDownEncoderBlock2D"))
             block = DownBlock2D(
                 channels,
                 self.layers_per_block,
@@ -120,7 +122,6 @@ class Decoder(nn.Module):
             encoder = MaskConditionEncoder(self.block_out_channels[0], channels, name="condition_encoder")
             seen = encoder((1 - mask) * image), mask
         for i, kind in enumerate(self.block_types):
-            check("up_block_types", kind, ("UpDecoderBlock2D", "AttnUpDecoderBlock2D"))
             channels = self.block_out_channels[-1 - i]
             attention = make_attention(channels, groups) if "Attn" in kind else None
             more = i < len(self.block_out_channels) - 1
@@ -243,9 +244,3 @@ def make_attention(channels: int, groups: int | None) -> MakeAttention:
         norm_num_groups=groups,
         residual_connection=True,
     )
-
-
-def check(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that no checkpoint has."""
-    if value not in choices:
-        raise ValueError(f"{option} {value!r} is unknown to autoencoders; choose from {', '.join(choices)}.")
