@@ -1,22 +1,20 @@
 """Language models that read a text for a diffusion model: Qwen3 and Gemma 2."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff.models.fields import Activation, Count, Epsilon, Factor, Index, Layers, between, checked
+from fdiff.models.fields import Activation, Count, Epsilon, Factor, Index, Layers, Theta, checked
 from fdiff.models.layers.checks import require
 from fdiff.models.layers.decoder import DecoderLayer
 from fdiff.models.layers.linear import Embed
 from fdiff.models.layers.norm import RMSNorm
 from fdiff.models.layers.rotary import rotary_angles
 from fdiff.models.model import Model
-
-Theta = Annotated[float, between(1, 1e9)]
 
 
 class CausalLM(Model):

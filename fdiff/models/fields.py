@@ -49,6 +49,7 @@ Epsilon = Annotated[float, between(0, 1)]  # what keeps a norm from dividing by 
 Dropout = Annotated[float, Rule("from 0 to below 1", lambda value: 0 <= value < 1)]
 Factor = Annotated[float, between(1e-6, 1e6)]
 Shift = Annotated[float, between(-1e6, 1e6)]
+Theta = Annotated[float, between(1, 1e9)]  # the base of rotary embeddings' frequencies
 TimeShift = Annotated[str, OneOf(("default", "scale_shift"))]  # how the time enters residual blocks
 Padding = Annotated[int, between(0, 1)]
 Kernel = Annotated[int, Rule("that is odd, from 1 to 31", lambda value: value in range(1, 32, 2))]

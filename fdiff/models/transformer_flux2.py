@@ -1,13 +1,15 @@
 """Flux2Transformer2DModel: the denoiser of FLUX.2, klein and dev."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.models.fields import Count, Epsilon, Layers, Theta, between, some
 from fdiff.models.layers.attention import attention, merge_heads, split_heads
+from fdiff.models.layers.checks import require
 from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.modulation import Modulation, modulated, swiglu
@@ -29,19 +31,19 @@ class Flux2Transformer2DModel(Model):
         velocity = transformer.apply({"params": params}, latents, text, sigma, img_ids, txt_ids)
     """
 
-    patch_size: int = 1
-    in_channels: int = 128
-    out_channels: int | None = None
-    num_layers: int = 8
-    num_single_layers: int = 48
-    attention_head_dim: int = 128
-    num_attention_heads: int = 48
-    joint_attention_dim: int = 15360
-    timestep_guidance_channels: int = 256
-    mlp_ratio: float = 3.0
-    axes_dims_rope: tuple[int, ...] = (32, 32, 32, 32)
-    rope_theta: int = 2000
-    eps: float = 1e-6
+    patch_size: Annotated[int, between(1, 64)] = 1
+    in_channels: Count = 128
+    out_channels: Count | None = None
+    num_layers: Layers = 8
+    num_single_layers: Layers = 48
+    attention_head_dim: Count = 128
+    num_attention_heads: Count = 48
+    joint_attention_dim: Count = 15360
+    timestep_guidance_channels: Count = 256
+    mlp_ratio: Annotated[float, between(1e-2, 100)] = 3.0
+    axes_dims_rope: Annotated[tuple[Count, ...], some(8)] = (32, 32, 32, 32)
+    rope_theta: Theta = 2000
+    eps: Epsilon = 1e-6
     guidance_embeds: bool = True
 
     @nn.compact
@@ -83,15 +85,19 @@ class Flux2Transformer2DModel(Model):
         width = self.num_attention_heads * self.attention_head_dim
         return TimestepEmbedding(width, use_bias=False, name=f"time_guidance_embed.{name}")(waves)
 
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        sizes, width = self.axes_dims_rope, self.attention_head_dim
+        require(sum(sizes) == width, f"axes_dims_rope {sizes} must add up to attention_head_dim, {width}.")
+        odd = [size for size in sizes if size % 2]
+        require(not odd, f"axes_dims_rope {sizes} must be even, since pairs of numbers are turned.")
+
     def check(
         self, x: tuple[int, ...], y: tuple[int, ...], img_ids: tuple[int, ...], txt_ids: tuple[int, ...], guidance: Any
     ) -> None:
         """Refuse options that do not fit together, and inputs that do not fit them."""
+        self.check_options()
         axes = len(self.axes_dims_rope)
-        if sum(self.axes_dims_rope) != self.attention_head_dim:
-            raise ValueError(
-                f"axes_dims_rope {self.axes_dims_rope} must add up to attention_head_dim, {self.attention_head_dim}."
-            )
         for name, shape, ids, width in (
             ("hidden_states", x, img_ids, self.in_channels),
             ("encoder_hidden_states", y, txt_ids, self.joint_attention_dim),

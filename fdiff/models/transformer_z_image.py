@@ -1,14 +1,16 @@
 """ZImageTransformer2DModel: the denoiser of Z-Image."""
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.models.fields import Channels, Count, Epsilon, Factor, Layers, Theta, between, some
 from fdiff.models.layers.attention import attention, merge_heads, split_heads
+from fdiff.models.layers.checks import require
 from fdiff.models.layers.embeddings import sinusoidal
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import LayerNorm, RMSNorm
@@ -32,22 +34,22 @@ class ZImageTransformer2DModel(Model):
         velocity = transformer.apply({"params": params}, latents, 1 - sigma, tokens, mask)
     """
 
-    all_patch_size: tuple[int, ...] = (2,)
-    all_f_patch_size: tuple[int, ...] = (1,)
-    in_channels: int = 16
-    dim: int = 3840
-    n_layers: int = 30
-    n_refiner_layers: int = 2
-    n_heads: int = 30
-    n_kv_heads: int = 30  # no checkpoint has fewer, and diffusers does not read it
-    norm_eps: float = 1e-5
+    all_patch_size: Annotated[tuple[Annotated[int, between(1, 64)], ...], some(8)] = (2,)
+    all_f_patch_size: Annotated[tuple[Count, ...], some(8)] = (1,)
+    in_channels: Channels = 16
+    dim: Count = 3840
+    n_layers: Layers = 30
+    n_refiner_layers: Layers = 2
+    n_heads: Count = 30
+    n_kv_heads: Count = 30  # no checkpoint has fewer, and diffusers does not read it
+    norm_eps: Epsilon = 1e-5
     qk_norm: bool = True
-    cap_feat_dim: int = 2560
-    siglip_feat_dim: int | None = None
-    rope_theta: float = 256.0
-    t_scale: float = 1000.0
-    axes_dims: tuple[int, ...] = (32, 48, 48)
-    axes_lens: tuple[int, ...] = (1024, 512, 512)
+    cap_feat_dim: Count = 2560
+    siglip_feat_dim: Count | None = None
+    rope_theta: Theta = 256.0
+    t_scale: Factor = 1000.0
+    axes_dims: tuple[Count, Count, Count] = (32, 48, 48)
+    axes_lens: tuple[Count, Count, Count] = (1024, 512, 512)
 
     @nn.compact
     def __call__(
@@ -112,8 +114,8 @@ class ZImageTransformer2DModel(Model):
         own = jnp.arange(x.shape[1]) < lengths[:, None]
         return jnp.where(own[..., None], x, token.astype(x.dtype))
 
-    def check(self, sample: tuple[int, ...], text: tuple[int, ...]) -> int:
-        """The length of a patch. Raises ValueError for options and shapes that it is not made for."""
+    def check_options(self) -> None:
+        """Refuse options that no such network has, or that do not fit together."""
         if self.siglip_feat_dim is not None or len(self.all_patch_size) != 1 or self.all_f_patch_size != (1,):
             raise ValueError(
                 "ZImageTransformer2DModel reads pictures in patches of one size, without SigLIP's features; "
@@ -121,6 +123,12 @@ class ZImageTransformer2DModel(Model):
             )
         if sum(self.axes_dims) * self.n_heads != self.dim:
             raise ValueError(f"axes_dims {self.axes_dims} must add up to dim / n_heads, {self.dim} / {self.n_heads}.")
+        odd = [size for size in self.axes_dims if size % 2]
+        require(not odd, f"axes_dims {self.axes_dims} must be even, since pairs of numbers are turned.")
+
+    def check(self, sample: tuple[int, ...], text: tuple[int, ...]) -> int:
+        """The length of a patch. Raises ValueError for options and shapes that it is not made for."""
+        self.check_options()
         if len(sample) != 4 or sample[3] != self.in_channels:
             raise ValueError(f"sample must be (batch, height, width, {self.in_channels}); it is {sample}.")
         if len(text) != 3 or text[2] != self.cap_feat_dim:

@@ -1,5 +1,8 @@
 """What every model class makes of a config.json."""
 
+import dataclasses
+from typing import Annotated, Any, get_args, get_origin
+
 import jax
 import numpy as np
 import pytest
@@ -43,6 +46,20 @@ def test_how_weights_were_averaged_says_nothing_about_the_network(cls):
         "use_ema_warmup": False,
     }
     assert cls.from_config({**NEEDED.get(cls, {}), **averaging}) == cls.from_config(NEEDED.get(cls, {}))
+
+
+def plain(kind: Any) -> bool:
+    """Whether an annotation takes any number whatever."""
+    inside = get_args(kind)
+    if get_origin(kind) is Annotated:
+        return any(map(plain, get_args(inside[0])))
+    return kind in (int, float) or any(map(plain, inside))
+
+
+@pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
+def test_every_number_of_a_config_has_bounds(cls):
+    fields = [field for field in dataclasses.fields(cls) if field.name not in ("parent", "name")]
+    assert [field.name for field in fields if plain(field.type)] == [], "see fdiff.models.fields"
 
 
 WRONG = [
