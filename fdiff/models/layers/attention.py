@@ -47,8 +47,10 @@ def _at_once(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, s
     looks = (mask if mask.dtype == bool else mask > -jnp.inf).any(-1, keepdims=True)
     mask = mask | ~looks if mask.dtype == bool else jnp.where(looks, mask, 0)
     mask = jnp.broadcast_to(mask, (q.shape[0], q.shape[2], q.shape[1], k.shape[1]))
-    name = "mask" if mask.dtype == bool else "bias"
-    out = jax.nn.dot_product_attention(q, k, v, scale=scale, **{name: mask})
+    if mask.dtype == bool:
+        out = jax.nn.dot_product_attention(q, k, v, scale=scale, mask=mask)
+    else:
+        out = jax.nn.dot_product_attention(q, k, v, scale=scale, bias=mask)
     return jnp.where(looks.swapaxes(1, 2), out, 0)
 
 
