@@ -66,7 +66,8 @@ def parts(found: Mapping[str, Tensor], *, file: str | Path, ema: bool = False) -
     """The components in a file, each tensor under its name of today.
 
     ema: take the averaged weights of the U-Net, which some files hold beside those of the last step.
-    Raises ValueError for a tensor that no component has, or without any; `file` is what the error names.
+    Raises ValueError for a tensor that no component has, of another shape or there twice, and without any; `file` is
+    what the error names.
     """
     found = {name: tensor for name, tensor in found.items() if name not in MARKERS}
     prefix = next((prefix for name, prefix in ALONE.items() if name in found), "")
@@ -86,25 +87,34 @@ def parts(found: Mapping[str, Tensor], *, file: str | Path, ema: bool = False) -
             if averaged not in full:
                 raise ValueError(f"{file} has no averaged weights of {name}; leave ema out.")
             tensor = full[averaged]
-        components.setdefault(place[1], {}).update(_relaid(name, place[2](name.removeprefix(place[0])), tensor))
+        made = _relaid(name, place[2](name.removeprefix(place[0])), tensor)
+        part = components.setdefault(place[1], {})
+        if made is None:
+            raise ValueError(f"{name} in {file} has shape {tensor.shape}, which it cannot have; download it again.")
+        if twice := sorted(made.keys() & part.keys()):
+            raise ValueError(f"{file} holds {twice[0]} of the {place[1]} twice, also as {name}; keep one of the two.")
+        part.update(made)
     if not components:
         raise ValueError(f"{file} holds no weights of a Stable Diffusion model; download or copy it again.")
     return components
 
 
-def _relaid(old: str, name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """A tensor as models of today have it: under one name, or under three where it holds three."""
+def _relaid(old: str, name: str, tensor: Tensor) -> dict[str, Tensor] | None:
+    """A tensor as models of today have it: under one name, or three where it holds three. None if its shape is wrong."""
     if name.endswith((".in_proj_weight", ".in_proj_bias")):
         module, _, leaf = name.rpartition(".in_proj_")
+        if not tensor.shape or tensor.shape[0] % 3:
+            return None
         size = tensor.shape[0] // 3
         return {
             f"{module}.{which}_proj.{leaf}": views.rows(tensor, i * size, (i + 1) * size)
             for i, which in enumerate("qkv")
         }
     if old.endswith(".text_projection"):  # OpenCLIP multiplies from the other side
-        return {name: views.permuted(tensor, (1, 0))}
+        return {name: views.permuted(tensor, (1, 0))} if len(tensor.shape) == 2 else None
     if ".mid_block.attentions.0." in name and name.endswith(".weight") and len(tensor.shape) > 2:
-        return {name: views.squeezed(tensor, 2)}  # a 1x1 convolution, which is a linear map
+        bare = set(tensor.shape[2:]) == {1}  # a 1x1 convolution, which is a linear map
+        return {name: views.squeezed(tensor, 2)} if bare else None
     return {name: tensor}
 
 

@@ -236,6 +236,26 @@ def test_what_is_dropped_is_known_by_name(name):
         single_file.parts(found | on_file({name: (1,)}), file="x")
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        (f"{V2}transformer.resblocks.0.attn.in_proj_weight", (3073, 1024)),
+        (f"{V2}transformer.resblocks.0.attn.in_proj_bias", ()),
+        (f"{XL}1.model.text_projection", (1280,)),
+        ("first_stage_model.encoder.mid.attn_1.q.weight", (512, 512, 1, 3)),
+    ],
+)
+def test_shapes_that_cannot_be_laid_anew(name, shape):
+    with pytest.raises(ValueError, match=rf"{name} in x has shape .*, which it cannot have; download it again\.$"):
+        single_file.parts(on_file({**XL_UNET, name: shape}), file="x")
+
+
+def test_a_component_that_is_there_twice():
+    twice = {**XL_UNET, "vae.encoder.conv_in.weight": (128, 3, 3, 3)}
+    with pytest.raises(ValueError, match=r"x holds encoder.conv_in.weight of the vae twice, also as vae.encoder.conv"):
+        single_file.parts(on_file(twice), file="x")
+
+
 @pytest.mark.parametrize("place", ["cond_stage_model.", f"{XL}0."])
 @pytest.mark.parametrize(
     "extra", ["text_projection", "transformer.text_projection.weight", "text_projection.weight", "logit_scale"]
