@@ -100,7 +100,7 @@ def parts(found: Mapping[str, Tensor], *, file: str | Path, ema: bool = False) -
 
 
 def _relaid(old: str, name: str, tensor: Tensor) -> dict[str, Tensor] | None:
-    """A tensor as models of today have it: under one name, or three where it holds three. None if its shape is wrong."""
+    """A tensor as models of today have it: under one name, or three where it holds three; None for a bad shape."""
     if name.endswith((".in_proj_weight", ".in_proj_bias")):
         module, _, leaf = name.rpartition(".in_proj_")
         if not tensor.shape or tensor.shape[0] % 3:
