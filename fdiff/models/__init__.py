@@ -3,6 +3,7 @@
 from fdiff import registry
 from fdiff.models.autoencoder_asym_kl import AsymmetricAutoencoderKL
 from fdiff.models.autoencoder_kl import AutoencoderKL
+from fdiff.models.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from fdiff.models.autoencoder_tiny import AutoencoderTiny
 from fdiff.models.causal_lm import Gemma2Model, Qwen3ForCausalLM
 from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
@@ -24,6 +25,7 @@ from fdiff.models.vq_model import VQModel
 __all__ = [
     "AsymmetricAutoencoderKL",
     "AutoencoderKL",
+    "AutoencoderKLFlux2",
     "AutoencoderTiny",
     "CLIPTextModel",
     "CLIPTextModelWithProjection",

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from fdiff.models.autoencoder_kl import KLAutoencoder
-from fdiff.models.fields import Layers, Widths
+from fdiff.models.fields import Factor, Layers, Widths
 from fdiff.models.layers.checks import check_halves, require
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.vae import Decoder, Encoder
@@ -26,6 +26,7 @@ class AsymmetricAutoencoderKL(KLAutoencoder):
     layers_per_down_block: Layers = 1
     up_block_out_channels: Widths = (64,)
     layers_per_up_block: Layers = 1
+    scaling_factor: Factor = 0.18215
 
     # Options that only AutoencoderKL has.
     shift_factor: ClassVar[None] = None

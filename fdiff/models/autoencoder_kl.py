@@ -22,7 +22,6 @@ class KLAutoencoder(Model):
     latent_channels: Channels = 4
     norm_num_groups: Count = 32
     sample_size: Pixels | tuple[Pixels, Pixels] = 32
-    scaling_factor: Factor = 0.18215
 
     def encode(self, sample: jax.Array) -> DiagonalGaussian:
         """The distribution of the latents of pictures."""
@@ -77,6 +76,7 @@ class AutoencoderKL(KLAutoencoder):
 
     block_out_channels: Widths = (64,)
     layers_per_block: Layers = 1
+    scaling_factor: Factor = 0.18215
     shift_factor: Shift | None = None
     latents_mean: tuple[Shift, ...] | None = None
     latents_std: tuple[Factor, ...] | None = None
@@ -88,24 +88,7 @@ class AutoencoderKL(KLAutoencoder):
     def setup(self) -> None:
         """Make the two halves."""
         self.check_options()
-        self.encoder = Encoder(
-            2 * self.latent_channels,
-            self.down_block_types,
-            self.block_out_channels,
-            self.layers_per_block,
-            self.act_fn,
-            self.norm_num_groups,
-            self.mid_block_add_attention,
-        )
-        self.decoder = Decoder(
-            self.out_channels,
-            self.up_block_types,
-            self.block_out_channels,
-            self.layers_per_block,
-            self.act_fn,
-            self.norm_num_groups,
-            self.mid_block_add_attention,
-        )
+        self.encoder, self.decoder = halves(self, self.block_out_channels)
         if self.use_quant_conv:
             self.quant_conv = Conv(2 * self.latent_channels, 1, padding=0)
         if self.use_post_quant_conv:
@@ -132,3 +115,10 @@ class AutoencoderKL(KLAutoencoder):
         """One picture of one latent."""
         size = 2 ** (len(self.block_out_channels) - 1)
         return (np.zeros((1, size, size, self.in_channels), np.float32),)
+
+
+def halves(model: KLAutoencoder, decoder_channels: tuple[int, ...]) -> tuple[Encoder, Decoder]:
+    """The encoder and the decoder that the options of a model describe."""
+    common = model.layers_per_block, model.act_fn, model.norm_num_groups, model.mid_block_add_attention
+    encoder = Encoder(2 * model.latent_channels, model.down_block_types, model.block_out_channels, *common)
+    return encoder, Decoder(model.out_channels, model.up_block_types, decoder_channels, *common)

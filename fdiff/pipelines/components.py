@@ -148,15 +148,6 @@ def save_component(component: Any, params: Any, folder: Path, name: str, variant
     return dict(enumerate(component)) if isinstance(component, tuple) else component
 
 
-def check_no_more(folder: Path, name: str, component: Any) -> None:
-    """ValueError where a folder holds more models of that name than a tuple has: they would be loaded with them."""
-    if isinstance(component, tuple) and component and isinstance(component[0], Model):
-        more = _numbered(name, lambda found: (folder / found).is_dir())[len(component):]
-        if more:
-            raise ValueError(f"{folder / more[0]} is of another save, and would be loaded with the {len(component)} "
-                             "models before it; remove it, or save into another folder")
-
-
 def _library(component: Any) -> str:
     """Where diffusers looks for the class of a component: in itself, in transformers, in a pipeline's module, or in the
     package that it comes from.

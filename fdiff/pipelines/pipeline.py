@@ -14,7 +14,6 @@ from fdiff import hub, registry, single_file, upload
 from fdiff.pipelines.components import (
     INDEX,
     check_complete,
-    check_no_more,
     completed,
     listed,
     load_component,
@@ -180,7 +179,6 @@ class DiffusionPipeline:
         with hub.staged(folder) as temporary:
             for field in dataclasses.fields(self):
                 component, tree = getattr(self, field.name), params.get(field.name)
-                check_no_more(Path(folder), field.name, component)
                 index[field.name] = save_component(component, tree, temporary, field.name, variant)
             if "safety_checker" in index:  # diffusers warns of a missing one unless the index says this
                 index["requires_safety_checker"] = index["safety_checker"] != [None, None]

@@ -41,6 +41,8 @@ def compare(name, model, params, expected, width):
         else:
             result["mean"] = encoded
         result["decoded"] = apply(encoded, "decode")
+        if "scaled" in expected:
+            result["scaled"] = apply(encoded, "scale")
         if "masked" in expected:
             result["masked"] = apply(encoded, "decode", pictures, cases.mask())
         if "tiled_mean" in expected:
@@ -74,6 +76,29 @@ def test_outputs_live(name):
     torch_model = cases.build(name)
     model, params = from_torch(getattr(fdiff.models, cases.CONFIGS[name][0]), torch_model)
     compare(name, model, params, cases.run(name, torch_model, 20), 20)
+
+
+def test_flux2_scaling_and_back(folder, tmp_path):
+    model, params = loaded(folder, "flux2")
+    z = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)
+    scaled = model.apply({"params": params}, z, method="scale")
+    np.testing.assert_allclose(model.apply({"params": params}, scaled, method="unscale"), z, atol=1e-5)
+    with pytest.raises(ValueError, match="Latents of 3 x 6 cannot be put together 2 x 2 at a time"):
+        model.apply({"params": params}, z[:, :3], method="scale")
+
+
+@pytest.mark.parity
+def test_flux2_of_ours_is_read_live(folder, tmp_path):
+    """Though it does not say how many batches its statistics are of."""
+    diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+    model, params = loaded(folder, "flux2")
+    model.save_pretrained(tmp_path, params)
+    theirs = diffusers.AutoencoderKLFlux2.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(theirs.bn.running_mean, params["bn"]["running_mean"])
+    x = cases.pictures("flux2")
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(x).permute(0, 3, 1, 2)).sample.permute(0, 2, 3, 1).numpy()
+    assert_close(model.apply({"params": params}, x), expected)
 
 
 def test_one_picture_and_mask_serve_all_latents(folder):
@@ -169,9 +194,11 @@ def test_wrong_options_and_inputs_are_told():
         ("black-forest-labs/FLUX.1-dev/vae", "flux1-vae"),
         ("cvssp/audioldm-s-full-v2/vae", "audioldm-s-full-v2-vae"),
         ("CompVis/ldm-celebahq-256/vqvae", "ldm-celebahq-256-vqvae"),
+        ("black-forest-labs/FLUX.2-klein-4B/vae", "flux2-vae"),
+        ("Tongyi-MAI/Z-Image-Turbo/vae", "z-image-vae"),
     ],
 )
 def test_names_and_shapes_of_real_checkpoints(shared_data, folder, manifest):
     config = json.loads((shared_data / "hub_configs" / folder / "config.json").read_text())
     model = getattr(fdiff.models, config["_class_name"]).from_config(config)
-    assert_names(model, shared_data / "manifests" / f"{manifest}.json.gz")
+    assert_names(model, shared_data / "manifests" / f"{manifest}.json.gz", {"bn.num_batches_tracked"})

@@ -46,6 +46,10 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "norm_num_groups": 4,
         },
     ),
+    "flux2": (
+        "AutoencoderKLFlux2",
+        {**TWO, "layers_per_block": 1, "latent_channels": 6, "decoder_block_out_channels": (8, 12)},
+    ),
     "tiny": ("AutoencoderTiny", TINY),
     "tiny_flux": ("AutoencoderTiny", {**TINY, "latent_channels": 16, "act_fn": "mish", "latent_shift": 0.25}),
     "vq": ("VQModel", {**TWO, "num_vq_embeddings": 32, "vq_embed_dim": 5}),
@@ -54,7 +58,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {**TWO, "block_out_channels": (32, 32), "norm_type": "spatial", "lookup_from_codebook": True},
     ),
 }
-STORED = ("kl", "asymmetric", "tiny", "vq")  # the others are only compared live
+STORED = ("kl", "asymmetric", "flux2", "tiny", "vq")  # the others are only compared live
 
 
 def build(name: str) -> Any:
@@ -67,12 +71,16 @@ def build(name: str) -> Any:
     model = getattr(diffusers, cls)(**config).eval()
     for parameter in model.parameters():
         parameter.data = (parameter.data + 0.1 * torch.randn_like(parameter)).half().float()
+    if cls == "AutoencoderKLFlux2":
+        model.bn.running_mean += torch.linspace(-1, 1, 24).half()
+        model.bn.running_var += torch.linspace(-0.5, 1, 24).half()
+        model.bn.running_var = model.bn.running_var.half().float()
     return model
 
 
 def pictures(name: str) -> np.ndarray:
     """Two pictures in [-1, 1]."""
-    factor = 4 if name.startswith("tiny") else 8 if name == "asymmetric" else 2
+    factor = {"tiny": 4, "tiny_flux": 4, "asymmetric": 8, "flux2": 4}.get(name, 2)
     return np.random.default_rng(0).uniform(-1, 1, (2, 5 * factor, 6 * factor, 3)).astype(np.float32)
 
 
@@ -96,6 +104,7 @@ def indices(name: str) -> np.ndarray:
 def run(name: str, model: Any, width: int) -> dict[str, np.ndarray]:
     """What torch computes, as (b, h, w, c)."""
     import torch
+    from diffusers import Flux2KleinPipeline
 
     def to_torch(x: np.ndarray) -> Any:
         return torch.from_numpy(x).permute(0, 3, 1, 2)
@@ -108,7 +117,7 @@ def run(name: str, model: Any, width: int) -> dict[str, np.ndarray]:
         x = to_torch(pictures(name))
         encoded = model.encode(x)
         result = {"whole": to_numpy(model(x).sample)}
-        if cls.endswith("AutoencoderKL"):
+        if "AutoencoderKL" in cls:
             posterior = encoded.latent_dist
             result |= {"mean": to_numpy(posterior.mean), "logvar": to_numpy(posterior.logvar)}
             result["kl"] = posterior.kl().numpy()
@@ -116,6 +125,10 @@ def run(name: str, model: Any, width: int) -> dict[str, np.ndarray]:
         else:
             result["mean"] = to_numpy(encoded.latents)
             result["decoded"] = to_numpy(model.decode(encoded.latents).sample)
+        if name == "flux2":
+            squares = Flux2KleinPipeline._patchify_latents(posterior.mean)
+            deviation = (model.bn.running_var + model.config.batch_norm_eps).sqrt().view(1, -1, 1, 1)
+            result["scaled"] = to_numpy((squares - model.bn.running_mean.view(1, -1, 1, 1)) / deviation)
         if name == "asymmetric":
             seen = {"image": x, "mask": to_torch(mask())}
             result["masked"] = to_numpy(model.decode(posterior.mean, **seen).sample)
