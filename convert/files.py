@@ -74,7 +74,7 @@ def check_whole(file: str | os.PathLike[str]) -> None:
     if file.name in _unfinished(file.parent):
         raise ValueError(
             f"{file} may not be of the same save as the files beside it, since a save into {file.parent} was cut off "
-            "or still runs; save there again, or download or copy all of it again."
+            f"or still runs; save there again, or put all files there anew and remove {UNFINISHED}."
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from convert import json_text, names
+from convert import files, json_text, names
 from convert.tensors import Tensor, check_shape
 
 DTYPES = {
@@ -76,7 +76,7 @@ def metadata(file: Path) -> dict[str, str]:
 
 def _header(file: Path) -> tuple[int, dict[str, Any], dict[str, str]]:
     """The bytes of the header, its entries, and its texts."""
-    with open(file, "rb") as stream:
+    with files.reading(file), open(file, "rb") as stream:
         size = file.stat().st_size
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(size - 8, LARGEST_HEADER):

@@ -186,7 +186,8 @@ def shards(index: str | os.PathLike[str]) -> list[str]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map = json_text.read(index)["weight_map"]
+        with files.reading(index):
+            weight_map = json_text.read(index)["weight_map"]
         pairs = {name: os.fspath(shard) for name, shard in weight_map.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{index} is no index of a checkpoint; download or copy it again.") from error

@@ -1,10 +1,13 @@
 """Saves that appear whole or not at all."""
 
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from convert.files import UNFINISHED, check_whole, reading, replacing, staged
@@ -151,6 +154,46 @@ def test_an_empty_name(tmp_path, monkeypatch, save):
     with pytest.raises(ValueError, match=r"to write is empty; give one"), save(""):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_every_reader_says_what_the_system_said(tmp_path, monkeypatch):
+    """A disk that fails, or a file that others may not read: no number of an error, but the file and what to do."""
+    from convert import adapters, flax_weights, pickles, safetensors, weights
+    from fdiff import hub
+    from fdiff.tokenizers import CLIPTokenizer
+
+    header = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+    safe = tmp_path / "x.safetensors"
+    safe.write_bytes(len(header).to_bytes(8, "little") + header + b"a")
+    tensor = weights.tensors(safe)["a"]
+    for name in ("x.pt", "x.msgpack", "config.json", "x.safetensors.index.json", "vocab.json", "merges.txt"):
+        (tmp_path / name).write_text("{}")
+    calls = {
+        "x.safetensors": [weights.tensors, safetensors.read, safetensors.metadata, adapters.read, adapters.metadata,
+                          lambda _: tensor.read()],
+        "x.pt": [weights.tensors, pickles.load, adapters.read],
+        "x.msgpack": [flax_weights.tensors],
+        "config.json": [hub.read_json],
+        "x.safetensors.index.json": [weights.tensors, weights.shards],
+        "vocab.json": [lambda file: CLIPTokenizer.from_folder(file.parent)],
+        "merges.txt": [lambda file: CLIPTokenizer.from_folder(file.parent)],
+    }  # fmt: skip
+    real = io.open
+
+    for name, readers in calls.items():
+
+        def fail(file, *given, name=name, **options):
+            if os.fspath(file).endswith(name):
+                raise PermissionError(13, "Permission denied", str(file))
+            return real(file, *given, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("builtins.open", fail)
+            patched.setattr("io.open", fail)
+            patched.setattr(np, "fromfile", lambda file, *_, **__: fail(file))
+            for read in readers:
+                with pytest.raises(PermissionError, match=rf"{name} cannot be read \(Permission denied\); check .*\.$"):
+                    read(tmp_path / name)
 
 
 def test_errors_of_the_system_become_sentences(tmp_path):
