@@ -130,7 +130,7 @@ def unit_interval(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         number = float("nan")
     if not 0 <= number <= 1:
-        raise ValueError(f"{name} is {value!r}; it must lie within [0, 1]")
+        raise ValueError(f"{name} is {value!r:.60}; it must lie within [0, 1]")
     return number
 
 

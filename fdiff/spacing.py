@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 MOST_STEPS = 10_000  # a run takes no more
 MOST_TIMESTEPS = 100_000  # a training has no more
+MOST_MU = 20.0  # a flow is shifted by exp(20) at most
 
 
 def timesteps(
@@ -138,19 +141,31 @@ def shift_flow(sigmas: np.ndarray, shift: float) -> np.ndarray:
 
 
 def shift_flow_by(sigmas: np.ndarray, mu: float, time_shift_type: str = "exponential") -> np.ndarray:
-    """Flow times moved by the resolution's mu: the shift is exp(mu) (FLUX), or mu where the type is linear.
+    """Flow times moved by the resolution's mu, see `shift_of`."""
+    return shift_flow(sigmas, shift_of(mu, time_shift_type))
 
-    Raises ValueError for another type, or a mu that is no number.
+
+def shift_of(mu: float, time_shift_type: str = "exponential") -> float:
+    """The shift that the resolution's mu stands for: exp(mu) (FLUX), or mu itself where the type is linear.
+
+    Raises ValueError for another type, or a mu that is no number from -20 to 20 (linear: above 0).
     """
     if time_shift_type not in ("exponential", "linear"):
-        raise ValueError(f"time_shift_type is {time_shift_type!r}; it can be exponential or linear")
-    if not isinstance(mu, int | float | np.number) or not np.isfinite(mu) or (time_shift_type == "linear" and mu <= 0):
-        raise ValueError(f"mu is {mu!r}; it must be a number, above 0 where time_shift_type is linear")
-    return shift_flow(sigmas, np.exp(mu) if time_shift_type == "exponential" else mu)
+        raise ValueError(f"time_shift_type is {show(time_shift_type)}; it can be exponential or linear")
+    exponential = time_shift_type == "exponential"
+    low, high = (-MOST_MU, MOST_MU) if exponential else (math.exp(-MOST_MU), math.exp(MOST_MU))
+    if not isinstance(mu, int | float | np.number) or isinstance(mu, bool) or not low <= mu <= high:
+        raise ValueError(f"mu is {show(mu)}; it must be a number from {low:.3g} to {high:.3g}")
+    return float(np.exp(mu)) if exponential else float(mu)
 
 
 def stretch_flow(sigmas: np.ndarray, terminal: float) -> np.ndarray:
-    """Flow times stretched about 1 so that the last of them is `terminal` (LTX-Video)."""
+    """Flow times stretched about 1 so that the last of them is `terminal` (LTX-Video).
+
+    Raises ValueError where that is 1, which nothing stretches.
+    """
+    if sigmas[-1] == 1:
+        raise ValueError("shift_terminal stretches a run whose last level lies below 1; ask for two steps or more")
     return 1 - (1 - sigmas) * (1 - terminal) / (1 - sigmas[-1])
 
 

@@ -54,9 +54,10 @@ def distilled_timesteps(
 def original_steps(scheduler: Any, original_inference_steps: int | None) -> int:
     """How many steps the distillation had. Raises ValueError if more than the training timesteps."""
     n = scheduler.original_inference_steps if original_inference_steps is None else original_inference_steps
-    if not 1 <= n <= scheduler.num_train_timesteps:
-        raise ValueError(f"original_inference_steps is {n}; it must lie within 1 and num_train_timesteps, "
-                         f"{scheduler.num_train_timesteps}")
+    spacing.check_count("original_inference_steps", n)
+    if n > scheduler.num_train_timesteps:
+        raise ValueError(f"original_inference_steps is {spacing.show(n)}; it must lie within 1 and "
+                         f"num_train_timesteps, {scheduler.num_train_timesteps}")
     return n
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from fdiff import solvers, spacing
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import ExplodingScheduler, halve, lay_steps, train_sigmas
-from fdiff.schedulers.fields import LatentBetas, SigmaLayouts
+from fdiff.schedulers.fields import AtLeastZero, LatentBetas, SigmaLayouts, check
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ class DPMSolverSDEScheduler(SigmaLayouts, LatentBetas, ExplodingScheduler):
             strength: below 1, only that last part of the run (image to image).
             s_noise: deviation of the noise.
         """
+        check("s_noise", s_noise, AtLeastZero)
         steps = lay_steps(self, num_inference_steps, timesteps, sigmas, strength)
         middle = np.sqrt(steps.sigma * steps.sigma_to)
         told = spacing.interpolate_timesteps(middle, train_sigmas(self))

@@ -10,7 +10,7 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.edm import EDMScheduler, lay_edm
-from fdiff.schedulers.options import length
+from fdiff.schedulers.options import churn, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,6 @@ class EDMEulerScheduler(EDMScheduler):
             s_noise: its deviation.
         """
         steps = lay_edm(self, num_inference_steps, sigmas, strength)
-        gamma = min(s_churn / (num_inference_steps or length(sigmas) - 1), np.sqrt(2) - 1)
+        gamma = churn(num_inference_steps or length(sigmas) - 1, s_churn, s_tmin, s_tmax, s_noise)
         solver = solvers.euler(gamma, s_tmin, s_tmax, s_noise, x0_of=lambda sigma, hat: self._reads(1.0, hat)[0])
         return self._rows(solver, steps)

@@ -14,7 +14,7 @@ from fdiff import solvers
 from fdiff.plan import PREDICTIONS, Pair, Plan, v_prediction
 from fdiff.schedulers.exploding import ExplodingScheduler, lay_steps, train_sigmas
 from fdiff.schedulers.fields import Positive, SigmaLayouts
-from fdiff.schedulers.options import length
+from fdiff.schedulers.options import churn, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class EulerDiscreteScheduler(SigmaLayouts, ExplodingScheduler):
         if self._continuous():
             steps = steps._replace(t=np.log(steps.sigma) / 4)
         whole = num_inference_steps or length(timesteps, sigmas) - (sigmas is not None)
-        gamma = min(s_churn / whole, np.sqrt(2) - 1)
+        gamma = churn(whole, s_churn, s_tmin, s_tmax, s_noise)
         solver = solvers.euler(gamma, s_tmin, s_tmax, s_noise, x0_of=self._x0_of())
         return self._table(solver, steps)
 

@@ -34,10 +34,17 @@ class Steps(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def train_sigmas(scheduler: Any) -> np.ndarray:
-    """sigma (T,) at each training timestep, rising; where the last is pure noise, that of alpha^2 = 2^-24."""
+    """sigma (T,) at each training timestep, rising; where the last is pure noise, that of alpha^2 = 2^-24.
+
+    Raises ValueError for betas that add no noise to the first timestep, or leave no signal to the last.
+    """
     alpha2 = signal(scheduler).copy()
     if getattr(scheduler, "rescale_betas_zero_snr", False):
         alpha2[-1] = 2.0**-24
+    if not alpha2[0] < 1 or not alpha2[-1] > 1e-12:
+        raise ValueError(f"the betas leave a share of {alpha2[0]:g} of signal at the first timestep and {alpha2[-1]:g} "
+                         "at the last; this scheduler needs less than 1 and more than 1e-12, so correct beta_start, "
+                         "beta_end or trained_betas")
     return np.sqrt((1 - alpha2) / alpha2)
 
 

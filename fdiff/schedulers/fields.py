@@ -21,23 +21,29 @@ BIGGEST = 1e6  # of a level, a shift or the like: larger ones drown x in float32
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """Where a number lies: from `low` to `high`, those two left out with `open_low`, `open_high`; and what it is."""
+    """Where a number lies: from `low` to `high`, those two left out with `open_low`, `open_high`; and what it is.
+
+    A number that is not 0 is of size `least` or more, so that float32 can hold what is made of it.
+    """
 
     low: float = -BIGGEST
     high: float = BIGGEST
     open_low: bool = False
     open_high: bool = False
+    least: float = 0.0
     what: str = ""
 
     def hold(self, value: float) -> bool:
         """Whether the value lies there."""
-        return (self.low < value if self.open_low else self.low <= value) and \
-            (value < self.high if self.open_high else value <= self.high)
+        above = self.low < value if self.open_low else self.low <= value
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below and (value == 0 or abs(value) >= self.least)
 
     def __str__(self) -> str:
         low = f"above {self.low:g}" if self.open_low else f"{self.low:g} or more"
         high = f"below {self.high:g}" if self.open_high else f"{self.high:.12g} at most"
-        return f"{self.what}{low} and {high}"
+        least = f", {self.least:g} or more" * bool(self.least and self.open_low)
+        return f"{self.what}{low}{least} and {high}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +64,8 @@ TrainTimesteps = Annotated[int, Bounds(1, spacing.MOST_TIMESTEPS, what="a whole 
 Count = Annotated[int, Bounds(1, spacing.MOST_STEPS)]
 Order = Annotated[int, Bounds(0, 10)]
 Offset = Annotated[int, Bounds(0, spacing.MOST_TIMESTEPS)]
-Positive = Annotated[float, Bounds(0, open_low=True)]
-AtLeastZero = Annotated[float, Bounds(0)]
-Tiny = Annotated[float, Bounds(1e-9)]
+Positive = Annotated[float, Bounds(0, open_low=True, least=1e-9)]
+AtLeastZero = Annotated[float, Bounds(0, least=1e-9)]
 Number = Annotated[float, Bounds()]
 Share = Annotated[float, Bounds(0, 1)]
 Variance = Annotated[float, Bounds(0, 1, open_high=True)]

@@ -137,6 +137,8 @@ def lay_flow(
         levels = spacing.shift_flow_by(levels, mu, scheduler.time_shift_type)
     if getattr(scheduler, "shift_terminal", None):
         levels = spacing.stretch_flow(levels, scheduler.shift_terminal)
+    if len(levels) > 1 and not spacing.falls(levels):
+        raise ValueError(f"num_train_timesteps {total} leaves no levels for {n} steps that fall; raise it")
     named = layout(scheduler)
     if named:
         levels = spacing.lay_out(named, levels, n)

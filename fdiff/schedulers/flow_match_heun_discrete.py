@@ -12,7 +12,7 @@ from fdiff.plan import Plan
 from fdiff.schedulers.exploding import halve
 from fdiff.schedulers.fields import Flow
 from fdiff.schedulers.flow import FlowScheduler, lay_flow
-from fdiff.schedulers.options import length
+from fdiff.schedulers.options import churn, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,6 @@ class FlowMatchHeunDiscreteScheduler(Flow, FlowScheduler):
         """
         steps = lay_flow(self, num_inference_steps, timesteps, sigmas, None, strength)
         whole = num_inference_steps or length(sigmas, timesteps)
-        gamma = min(s_churn / (2 * whole - 1), np.sqrt(2) - 1)
+        gamma = churn(2 * whole - 1, s_churn, s_tmin, s_tmax, s_noise)
         rows = halve(steps, steps.sigma_to, np.append(steps.t[1:], 0.0))
         return self._rows(solvers.heun(gamma, s_tmin, s_tmax, s_noise), rows)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from fdiff import spacing
 from fdiff.plan import Pair, unit_interval
+from fdiff.schedulers.fields import AtLeastZero, Bounds, check
 
 
 def clipping(scheduler: Any) -> Pair:
@@ -28,6 +29,17 @@ def first_step(n: int, strength: float) -> int:
     if kept == 0:
         raise ValueError(f"strength {strength} leaves none of {n} steps; raise it above {1 / n:.3g}")
     return n - kept
+
+
+def churn(n: int, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float) -> float:
+    """gamma, how much the level rises in each of n steps (Karras et al. 2022, algorithm 2).
+
+    Raises ValueError for any of these that is no number, or negative.
+    """
+    check("s_tmin", s_tmin, AtLeastZero)
+    check("s_tmax", s_tmax, Annotated[float, Bounds(0, np.inf)])
+    check("s_noise", s_noise, AtLeastZero)
+    return min(check("s_churn", s_churn, AtLeastZero) / n, np.sqrt(2) - 1)
 
 
 def given_timesteps(timesteps: Sequence[float] | np.ndarray | None, num_train_timesteps: int) -> np.ndarray:

@@ -195,7 +195,7 @@ def flow_shift(scheduler: Any, mu: float | None) -> float:
         return scheduler.flow_shift
     if not getattr(scheduler, "use_dynamic_shifting", False) or scheduler.time_shift_type != "exponential":
         raise ValueError("mu needs use_dynamic_shifting and time_shift_type exponential")
-    return float(np.exp(mu))
+    return spacing.shift_of(mu)
 
 
 def levels_of(scheduler: Any, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -45,8 +45,11 @@ class RePaintScheduler(Betas, Scheduler):
             jump_n_sample: how often each stretch of that length is run.
         """
         n = min(spacing.check_steps(num_inference_steps), self.num_train_timesteps)
-        if jump_length < 1 or jump_n_sample < 1:
-            raise ValueError("jump_length and jump_n_sample must be 1 or more")
+        spacing.check_count("jump_length", jump_length, spacing.MOST_STEPS)
+        spacing.check_count("jump_n_sample", jump_n_sample, 1000)
+        if n * jump_n_sample > spacing.MOST_TIMESTEPS:
+            raise ValueError(f"num_inference_steps {n} and jump_n_sample {jump_n_sample} make too long a run; "
+                             "lower either")
         t = np.array(visits(n, jump_length, jump_n_sample))
         up = np.append(False, np.diff(t) > 0)
         start = np.where(up, np.append(0, t[:-1]) - 1, t)  # a jump starts below the step before it

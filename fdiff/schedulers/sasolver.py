@@ -10,7 +10,7 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Plan
-from fdiff.schedulers.fields import Instead, LogSnrEnds, Order, Spacing
+from fdiff.schedulers.fields import AtLeastZero, Instead, LogSnrEnds, Order, Spacing, check
 from fdiff.schedulers.options import choose, first_step
 from fdiff.schedulers.preserving import LogSnrScheduler, lay_levels
 
@@ -64,7 +64,7 @@ class SASolverScheduler(LogSnrEnds, Spacing, LogSnrScheduler):
 
 
 def taus(tau: Callable[[float], float] | float | None, t: np.ndarray) -> list[float]:
-    """tau at each timestep."""
+    """tau at each timestep. Raises ValueError where it is none, or no number."""
     if tau is None:
         return [float(200 <= at <= 800) for at in t]
-    return [float(tau(at)) for at in t] if callable(tau) else [float(tau)] * len(t)
+    return [float(check("tau", tau(at) if callable(tau) else tau, AtLeastZero)) for at in t]

@@ -140,6 +140,8 @@ class Scheduler:
             config = config._spelt_out()
         elif isinstance(config, str | Path):
             config = hub.read_json(Path(config))
+        if not isinstance(config, Mapping) or not all(isinstance(name, str) for name in config):
+            raise ValueError(f"a scheduler's config is {show(config)}; it must hold options by their names")
         if cls is Scheduler:
             return find_scheduler(config.get("_class_name")).from_config(config, **options)  # type: ignore[return-value]
         given = {k: v for k, v in {**config, **options}.items() if not k.startswith("_")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,12 @@ import numpy as np
 
 from fdiff import keys, solvers, spacing
 from fdiff.plan import Grid, Pair, Plan
-from fdiff.schedulers.fields import Positive, PredictionType, TrainTimesteps
+from fdiff.schedulers.fields import Bounds, Positive, PredictionType, TrainTimesteps, check
 from fdiff.schedulers.options import first_step
 from fdiff.schedulers.scheduler import Scheduler
 
 FIRST = 1.5708  # pi / 2, as the Hub rounds it
+Angle = Annotated[float, Bounds(0, FIRST, open_low=True, least=1e-9)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,8 +67,11 @@ class SCMScheduler(Scheduler):
             n = spacing.check_steps(num_inference_steps, self.num_train_timesteps)
             if intermediate_timesteps is not None and n != 2:
                 raise ValueError(f"intermediate_timesteps is for num_inference_steps 2, not {n}")
-            first = FIRST if max_timesteps is None else max_timesteps
-            middle = 1.3 if intermediate_timesteps is None else intermediate_timesteps
+            first = FIRST if max_timesteps is None else check("max_timesteps", max_timesteps, Angle)
+            middle = check("intermediate_timesteps", 1.3 if intermediate_timesteps is None else intermediate_timesteps,
+                           Angle)
+            if n == 2 and middle >= first:
+                raise ValueError(f"intermediate_timesteps is {middle:g}; it must be below the first angle, {first:g}")
             t = np.array([first, middle, 0.0]) if n == 2 else np.linspace(first, 0, n + 1)
         alpha, sigma = np.cos(t), np.sin(t) * self.sigma_data
         grid = Grid(t[:-1], alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])

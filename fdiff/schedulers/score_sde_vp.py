@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 from fdiff import keys, solvers, spacing
 from fdiff.plan import Grid, Pair, Plan, epsilon
-from fdiff.schedulers.fields import AtLeastZero, Share, TrainTimesteps
+from fdiff.schedulers.fields import AtLeastZero, Bounds, TrainTimesteps
 from fdiff.schedulers.options import first_step
 from fdiff.schedulers.scheduler import Scheduler
 
@@ -28,7 +28,7 @@ class ScoreSdeVpScheduler(Scheduler):
     num_train_timesteps: TrainTimesteps = 2000
     beta_min: AtLeastZero = 0.1
     beta_max: AtLeastZero = 20.0
-    sampling_eps: Share = 1e-3
+    sampling_eps: Annotated[float, Bounds(0, 1, open_low=True, least=1e-9)] = 1e-3
 
     def plan(self, num_inference_steps: int | None = None, *, strength: float = 1.0) -> Plan:
         """The table of a run of that many steps; strength below 1 keeps its last part (image to image)."""

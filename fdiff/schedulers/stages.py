@@ -74,8 +74,7 @@ def lay_stage(
     Raises ValueError for a stage that is none, sigmas for one of several, or shifts that contradict each other.
     """
     _check(scheduler)
-    if not isinstance(stage_index, int | np.integer) or not 0 <= stage_index < scheduler.stages:
-        raise ValueError(f"stage_index is {stage_index!r}; with these stages it must be 0 to {scheduler.stages - 1}")
+    _check_index(stage_index, range(scheduler.stages), "with these stages it must be 0")
     dynamic, total = scheduler.use_dynamic_shifting, scheduler.num_train_timesteps
     if dynamic and scheduler.shift != 1:
         raise ValueError("shift contradicts use_dynamic_shifting, whose mu is the shift; leave it at 1")
@@ -116,8 +115,7 @@ def renoising(scheduler: Any, stage_index: int) -> tuple[float, float]:
     Raises ValueError for the first stage, which begins with noise, or one that is none.
     """
     _check(scheduler)
-    if not 1 <= stage_index < scheduler.stages:
-        raise ValueError(f"stage_index is {stage_index}; what is renoised begins at stage 1 to {scheduler.stages - 1}")
+    _check_index(stage_index, range(1, scheduler.stages), "what is renoised begins at stage 1")
     sigma = _flow(scheduler)[int(scheduler.stage_range[stage_index] * scheduler.num_train_timesteps)]
     a = 1 / (np.sqrt(1 + 1 / scheduler.gamma) * sigma + 1 - sigma)
     return float(a), float(a * sigma / np.sqrt(scheduler.gamma))
@@ -127,8 +125,13 @@ def _check(scheduler: Any) -> None:
     """Raise ValueError for stages that there cannot be."""
     ends = spacing.numbers("stage_range", scheduler.stage_range)
     if len(ends) <= scheduler.stages or not spacing.falls(-ends) or ends[0] < 0 or ends[-1] > 1:
-        raise ValueError(f"stage_range is {scheduler.stage_range!r}; for {scheduler.stages} stages it must be "
-                         f"{scheduler.stages + 1} numbers that rise from 0 to 1")
+        raise ValueError(f"stage_range is {spacing.show(scheduler.stage_range)}; for {scheduler.stages} stages it must "
+                         f"be {scheduler.stages + 1} numbers that rise from 0 to 1")
+
+
+def _check_index(stage_index: Any, indices: range, wanted: str) -> None:
+    if not isinstance(stage_index, int | np.integer) or stage_index not in indices:
+        raise ValueError(f"stage_index is {spacing.show(stage_index)}; {wanted} to {indices.stop - 1}")
 
 
 def _flow(scheduler: Any) -> np.ndarray:
