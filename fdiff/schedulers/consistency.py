@@ -10,7 +10,7 @@ import numpy as np
 
 from fdiff import spacing
 from fdiff.schedulers.fields import Clipping, Count, LatentBetas, Number, Spacing, Thresholding
-from fdiff.schedulers.options import first_step, given_timesteps, one_of
+from fdiff.schedulers.options import given_timesteps, one_of
 from fdiff.schedulers.timesteps import TimestepScheduler
 
 
@@ -33,21 +33,19 @@ def distilled_timesteps(
     timesteps: Sequence[float] | None,
     trained: np.ndarray,
     original_steps: int,
-    strength: float,
 ) -> np.ndarray:
-    """The timesteps of a run: some of `trained`, which rise and are already cut by strength, or the user's own.
+    """The timesteps of a run: some of `trained`, which rise, or the user's own.
 
     Raises ValueError for more steps than `trained` has, or than original_steps.
     """
     given = one_of(num_inference_steps=num_inference_steps, timesteps=timesteps)
     if given == "timesteps":
-        t = given_timesteps(timesteps, scheduler.num_train_timesteps)
-        return t[first_step(len(t), strength):]
+        return given_timesteps(timesteps, scheduler.num_train_timesteps)
     n = spacing.check_steps(num_inference_steps, scheduler.num_train_timesteps)
     most = min(len(trained), original_steps)
     if n > most:
         raise ValueError(f"num_inference_steps is {n}, more than the {most} timesteps that "
-                         "original_inference_steps and strength leave; ask for fewer or raise those")
+                         "original_inference_steps and trained_strength leave; ask for fewer or raise those")
     return trained[::-1][np.floor(np.linspace(0, len(trained), n, endpoint=False)).astype(int)].astype(np.float64)
 
 

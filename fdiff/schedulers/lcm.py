@@ -10,7 +10,7 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import Pair, Plan, unit_interval
 from fdiff.schedulers.consistency import DistilledScheduler, distilled_timesteps, original_steps, strided_timesteps
-from fdiff.schedulers.options import clipping
+from fdiff.schedulers.options import clipping, first_step
 from fdiff.schedulers.timesteps import chain
 
 
@@ -31,6 +31,7 @@ class LCMScheduler(DistilledScheduler):
         timesteps: Sequence[float] | None = None,
         original_inference_steps: int | None = None,
         strength: float = 1.0,
+        trained_strength: float = 1.0,
     ) -> Plan:
         """The table of a run.
 
@@ -38,13 +39,14 @@ class LCMScheduler(DistilledScheduler):
             num_inference_steps: how many steps, at most original_inference_steps.
             timesteps: the timesteps themselves, falling, in place of their number.
             original_inference_steps: steps of the distillation, in place of the field.
-            strength: below 1, the steps are laid over only that last part of the schedule (image to image).
+            strength: below 1, only that last part of the run (image to image), as Stable Diffusion's pipelines have it.
+            trained_strength: below 1, the steps are laid over only that last part of the schedule, as in diffusers'
+                LatentConsistencyModelImg2ImgPipeline.
         """
-        strength = unit_interval("strength", strength)
         original = original_steps(self, original_inference_steps)
-        trained = strided_timesteps(self, original, strength)
-        t = distilled_timesteps(self, num_inference_steps, timesteps, trained, original, strength)
-        grid = chain(t, self._signal()[t.astype(int)], 1.0)
+        trained = strided_timesteps(self, original, unit_interval("trained_strength", trained_strength))
+        t = distilled_timesteps(self, num_inference_steps, timesteps, trained, original)
+        grid = chain(t, self._signal()[t.astype(int)], 1.0).rows(first_step(len(t), strength))
         return self._tabulate(solvers.consistency(self._skip), grid, clip=clipping(self))
 
     def _skip(self, t: float) -> Pair:

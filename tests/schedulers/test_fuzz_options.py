@@ -111,6 +111,7 @@ def test_an_absurd_count_is_one_sentence_and_no_work(cls, count):
 
 
 def test_a_scheduler_is_made_of_a_config():
-    for config in (None, 3, [], "missing.json", {"_class_name": ["DDIMScheduler"]}, {"_class_name": "DDIMScheduler", 3: 4}):
+    named = {"_class_name": "DDIMScheduler"}
+    for config in (None, 3, [], "missing.json", {"_class_name": ["DDIMScheduler"]}, {**named, 3: 4}):
         with pytest.raises((ValueError, OSError)):
             Scheduler.from_config(config)

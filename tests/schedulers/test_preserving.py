@@ -18,6 +18,8 @@ PARTS = [
     ("DEISMultistepScheduler", {}),
     ("UniPCMultistepScheduler", {"solver_order": 3, "disable_corrector": [9, 12]}),
     ("SASolverScheduler", {}),
+    ("LCMScheduler", {}),
+    ("TCDScheduler", {}),
     ("UnCLIPScheduler", {"clip_sample_range": 3.0}),
 ]
 
@@ -49,7 +51,8 @@ def test_strength_against_diffusers(name, config):
         for i, t in enumerate(other.timesteps[8:]):
             if x is None:
                 x, state = torch.tensor(x0), sampling.init(plan, x0)
-            x = other.step(torch.tensor(network(x.numpy())).float(), t, x).prev_sample
+            options = {"eta": 0.0} if name == "TCDScheduler" else {}  # as diffusers' pipelines call it
+            x = other.step(torch.tensor(network(x.numpy())).float(), t, x, **options).prev_sample
             out = network(np.asarray(state.x, np.float64)).astype(np.float32)
             state = sampling.step(plan[i], state, out, fresh)
     np.testing.assert_allclose(plan.t, other.timesteps[8:])
