@@ -155,7 +155,8 @@ def _repository(source: str | Path, variant: str | None) -> Checkpoint:
 
 def _class(file: Path) -> Any:
     """The model that a config.json describes. ValueError for another class."""
-    found = find_component(hub.class_name(hub.read_json(file), file), file)
+    config = hub.read_json(file)
+    found = find_component(hub.class_name(config, file), file, config)
     if not issubclass(found, Model):
         raise ValueError(f"{file} describes a {found.__name__}, which is no model")
     return found

@@ -66,6 +66,11 @@ def lookup(name: str | None, base: type = object, config: Config | None = None) 
     return None
 
 
+def shared(name: str) -> bool:
+    """Whether classes share that name, so that only a config tells which one it means."""
+    return any(entry.when is not None for entry in _ENTRIES.get(name, ()))
+
+
 def find_component(name: str, source: str | Path, config: Config | None = None) -> Any:
     """The model, scheduler, tokenizer or processor class of that name. Raises ValueError where there is none."""
     found = lookup(name, config=config)

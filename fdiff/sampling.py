@@ -38,11 +38,13 @@ class State(NamedTuple):
 
 def init(plan: Plan, x: jax.Array) -> State:
     """The state before the first row: x (of standard deviation `plan.start`) and empty memory."""
-    x = jnp.asarray(x, jnp.float32)
-    return State(jnp.stack([x, *[jnp.zeros_like(x)] * (plan.slots - 1)]), jnp.int32(0))
+    return _begin(jnp.asarray(x), plan.slots)
 
 
-_init = jax.jit(init)
+@partial(jax.jit, static_argnums=1, inline=True)  # the plan itself would make it a program for each number of rows
+def _begin(x: jax.Array, slots: int) -> State:
+    x = x.astype(jnp.float32)
+    return State(jnp.stack([x, *[jnp.zeros_like(x)] * (slots - 1)]), jnp.int32(0))
 
 
 def predict(row: Plan, x: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -143,7 +145,7 @@ class Steps:
         return len(self.plan)
 
     def __iter__(self) -> Iterator[tuple[State, jax.Array]]:
-        state = _init(self.plan, self.x)
+        state = init(self.plan, self.x)
         for i in range(len(self)):
             given = None if self.noise is None else self.noise[i]
             state, x0 = _advance(self.network, self.plan[i], state, self.key, given, self.after)

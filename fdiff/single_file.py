@@ -118,7 +118,7 @@ def inspect(
             family = family._replace(scheduler={**family.scheduler, "prediction_type": prediction_type})
     else:
         family = single_file.family(found, parts, file=file, prediction_type=prediction_type)
-    built = {name: find_component(kind, config or file).from_config(entry)
+    built = {name: find_component(kind, config or file, entry).from_config(entry)
              for name, (kind, entry) in family.models.items()}  # fmt: skip
     encoders = [name for name in built if name.startswith("text_encoder")]
     clip = read_tokenizer(file, vocabulary, place) if encoders else None

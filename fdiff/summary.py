@@ -9,10 +9,8 @@ from typing import Any
 
 import jax
 
-import fdiff.models
-import fdiff.schedulers
 from convert import weights
-from fdiff import hub
+from fdiff import hub, registry
 from fdiff.models.model import CONFIG, Model
 from fdiff.pipelines.pipeline import INDEX
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
@@ -43,23 +41,22 @@ def summary(source: str | Path) -> str:
 
 
 def _component(name: str, kind: str, place: hub.Source) -> str:
-    known = getattr(fdiff.models, kind, None) or getattr(fdiff.schedulers, kind, None)
-    if isinstance(known, type) and issubclass(known, Model):
+    if kind in dict(registry.known(Model)):
         return f"  {name}: {_model(kind, place)}"
     return f"  {name}: {kind}"
 
 
 def _model(kind: str, place: hub.Source) -> str:
     """Class, number of parameters, dtypes and sample size of one model."""
-    cls = getattr(fdiff.models, kind, None)
-    if not (isinstance(cls, type) and issubclass(cls, Model)):
+    config = hub.read_json(hub.fetch(place, CONFIG))
+    cls = registry.lookup(kind, Model, config)
+    if cls is None:
         return f"{kind}, which fdiff does not have"
-    module = cls.from_config(hub.read_json(hub.fetch(place, CONFIG)))
+    module = cls.from_config(config)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(module.shapes()))
     found = weights.tensors(hub.fetch_weights(place, cls.weights_name))
     dtypes = sorted({str(tensor.dtype) for tensor in found.values()})
-    config: Any = module
-    size = getattr(config, "sample_size", None)
+    size = getattr(module, "sample_size", None)
     return f"{kind}, {count:,} parameters, {' and '.join(dtypes)}" + (f", samples of {size}" if size else "")
 
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 
 from convert import files, weights
-from fdiff import hub, upload
+from fdiff import hub, registry, upload
 from fdiff.models.fields import checked
 
 CONFIG = "config.json"
@@ -65,7 +65,7 @@ class Model(nn.Module):
         field, for a value that is none of that field, and for values that do not fit together.
         """
         found = config.get("_class_name", cls.__name__)
-        if found != cls.__name__:
+        if found != cls.__name__ and registry.lookup(found, cls, config) is not cls:
             raise ValueError(f"{file} describes a {found}, not a {cls.__name__}; load it with fdiff.{found}.")
         fields = _annotations(cls)
         given = {key: value for key, value in config.items() if not key.startswith("_")}

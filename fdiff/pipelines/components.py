@@ -15,8 +15,8 @@ import fdiff.models
 import fdiff.schedulers
 import fdiff.tokenizers  # noqa: F401  which register what a component can be
 from convert.weights import floating
-from fdiff import hub
-from fdiff.models.model import Model
+from fdiff import hub, registry
+from fdiff.models.model import CONFIG, Model
 from fdiff.registry import find_component
 from fdiff.schedulers.scheduler import Scheduler
 
@@ -28,14 +28,6 @@ SEVERAL = {
     "MultiControlNetUnionModel": "ControlNetUnionModel",
     "MultiAdapter": "T2IAdapter",
 }
-TOKENIZER_FILES = (
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 
 
 def read_index(file: Path) -> dict[str, Any]:
@@ -105,18 +97,18 @@ def load_component(
             tuple with a list of their params.
         source, name: the component is in the source's folder of that name, or beside the index.
         where: keyword arguments of `hub.load_config`.
-        load: gives that pair, of all but tokenizers, from a class, the source, `where` and a subfolder.
+        load: gives that pair, from a class, the source, `where` and a subfolder.
 
     Raises FileNotFoundError where it is neither in its folder nor beside the index.
     """
-    component = find_component(SEVERAL.get(class_name, class_name), source)
     if class_name in SEVERAL:
+        component = find_component(SEVERAL[class_name], source)
         folders = _numbered(name, lambda folder: hub.has_folder(source, folder, **where))
         return several([load(component, source, subfolder=folder, **where) for folder in folders])
     place = {**where, "subfolder": name if hub.has_folder(source, name, **where) else None}
     try:
-        if hasattr(component, "from_folder"):
-            return component.from_folder(_tokenizer_folder(source, name, place)), None
+        config = hub.load_config(source, CONFIG, **place) if registry.shared(class_name) else None
+        component = find_component(class_name, source, config)
         return load(component, source, **place)
     except FileNotFoundError as error:
         if place["subfolder"] is not None:
@@ -179,21 +171,6 @@ def load_model(
         return component.from_pretrained(source, dtype=dtype, **options)
     module, params = component.from_pretrained(source, dtype=jnp.float32, **options)
     return module, params if module.force_upcast else jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params)
-
-
-def _tokenizer_folder(source: str | Path, name: str, place: dict[str, Any]) -> Path:
-    """Where the files of a tokenizer are, downloaded if need be."""
-    where = hub.Source(source, **place)
-    found = None
-    for file in TOKENIZER_FILES:
-        try:
-            found = found or hub.fetch(where, file)
-            hub.fetch(hub.pinned(where, found), file)
-        except FileNotFoundError:  # no tokenizer has all of them; the tokenizer says which it needs
-            continue
-    if found is None:
-        raise FileNotFoundError(f"{source} has no files of a tokenizer in its folder {name}; download it again")
-    return found.parent
 
 
 def _numbered(name: str, exists: Callable[[str], bool]) -> list[str]:
