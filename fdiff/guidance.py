@@ -135,14 +135,22 @@ def interval(guided: Network, plain: Network, low: jax.Array | float, high: jax.
     return Partial(_interval, guided, plain, jnp.float32(low), jnp.float32(high))
 
 
-def composed(network: Conditional, conditions: Sequence[Any], weights: Sequence[jax.Array | float]) -> Network:
+def composed(
+    network: Conditional,
+    conditions: Sequence[Any],
+    weights: Sequence[jax.Array | float],
+    *,
+    rescale: jax.Array | float | None = None,
+) -> Network:
     """A weighted sum of predictions under several conditions, in one call (Liu et al. 2022, eq. 11):
 
         out = sum_k weights[k] network(x, t, conditions[k])
 
-    Weights are numbers, or (b,) one for each sample; they add up to 1.
+    Weights are numbers, or (b,) one for each sample; they add up to 1. rescale: 0 to 1, how far the deviation of `out`
+    is brought back to that of the first prediction, see `classifier_free`.
     """
-    return Partial(_composed, network, tuple(conditions), tuple(jnp.float32(weight) for weight in weights))
+    numbers = tuple(jnp.float32(weight) for weight in weights), None if rescale is None else jnp.float32(rescale)
+    return Partial(_composed, network, tuple(conditions), *numbers)
 
 
 def given(network: Conditional, condition: Any) -> Network:
@@ -243,10 +251,16 @@ def _both(
 
 
 def _composed(
-    network: Conditional, conditions: tuple[Any, ...], weights: tuple[jax.Array, ...], x: jax.Array, t: jax.Array
+    network: Conditional,
+    conditions: tuple[Any, ...],
+    weights: tuple[jax.Array, ...],
+    rescale: jax.Array | None,
+    x: jax.Array,
+    t: jax.Array,
 ) -> jax.Array:
     outs = _predictions(network, conditions, x, t)
-    return sum((_column(weight, x) * out for weight, out in zip(weights, outs, strict=True)), start=jnp.float32(0))
+    total = sum((_column(weight, x) * out for weight, out in zip(weights, outs, strict=True)), start=jnp.float32(0))
+    return total if rescale is None else _rescale(total, outs[0], rescale)
 
 
 def _predictions(network: Conditional, conditions: Sequence[Any], x: jax.Array, t: jax.Array) -> list[jax.Array]:

@@ -91,4 +91,6 @@ class CLIPImageProcessor:
         return np.asarray(picture.crop((left, top, left + self.crop_size, top + self.crop_size)), np.float64)
 
 
-CLIPFeatureExtractor = registry.register(CLIPImageProcessor, "CLIPFeatureExtractor")  # its name before 2022
+CLIPFeatureExtractor = CLIPImageProcessor  # its name before 2022
+registry.register(CLIPImageProcessor, "CLIPFeatureExtractor")
+registry.register(CLIPImageProcessor, "CLIPImageProcessorFast", "CLIPImageProcessorPil")  # how transformers 5 computes it

@@ -2,11 +2,23 @@
 
 from fdiff import registry
 from fdiff.pipelines.class_conditional import DIGITS, ClassConditionalPipeline, class_conditional
+from fdiff.pipelines.controlnet_union import (
+    StableDiffusionXLControlNetUnionImg2ImgPipeline,
+    StableDiffusionXLControlNetUnionInpaintPipeline,
+    StableDiffusionXLControlNetUnionPipeline,
+)
+from fdiff.pipelines.controlnet_xs import StableDiffusionControlNetXSPipeline, StableDiffusionXLControlNetXSPipeline
 from fdiff.pipelines.denoise import Condition
 from fdiff.pipelines.image_to_image import image_to_image
+from fdiff.pipelines.image_variation import StableDiffusionImageVariationPipeline
 from fdiff.pipelines.inpaint import inpaint
 from fdiff.pipelines.instruct_pix2pix import instruct
+from fdiff.pipelines.latent_consistency import (
+    LatentConsistencyModelImg2ImgPipeline,
+    LatentConsistencyModelPipeline,
+)
 from fdiff.pipelines.latent_diffusion import LDMPipeline, latent_diffusion
+from fdiff.pipelines.latent_upscale import StableDiffusionLatentUpscalePipeline
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput
 from fdiff.pipelines.requests import MicroConditions
 from fdiff.pipelines.stable_diffusion import (
@@ -22,11 +34,13 @@ from fdiff.pipelines.stable_diffusion import (
     StableDiffusionUpscalePipeline,
 )
 from fdiff.pipelines.stable_diffusion_xl import (
+    StableDiffusionXLAdapterPipeline,
     StableDiffusionXLControlNetImg2ImgPipeline,
     StableDiffusionXLControlNetInpaintPipeline,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
 )
 from fdiff.pipelines.task import Request, Run, Task, option
@@ -43,6 +57,8 @@ __all__ = [
     "DiffusionPipeline",
     "ImageOutput",
     "LDMPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+    "LatentConsistencyModelPipeline",
     "MicroConditions",
     "Request",
     "Run",
@@ -50,17 +66,26 @@ __all__ = [
     "StableDiffusionControlNetImg2ImgPipeline",
     "StableDiffusionControlNetInpaintPipeline",
     "StableDiffusionControlNetPipeline",
+    "StableDiffusionControlNetXSPipeline",
     "StableDiffusionDepth2ImgPipeline",
+    "StableDiffusionImageVariationPipeline",
     "StableDiffusionImg2ImgPipeline",
     "StableDiffusionInpaintPipeline",
     "StableDiffusionInstructPix2PixPipeline",
+    "StableDiffusionLatentUpscalePipeline",
     "StableDiffusionPipeline",
     "StableDiffusionUpscalePipeline",
+    "StableDiffusionXLAdapterPipeline",
     "StableDiffusionXLControlNetImg2ImgPipeline",
     "StableDiffusionXLControlNetInpaintPipeline",
     "StableDiffusionXLControlNetPipeline",
+    "StableDiffusionXLControlNetUnionImg2ImgPipeline",
+    "StableDiffusionXLControlNetUnionInpaintPipeline",
+    "StableDiffusionXLControlNetUnionPipeline",
+    "StableDiffusionXLControlNetXSPipeline",
     "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLInpaintPipeline",
+    "StableDiffusionXLInstructPix2PixPipeline",
     "StableDiffusionXLPipeline",
     "Task",
     "class_conditional",

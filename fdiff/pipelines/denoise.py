@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from fdiff import guidance, sampling
 from fdiff.models import UNet2DConditionModel, edits
 from fdiff.models.layers.embeddings import sinusoidal
-from fdiff.pipelines.checks import check_scale
+from fdiff.pipelines.checks import check_scale, numeric
 from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.pipelines.requests import Interval, Scale
 from fdiff.plan import Plan
@@ -57,7 +57,7 @@ class Denoiser:
     """The network of latent diffusion: (params, x, t, condition, residuals) -> out, shaped like x.
 
     A frozen dataclass of a module, so that two of the same one are one function to the compiler. `params` holds
-    "params" and, while a LoRA runs, "lora".
+    "params" and, while a LoRA runs, "lora", and edits for the whole batch, "attention" (see `fdiff.models.edits`).
     """
 
     unet: UNet2DConditionModel
@@ -75,13 +75,15 @@ class Denoiser:
         if condition.appended is not None:
             x = jnp.concatenate([x, condition.appended], axis=-1)
         if condition.attention is not None:
-            variables["attention"] = condition.attention
+            variables["attention"] = edits.merge(variables.get("attention", {}), condition.attention)
         out: Any = self.unet.apply(variables, x, t, **tell(condition), **given)
         return out
 
 
-def denoiser(unet: UNet2DConditionModel, params: Params) -> guidance.Conditional:
+def denoiser(unet: UNet2DConditionModel, params: Params, freeu: Any = None) -> guidance.Conditional:
     """The U-Net as (x, t, condition) -> out; its parameters are data.
+
+    freeu: the numbers of `fdiff.models.edits.freeu`, if any.
 
     params: "unet" and under "lora", if there, what `fdiff.adapters.lora.collection` gives, which then is added while
     the U-Net runs.
@@ -89,6 +91,8 @@ def denoiser(unet: UNet2DConditionModel, params: Params) -> guidance.Conditional
     own = {"params": tree_of(params, "unet")}
     if "unet" in params.get("lora", {}):
         own["lora"] = params["lora"]["unet"]
+    if freeu is not None:
+        own["attention"] = edits.freeu(*freeu)
     return Partial(Denoiser(unet), own)
 
 
@@ -142,15 +146,17 @@ def _perturb(edit: Any, unet_params: Any, layers: str, condition: Any, on: bool)
     return change(condition, perturbed)
 
 
-def is_guided(unet: UNet2DConditionModel, scale: Scale) -> bool:
+def is_guided(unet: UNet2DConditionModel, scale: Scale, guides: bool = False) -> bool:
     """Whether a scale asks for a second prediction; U-Nets that were told the scale in training need none.
+
+    guides: this one was not, though it has a time_cond_proj_dim.
 
     Raises ValueError for a scale that is no number.
     """
     check_scale("guidance_scale", scale)
     if isinstance(scale, jax.core.Tracer):  # whose value cannot be known
-        return unet.time_cond_proj_dim is None
-    return bool(np.any(np.asarray(scale) > 1)) and unet.time_cond_proj_dim is None
+        return guides or unet.time_cond_proj_dim is None
+    return bool(np.any(np.asarray(scale) > 1)) and (guides or unet.time_cond_proj_dim is None)
 
 
 def told_scale(unet: UNet2DConditionModel, scale: Scale, batch_size: int) -> jax.Array | None:
@@ -168,10 +174,12 @@ class Denoising(NamedTuple):
     both: Both
 
 
-def denoising(pipe: Any, unet: UNet2DConditionModel, params: Params, both: Both) -> Denoising:
+def denoising(pipe: Any, unet: UNet2DConditionModel, params: Params, both: Both, freeu: Any = None) -> Denoising:
     """Stage: the U-Net. Raises ValueError for conditions of another one, which then belongs to another pipeline."""
     check_condition(pipe, both[0])
-    return Denoising(denoiser(unet, params), both)
+    if freeu is not None and (np.shape(freeu) != (4,) or not numeric(np.asarray(freeu))):
+        raise ValueError(f"freeu is {freeu!r}; it must be four numbers, s1, s2, b1 and b2")
+    return Denoising(denoiser(unet, params, freeu), both)
 
 
 class Network(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from fdiff import sampling
-from fdiff.models import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from fdiff.models import AsymmetricAutoencoderKL, AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from fdiff.pipelines import denoise, inputs, latent, steering
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw, draw_as_asked
 from fdiff.pipelines.image_to_image import noised
@@ -115,9 +115,9 @@ class Mask(NamedTuple):
     mask: np.ndarray
 
 
-def masked(mask_image: Pictures, pixels: Size) -> Mask:
-    """Stage: the mask of the user's picture."""
-    return Mask(inputs.mask_pictures(mask_image, pixels))
+def masked(mask_image: Pictures, pixels: Size, resized: bool) -> Mask:
+    """Stage: the mask of the user's picture, resized as it was."""
+    return Mask(inputs.mask_pictures(mask_image, pixels, resized))
 
 
 class BegunInPart(NamedTuple):
@@ -127,6 +127,7 @@ class BegunInPart(NamedTuple):
     draws: Draws
     appended: jax.Array | None
     after: Any
+    around: dict[str, Any] | None  # what the decoder is told of the picture
 
 
 def from_masked(
@@ -163,4 +164,5 @@ def from_masked(
     noise = noise if latents is None else latent.checked_latents(latents, shape)
     known = _Known(jnp.asarray(image), jnp.asarray(mask), for_image, noise, for_rest)
     x, appended, after = _prepare(vae, params, plan, known, begin, plain)
-    return BegunInPart(x, draws, appended, after)
+    around = {"image": known.image, "mask": known.mask} if isinstance(vae, AsymmetricAutoencoderKL) else None
+    return BegunInPart(x, draws, appended, after, around)

@@ -14,11 +14,24 @@ from fdiff.models import AutoencoderKL
 from fdiff.pipelines.checks import finite
 from fdiff.pipelines.latent import check_pixels, encoded, factor_of
 from fdiff.pipelines.pipeline import Params, tree_of
-from fdiff.pipelines.requests import Pictures, Size
+from fdiff.pipelines.requests import Pictures, Pixels, Size
+
+LANCZOS = 1  # PIL's number for the filter
 
 
-def pictures(name: str, given: Pictures, *, low: float = -1.0, mode: str = "RGB") -> np.ndarray:
+def pictures(
+    name: str,
+    given: Pictures,
+    *,
+    low: float = -1.0,
+    mode: str = "RGB",
+    size: tuple[Pixels, Pixels] = (None, None),
+    multiple: int = 1,
+) -> np.ndarray:
     """(b, h, w, c) float32 from `low` to 1: PIL images and uint8 are brought there, other numbers are as they are.
+
+    size: height and width to resize to. multiple: PIL images are else resized to whole multiples of it below their own.
+    As in diffusers, PIL images are resized by Lanczos' filter, arrays take their nearest pixels.
 
     Raises ValueError for none, pictures of several sizes, and another shape or kind of numbers.
     """
@@ -27,8 +40,7 @@ def pictures(name: str, given: Pictures, *, low: float = -1.0, mode: str = "RGB"
     if isinstance(given, str | Path):
         raise ValueError(f"{name} is the path {str(given)!r}; open it first, as PIL.Image.open does")
     listed = list(given) if isinstance(given, list | tuple) else [given]
-    arrays = [np.asarray(in_mode(one, mode) if hasattr(one, "convert") else one) for one in listed]
-    arrays = [array[..., None] if array.ndim == 2 else array for array in arrays]
+    arrays = [_array(one, mode, size, multiple) for one in listed]
     if len({array.shape for array in arrays}) != 1:
         raise ValueError(f"{name} holds pictures of several sizes, or none; resize them first")
     stacked = np.concatenate([array if array.ndim == 4 else array[None] for array in arrays])
@@ -49,6 +61,23 @@ def pictures(name: str, given: Pictures, *, low: float = -1.0, mode: str = "RGB"
     return np.asarray(finite(name, stacked.astype(np.float32)))
 
 
+def _array(one: Any, mode: str, size: tuple[Pixels, Pixels], multiple: int) -> np.ndarray:
+    """A picture as an array of the size that is asked for."""
+    if hasattr(one, "convert"):
+        picture = in_mode(one, mode)
+        height, width = (
+            side or own - own % multiple or own for side, own in zip(size, picture.size[::-1], strict=True)
+        )
+        array = np.asarray(picture if (width, height) == picture.size else picture.resize((width, height), LANCZOS))
+        return array[..., None] if array.ndim == 2 else array
+    array = np.asarray(one)
+    array = array[..., None] if array.ndim == 2 else array
+    for axis, side in zip((-3, -2), size, strict=True):
+        if side and array.ndim > 2 and array.shape[axis] not in (0, side):
+            array = np.take(array, np.arange(side) * array.shape[axis] // side, axis)
+    return array
+
+
 def check_range(name: str, array: np.ndarray, low: float) -> None:
     """Raise ValueError unless the numbers of pictures lie between `low` and 1, or a hundredth beside them."""
     if array.min() < low - 0.01 or array.max() > 1.01:
@@ -56,9 +85,12 @@ def check_range(name: str, array: np.ndarray, low: float) -> None:
                          f"{low:g} and 1, or pass uint8")
 
 
-def mask_pictures(given: Pictures, size: tuple[int, int]) -> np.ndarray:
-    """(b, h, w, 1) of 0 and 1, 1 where the picture is to be painted anew. Raises ValueError for another size."""
-    mask = pictures("mask_image", given, low=0.0, mode="L")
+def mask_pictures(given: Pictures, size: Size, resized: bool = False) -> np.ndarray:
+    """(b, h, w, 1) of 0 and 1, 1 where the picture is to be painted anew, brought to its size where that was `resized`.
+
+    Raises ValueError for another size.
+    """
+    mask = pictures("mask_image", given, low=0.0, mode="L", size=size if resized else (None, None))
     if mask.shape[1:3] != size or mask.shape[3] != 1:
         raise ValueError(
             f"mask_image is {mask.shape[1]} x {mask.shape[2]} with {mask.shape[3]} channels, and the picture "
@@ -88,23 +120,28 @@ class Pictured(NamedTuple):
     image: np.ndarray
     size: Size
     pixels: Size
+    resized: bool  # whether they had another size before
 
 
-def pictured(vae: AutoencoderKL, image: Pictures) -> Pictured:
+def pictured(vae: AutoencoderKL, image: Pictures, height: Pixels, width: Pixels) -> Pictured:
     """Stage: pictures or, where they have as many channels, latents.
 
     Raises ValueError unless they have the channels of the autoencoder, and sides that it can halve.
     """
-    array = pictures("image", image)
-    height, width, channels = array.shape[1:]
     factor = factor_of(vae)
+    check_pixels(height or max(8, factor), width or max(8, factor), factor)
+    latents = hasattr(image, "shape") and holds_latents(vae, image)
+    array = pictures("image", image, size=(None, None) if latents else (height, width), multiple=max(8, factor))
+    high, wide, channels = array.shape[1:]
     if holds_latents(vae, array):
-        return Pictured(array, (height, width), (height * factor, width * factor))
+        return Pictured(array, (high, wide), (high * factor, wide * factor), False)
     if channels != vae.in_channels:
         raise ValueError(f"image has {channels} channels; it must have {vae.in_channels}")
     check_range("image", array, -1.0)
-    check_pixels(height, width, factor)
-    return Pictured(array, (height // factor, width // factor), (height, width))
+    check_pixels(high, wide, factor)
+    first = image[0] if isinstance(image, list | tuple) else image
+    before = first.size[::-1] if hasattr(first, "convert") else np.shape(first)[-3:-1]
+    return Pictured(array, (high // factor, wide // factor), (high, wide), tuple(before) != (high, wide))
 
 
 def holds_latents(vae: Any, array: Any) -> bool:

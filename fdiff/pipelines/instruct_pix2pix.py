@@ -17,7 +17,7 @@ from fdiff.pipelines.checks import check_scale
 from fdiff.pipelines.denoise import Both, Condition, Network
 from fdiff.pipelines.draws import Wanted, draw
 from fdiff.pipelines.pipeline import Params
-from fdiff.pipelines.requests import Pictures, Prompted, Scale
+from fdiff.pipelines.requests import RESIZED, Large, Pictures, Pixels, Prompted, Scale
 from fdiff.pipelines.task import option
 from fdiff.pipelines.text import Texts
 from fdiff.plan import Plan
@@ -60,6 +60,7 @@ def guided_twice(
     seen: jax.Array,
     guidance_scale: Scale,
     image_guidance_scale: Scale,
+    rescale: Scale | None = None,
 ) -> sampling.Network:
     """Guidance by the text and by the picture (Brooks et al. 2023, eq. 3):
 
@@ -72,7 +73,7 @@ def guided_twice(
         return guidance.given(network, both)
     image, none = denoise.append(negative, seen), denoise.append(negative, jnp.zeros_like(seen))
     scale, of_image = jnp.float32(guidance_scale), jnp.float32(image_guidance_scale)
-    return guidance.composed(network, [both, image, none], [scale, of_image - scale, 1 - of_image])
+    return guidance.composed(network, [both, image, none], [scale, of_image - scale, 1 - of_image], rescale=rescale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +83,24 @@ class Instruct(Prompted):
     prompt: Any = option(None, "what to do to the picture, a text or several", flag=None)
     image: Pictures = option(
         None,
-        "the picture: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each; its sides are "
-        "multiples of 8",
+        "the picture: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each",
     )
     _: KW_ONLY
+    height: Pixels = option(None, RESIZED)
+    width: Pixels = option(None, RESIZED)
     image_guidance_scale: Scale = option(
         1.5, "how closely to keep to the picture; below 1 there is no guidance at all"
     )
     num_inference_steps: int = option(100)
     latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
+
+
+@dataclasses.dataclass(frozen=True)
+class InstructLarge(Large, Instruct):
+    """The same with SDXL."""
+
+    _: KW_ONLY
+    guidance_rescale: Scale = option(0.0, "0 to 1, against overexposure (Lin et al. 2023)")
 
 
 class Scaled(NamedTuple):
@@ -113,10 +123,13 @@ class SeenPicture(NamedTuple):
     appended: jax.Array
 
 
-def seen(vae: AutoencoderKL, params: Params, image: np.ndarray, texts: Texts) -> SeenPicture:
-    """Stage: the latents of the picture, for each of the batch."""
+def seen(
+    vae: AutoencoderKL, params: Params, image: np.ndarray, texts: Texts, is_cosxl_edit: bool = False
+) -> SeenPicture:
+    """Stage: the latents of the picture, for each of the batch; CosXL sees them scaled as those that it denoises."""
     inputs.check_number("image", image, texts.batch_size, texts.prompts)
-    return SeenPicture(inputs.spread("image", seen_latents(vae, params, image), texts.batch_size))
+    latents = seen_latents(vae, params, image)
+    return SeenPicture(inputs.spread("image", vae.scale(latents) if is_cosxl_edit else latents, texts.batch_size))
 
 
 def guided_by_both(
@@ -126,8 +139,12 @@ def guided_by_both(
     both: Both,
     guidance_scale: Scale,
     image_guidance_scale: Scale,
+    guidance_rescale: Scale | None = None,
 ) -> Network:
     """Stage: guidance by the text and by the picture."""
-    check_scale("guidance_scale", guidance_scale, len(x))
-    check_scale("image_guidance_scale", image_guidance_scale, len(x))
-    return Network(guided_twice(denoiser, *both, appended, guidance_scale, image_guidance_scale))
+    scales = {"guidance_scale": guidance_scale, "image_guidance_scale": image_guidance_scale}
+    for name, scale in {**scales, "guidance_rescale": guidance_rescale or 0.0}.items():
+        check_scale(name, scale, len(x))
+    return Network(
+        guided_twice(denoiser, *both, appended, guidance_scale, image_guidance_scale, guidance_rescale)
+    )

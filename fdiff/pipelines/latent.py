@@ -95,6 +95,13 @@ def decoded(vae: Any, params: Any, latents: jax.Array, tile_size: int | None = N
 
 
 @partial(jax.jit, static_argnums=0)
+def decoded_around(vae: Any, params: Any, latents: jax.Array, image: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Pictures (b, H, W, 3), float32, of latents and of the pictures around them."""
+    drawn: jax.Array = vae.apply({"params": params}, vae.unscale(latents), image, mask, method="decode")
+    return drawn.astype(jnp.float32)
+
+
+@partial(jax.jit, static_argnums=0)
 def encoded(vae: Any, params: Any, pictures: jax.Array, noise: jax.Array | None = None) -> jax.Array:
     """Latents as a denoiser takes them, float32: the most probable ones, or drawn with `noise` (b, h, w, c).
 
@@ -108,11 +115,22 @@ def encoded(vae: Any, params: Any, pictures: jax.Array, noise: jax.Array | None 
     return vae.scale(latents.astype(jnp.float32))
 
 
-def decode(pipe: Any, params: Params, latents: jax.Array, tile_size: int | None = None) -> jax.Array:
+def decode(
+    pipe: Any,
+    params: Params,
+    latents: jax.Array,
+    tile_size: int | None = None,
+    *,
+    image: jax.Array | None = None,
+    mask: jax.Array | None = None,
+) -> jax.Array:
     """Pictures (b, H, W, 3) in [-1, 1], or nearly so, of latents: a preview of x0, or the end of a run.
 
     tile_size: in pixels; large pictures are decoded in tiles of that size, see `fdiff.models.tiling.tiled_decode`.
+    image, mask: what an AsymmetricAutoencoderKL sees of the picture around the part that is painted anew.
     """
+    if image is not None:
+        return decoded_around(getattr(pipe, pipe.autoencoder), tree_of(params, pipe.autoencoder), latents, image, mask)
     return decoded(getattr(pipe, pipe.autoencoder), tree_of(params, pipe.autoencoder), latents, tile_size)
 
 
@@ -128,11 +146,14 @@ def pictures(
     output_type: str,
     safety_checker: StableDiffusionSafetyChecker | None = None,
     feature_extractor: CLIPImageProcessor | None = None,
+    around: dict[str, Any] | None = None,
+    overlay: Callable[[Any], list[Any]] | None = None,
 ) -> Callable[[jax.Array], ImageOutput]:
     """Finish: latents to pictures.
 
     output_type: pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]; latent, undecoded. Where the pipeline has a safety
-    checker, what it finds unsafe comes out black.
+    checker, what it finds unsafe comes out black. around: what the decoder is told besides the latents; overlay: what
+    becomes of the PIL images that it makes.
     """
     check_output_type(output_type)
     if output_type == "latent":
@@ -140,13 +161,14 @@ def pictures(
     tree_of(params, pipe.autoencoder)
 
     def made(latents: jax.Array) -> ImageOutput:
-        drawn, flags = pipe.decode(params, latents), None
+        drawn, flags = pipe.decode(params, latents, **around or {}), None
         check_finite(drawn)
         if safety_checker is not None:
             pixels = (feature_extractor or CLIPImageProcessor())(np.asarray(drawn))
             flags = _flagged(safety_checker, tree_of(params, "safety_checker"), pixels)
             drawn = jnp.where(flags[:, None, None, None], -1.0, drawn)
-        return ImageOutput(images.to_output(drawn, output_type), None if flags is None else np.asarray(flags))
+        found = images.to_output(drawn, output_type)
+        return ImageOutput(overlay(found) if overlay else found, None if flags is None else np.asarray(flags))
 
     return made
 

@@ -19,6 +19,7 @@ from fdiff.pipelines.components import (
     load_component,
     load_model,
     read_index,
+    required,
     save_component,
     setting,
     several,
@@ -115,7 +116,7 @@ class DiffusionPipeline:
             if name in given:
                 pair = several(given[name]) if isinstance(given[name], list) else given[name]
                 built[name], tree = pair if isinstance(pair, tuple) else (pair, None)
-            elif isinstance(entry, list) and (name not in OPT_IN or name in components):
+            elif isinstance(entry, list) and (name not in OPT_IN or name in components or required(fields[name])):
                 built[name], tree = load_component(entry[1], source, name, where, load)
             elif entry is not None and not isinstance(entry, list):
                 built[name] = setting(entry)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from fdiff.adapters.ip_adapter import IPAdapter
 from fdiff.guidance import Guider
 from fdiff.pipelines.task import Request, option
 
@@ -17,23 +18,25 @@ Scale = float | jax.Array
 Interval = tuple[float, float] | None
 Pixels = int | None
 Size = tuple[int, int]
+RESIZED = (
+    "resize the picture to so many pixels, a multiple of 8; without it PIL images are resized to the multiple of 8 "
+    "below their size, and arrays must have such a size"
+)
 Pictures = Any  # a PIL image, an array (h, w, c) or (b, h, w, c), or a list of one kind
 
 
 @dataclasses.dataclass(frozen=True)
-class Prompted(Request):
+class Told(Request):
     """A text, and how closely to keep to it."""
 
     prompt: Prompt = option(None, "what to draw, a text or several", flag=None)  # the command line has a place for it
     _: KW_ONLY
-    negative_prompt: Prompt = option(None, "what not to draw, one for all or one for each")
     guidance_scale: Scale = option(
         7.5, "how closely to keep to the prompt, a number or one for each picture; at most 1 is none, and costs half"
     )
     num_inference_steps: int = option(50, "network calls", flag="steps")
     num_images_per_prompt: int = option(1, "pictures of each prompt, side by side", flag="num-images")
     prompt_embeds: Any = option(None, "from `encode_prompt`, in place of a prompt")
-    negative_prompt_embeds: Any = option(None, "from `encode_prompt`, in place of a negative prompt")
     attention: Any = option(
         None,
         "a pair of collections that change the U-Net's attention, for the prompts and for the negative ones: what "
@@ -42,6 +45,23 @@ class Prompted(Request):
     clip_skip: int = option(0, "how many of the text encoder's last layers to leave out, of the prompt's")
     weighted: bool = option(False, "read (a cat:1.3) as weights of words, see `fdiff.prompts.parse_weights`")
     chunked: bool = option(False, "read prompts of more than 75 tokens in chunks of them, so that nothing is cut off")
+    freeu: tuple[float, float, float, float] | None = option(
+        None, "(s1, s2, b1, b2) of FreeU (Si et al. 2023), such as (0.9, 0.2, 1.5, 1.6) for SD 1.5"
+    )
+    ip_adapter: IPAdapter | None = option(None, "from `fdiff.adapters.ip_adapter.load`, to see a picture as a prompt")
+    ip_adapter_image: Pictures = option(
+        None, "that picture: PIL, uint8 or float in [-1, 1], one for all prompts or one for each", flag=None
+    )
+    ip_adapter_scale: Any = option(1.0, "how strongly it acts, see `fdiff.models.edits.image_prompt`")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompted(Told):
+    """The same, and what to move away from."""
+
+    _: KW_ONLY
+    negative_prompt: Prompt = option(None, "what not to draw, one for all or one for each")
+    negative_prompt_embeds: Any = option(None, "from `encode_prompt`, in place of a negative prompt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +94,12 @@ class Picture(Guided):
 
     image: Pictures = option(
         None,
-        "what to begin from: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each; its sides "
-        "are multiples of 8. An array with the autoencoder's latent channels is taken as latents",
+        "what to begin from: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each. An array "
+        "with the autoencoder's latent channels is taken as latents",
     )
     _: KW_ONLY
+    height: Pixels = option(None, RESIZED)
+    width: Pixels = option(None, RESIZED)
     strength: float = option(0.8, "0 to 1, how much of it to redraw; so much of num_inference_steps is run")
 
 
@@ -91,6 +113,11 @@ class Masked(Picture):
         flag="mask",
     )
     _: KW_ONLY
+    padding_mask_crop: int | None = option(
+        None,
+        "paint only the part around the mask, and so many pixels around it, at full size, and put it into the picture, "
+        "which comes out with its own size; the pictures must be PIL's",
+    )
     strength: float = option(
         1.0, "0 to 1; at 1 nothing of the painted part is kept, and the run begins with noise alone"
     )

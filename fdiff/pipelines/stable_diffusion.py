@@ -9,12 +9,14 @@ from fdiff.image_processors import CLIPImageProcessor
 from fdiff.models import (
     AutoencoderKL,
     CLIPTextModel,
+    CLIPVisionModelWithProjection,
     ControlNetModel,
     StableDiffusionSafetyChecker,
     T2IAdapter,
     UNet2DConditionModel,
 )
 from fdiff.pipelines import latent, text
+from fdiff.pipelines.crop import cropped
 from fdiff.pipelines.denoise import denoising, guided
 from fdiff.pipelines.depth_to_image import Deep, at_depth, deep
 from fdiff.pipelines.image_to_image import from_picture
@@ -37,7 +39,7 @@ from fdiff.pipelines.steering import (
     steered,
 )
 from fdiff.pipelines.task import Task
-from fdiff.pipelines.text import CLIPEncoder, conditions, read
+from fdiff.pipelines.text import CLIPEncoder, conditions, read, seeing
 from fdiff.pipelines.text_to_image import from_noise
 from fdiff.pipelines.upscale import Upscale, beside_small, small, told_small
 from fdiff.schedulers import Scheduler
@@ -49,46 +51,49 @@ IN_PART = "Paint a part of a picture anew."
 STEERED = tuple(f"{what[:-1]}, steered by one or several ControlNets (Zhang et al. 2023)."
                 for what in (FROM_TEXT, "Redraw a picture as a text says.", IN_PART))
 
-drawing = Task(Text, (sized, planned, read, from_noise, conditions, denoising, guided), pictures, FROM_TEXT)
+READING = (seeing, read)
+MASKED = (cropped, pictured, masked)
+
+drawing = Task(Text, (sized, planned, *READING, from_noise, conditions, denoising, guided), pictures, FROM_TEXT)
 redrawing = Task(
-    Picture, (pictured, planned, read, from_picture, conditions, denoising, guided), pictures, FROM_PICTURE
+    Picture, (pictured, planned, *READING, from_picture, conditions, denoising, guided), pictures, FROM_PICTURE
 )
 inpainting = Task(
-    Masked, (pictured, masked, planned, read, from_masked, conditions, denoising, guided), pictures, IN_PART
+    Masked, (*MASKED, planned, *READING, from_masked, conditions, denoising, guided), pictures, IN_PART
 )
 drawing_steered = Task(
     ControlledText,
-    (sized_by_control, planned, read, from_noise, conditions, denoising, steered, guided),
+    (sized_by_control, planned, *READING, from_noise, conditions, denoising, steered, guided),
     pictures, STEERED[0],
 )  # fmt: skip
 redrawing_steered = Task(
     ControlledPicture,
-    (pictured, control_seen, planned, read, from_picture, conditions, denoising, steered, guided),
+    (pictured, control_seen, planned, *READING, from_picture, conditions, denoising, steered, guided),
     pictures, STEERED[1],
 )  # fmt: skip
 inpainting_steered = Task(
     ControlledMasked,
-    (pictured, masked, control_seen, planned, read, from_masked, conditions, denoising, steered, guided),
+    (*MASKED, control_seen, planned, *READING, from_masked, conditions, denoising, steered, guided),
     pictures, STEERED[2],
 )  # fmt: skip
 drawing_adapted = Task(
     AdaptedText,
-    (sized_by_adapter, planned, read, from_noise, conditions, denoising, adapted, guided),
+    (sized_by_adapter, planned, *READING, from_noise, conditions, denoising, adapted, guided),
     pictures, "Draw pictures from text, steered by one or several T2I-Adapters (Mou et al. 2023).",
 )  # fmt: skip
 redrawing_at_depth = Task(
     Deep,
-    (pictured, at_depth, planned, read, from_picture, deep, conditions, denoising, guided),
+    (pictured, at_depth, planned, *READING, from_picture, deep, conditions, denoising, guided),
     pictures, "Redraw a picture and its depth as a text says.",
 )  # fmt: skip
 upscaling = Task(
     Upscale,
-    (small, planned, read, beside_small, conditions, told_small, denoising, guided),
+    (small, planned, *READING, beside_small, conditions, told_small, denoising, guided),
     pictures, "Draw a picture four times as large.",
 )  # fmt: skip
 instructing = Task(
     Instruct,
-    (pictured, planned, scaled, read, seen, from_noise, conditions, denoising,
+    (pictured, planned, scaled, *READING, seen, from_noise, conditions, denoising,
      guided_by_both),
     pictures, "Edit a picture as a text says (Brooks et al. 2023).",
 )  # fmt: skip
@@ -114,6 +119,7 @@ class StableDiffusion(DiffusionPipeline):
     scheduler: Scheduler
     safety_checker: StableDiffusionSafetyChecker | None = None
     feature_extractor: CLIPImageProcessor | None = None
+    image_encoder: CLIPVisionModelWithProjection | None = None
 
     encode_prompt = text.encode_prompt
     decode = latent.decode

@@ -9,34 +9,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.image_processors import CLIPImageProcessor
 from fdiff.models import (
     AutoencoderKL,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
     ControlNetModel,
+    T2IAdapter,
     UNet2DConditionModel,
 )
 from fdiff.pipelines import latent, text
 from fdiff.pipelines.checks import numeric
 from fdiff.pipelines.denoise import Condition, denoising, guided, told_scale
 from fdiff.pipelines.image_to_image import from_picture
-from fdiff.pipelines.inpaint import from_masked, masked
+from fdiff.pipelines.inpaint import from_masked
 from fdiff.pipelines.inputs import pictured
+from fdiff.pipelines.instruct_pix2pix import InstructLarge, guided_by_both, scaled, seen
 from fdiff.pipelines.latent import factor_of, pictures, sized
 from fdiff.pipelines.pipeline import DiffusionPipeline
 from fdiff.pipelines.plans import planned_in_part
 from fdiff.pipelines.requests import LargeMasked, LargePicture, LargeText, MicroConditions, Scale, Size
-from fdiff.pipelines.stable_diffusion import FROM_PICTURE, FROM_TEXT, IN_PART, STEERED
+from fdiff.pipelines.stable_diffusion import FROM_PICTURE, FROM_TEXT, IN_PART, MASKED, READING, STEERED
 from fdiff.pipelines.steering import (
+    AdaptedLargeText,
     ControlledLargeMasked,
     ControlledLargePicture,
     ControlledLargeText,
+    adapted,
     control_seen,
+    sized_by_adapter,
     sized_by_control,
     steered,
 )
 from fdiff.pipelines.task import Task
-from fdiff.pipelines.text import CLIPEncoder, Conditions, Texts, read
+from fdiff.pipelines.text import CLIPEncoder, Conditions, Texts
 from fdiff.pipelines.text_to_image import from_noise
 from fdiff.schedulers import Scheduler
 from fdiff.tokenizers import CLIPTokenizer
@@ -98,29 +105,40 @@ def _or(given: Any, default: Any) -> Any:
 
 
 drawing = Task(
-    LargeText, (sized, planned_in_part, read, from_noise, conditions, denoising, guided), pictures, FROM_TEXT
+    LargeText, (sized, planned_in_part, *READING, from_noise, conditions, denoising, guided), pictures, FROM_TEXT
 )
 redrawing = Task(
-    LargePicture, (pictured, planned_in_part, read, from_picture, conditions, denoising, guided), pictures, FROM_PICTURE
-)
+    LargePicture, (pictured, planned_in_part, *READING, from_picture, conditions, denoising, guided), pictures,
+    FROM_PICTURE,
+)  # fmt: skip
 inpainting = Task(
-    LargeMasked, (pictured, masked, planned_in_part, read, from_masked, conditions, denoising, guided), pictures,
+    LargeMasked, (*MASKED, planned_in_part, *READING, from_masked, conditions, denoising, guided), pictures,
     IN_PART,
 )  # fmt: skip
 drawing_steered = Task(
     ControlledLargeText,
-    (sized_by_control, planned_in_part, read, from_noise, conditions, denoising, steered, guided),
+    (sized_by_control, planned_in_part, *READING, from_noise, conditions, denoising, steered, guided),
     pictures, STEERED[0],
 )  # fmt: skip
 redrawing_steered = Task(
     ControlledLargePicture,
-    (pictured, control_seen, planned_in_part, read, from_picture, conditions, denoising, steered, guided),
+    (pictured, control_seen, planned_in_part, *READING, from_picture, conditions, denoising, steered, guided),
     pictures, STEERED[1],
 )  # fmt: skip
 inpainting_steered = Task(
     ControlledLargeMasked,
-    (pictured, masked, control_seen, planned_in_part, read, from_masked, conditions, denoising, steered, guided),
+    (*MASKED, control_seen, planned_in_part, *READING, from_masked, conditions, denoising, steered, guided),
     pictures, STEERED[2],
+)  # fmt: skip
+drawing_adapted = Task(
+    AdaptedLargeText,
+    (sized_by_adapter, planned_in_part, *READING, from_noise, conditions, denoising, adapted, guided),
+    pictures, "Draw pictures from text, steered by one or several T2I-Adapters (Mou et al. 2023).",
+)  # fmt: skip
+instructing = Task(
+    InstructLarge,
+    (pictured, planned_in_part, scaled, *READING, seen, from_noise, conditions, denoising, guided_by_both), pictures,
+    "Edit a picture as a text says (Brooks et al. 2023).",
 )  # fmt: skip
 
 
@@ -145,6 +163,8 @@ class StableDiffusionXL(DiffusionPipeline):
     tokenizer: CLIPTokenizer | None = None
     tokenizer_2: CLIPTokenizer | None = None
     force_zeros_for_empty_prompt: bool = True
+    feature_extractor: CLIPImageProcessor | None = None
+    image_encoder: CLIPVisionModelWithProjection | None = None
 
     encode_prompt = text.encode_prompt
     decode = latent.decode
@@ -216,3 +236,24 @@ class StableDiffusionXLControlNetInpaintPipeline(SteeredStableDiffusionXL):
     requires_aesthetics_score: bool = False
 
     __call__, steps = inpainting_steered.methods()
+
+
+@dataclasses.dataclass(frozen=True)
+class StableDiffusionXLAdapterPipeline(StableDiffusionXL):
+    """Pictures from text with SDXL, steered by one or several T2I-Adapters (Mou et al. 2023).
+
+    They are loaded as the nets of `StableDiffusionXLControlNetPipeline`, as adapter=...
+    """
+
+    adapter: T2IAdapter | tuple[T2IAdapter, ...] = dataclasses.field(kw_only=True)
+
+    __call__, steps = drawing_adapted.methods()
+
+
+@dataclasses.dataclass(frozen=True)
+class StableDiffusionXLInstructPix2PixPipeline(StableDiffusionXL):
+    """Pictures edited as a text says, with SDXL (Brooks et al. 2023), and with CosXL, which says is_cosxl_edit."""
+
+    is_cosxl_edit: bool = False
+
+    __call__, steps = instructing.methods()

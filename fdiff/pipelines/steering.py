@@ -22,10 +22,22 @@ from fdiff.pipelines.checks import numeric
 from fdiff.pipelines.denoise import NOTHING, Both, Residuals, tell
 from fdiff.pipelines.inputs import check_number, check_range, pictures, spread
 from fdiff.pipelines.pipeline import Params, tree_of
-from fdiff.pipelines.requests import Guided, Large, LargeMasked, LargePicture, Masked, Picture, Pictures, Scale
+from fdiff.pipelines.requests import (
+    RESIZED,
+    Guided,
+    Large,
+    LargeMasked,
+    LargePicture,
+    Masked,
+    Picture,
+    Pictures,
+    Pixels,
+    Scale,
+    Size,
+)
 from fdiff.pipelines.task import Request, option
 from fdiff.pipelines.text import Texts
-from fdiff.plan import Plan
+from fdiff.plan import Plan, unit_interval
 
 Numbers = float | Sequence[float]
 Nets = ControlNetModel | tuple[ControlNetModel, ...]
@@ -129,6 +141,8 @@ class ControlledText(Controls, Guided):
 
     image: Pictures = of_control()
     _: KW_ONLY
+    height: Pixels = option(None, RESIZED)
+    width: Pixels = option(None, RESIZED)
     latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
 
 
@@ -187,26 +201,39 @@ class SeenAndSized(NamedTuple):
     size: tuple[int, int]
 
 
-def control_seen(controlnet: Nets, control_image: Pictures) -> Seen:
-    """Stage: the pictures for ControlNets, beside that to begin from."""
-    return Seen(looked_at("control_image", control_image, several(controlnet)), "control_image")
+def control_seen(controlnet: Nets, control_image: Pictures, pixels: Size, resized: bool) -> Seen:
+    """Stage: the pictures for ControlNets, beside that to begin from, resized as it was."""
+    size = pixels if resized else (None, None)
+    return Seen(looked_at("control_image", control_image, several(controlnet), size), "control_image")
 
 
-def sized_by_control(vae: AutoencoderKL, unet: UNet2DConditionModel, controlnet: Nets, image: Pictures) -> SeenAndSized:
+def sized_by_control(
+    vae: AutoencoderKL, unet: UNet2DConditionModel, controlnet: Nets, image: Pictures, height: Pixels, width: Pixels
+) -> SeenAndSized:
     """Stage: the pictures for ControlNets, whose size is that of the picture to draw."""
-    return _sized(vae, unet, controlnet, image)
+    return sized_by(vae, unet, "image", image, several(controlnet), (height, width))
 
 
 def sized_by_adapter(
-    vae: AutoencoderKL, unet: UNet2DConditionModel, adapter: Adapters, image: Pictures
+    vae: AutoencoderKL, unet: UNet2DConditionModel, adapter: Adapters, image: Pictures, height: Pixels, width: Pixels
 ) -> SeenAndSized:
     """Stage: the same for T2I-Adapters."""
-    return _sized(vae, unet, adapter, image)
+    return sized_by(vae, unet, "image", image, several(adapter), (height, width))
 
 
-def _sized(vae: AutoencoderKL, unet: UNet2DConditionModel, modules: Any, image: Pictures) -> SeenAndSized:
-    seen = looked_at("image", image, several(modules))
-    return SeenAndSized(seen, "image", latent.sized(vae, unet, *seen[0].shape[1:3]).size)
+def sized_by(
+    vae: AutoencoderKL,
+    unet: Any,
+    called: str,
+    image: Pictures,
+    modules: tuple[Any, ...],
+    size: tuple[Pixels, Pixels],
+) -> SeenAndSized:
+    """The pictures of that name for the modules, resized to what is asked, and the size of the latents to draw."""
+    step = max(8, latent.factor_of(vae))
+    latent.check_pixels(size[0] or step, size[1] or step, step)
+    seen = looked_at(called, image, modules, size, step)
+    return SeenAndSized(seen, called, latent.sized(vae, unet, *seen[0].shape[1:3]).size)
 
 
 class Steering(NamedTuple):
@@ -284,8 +311,18 @@ class AdaptedText(Guided):
         "all prompts or one for each. For several adapters, a list with such for each",
     )
     _: KW_ONLY
+    height: Pixels = option(None, RESIZED)
+    width: Pixels = option(None, RESIZED)
     adapter_conditioning_scale: Numbers = option(1.0, "how strongly each acts, a number for all or one for each")
     latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptedLargeText(Large, AdaptedText):
+    """Pictures from text with SDXL, steered by the pictures of T2I-Adapters."""
+
+    _: KW_ONLY
+    adapter_conditioning_factor: float = option(1.0, "the part of the run in which they act, from its start, 0 to 1")
 
 
 def adapted(
@@ -298,6 +335,8 @@ def adapted(
     seen: list[np.ndarray],
     called: str,
     adapter_conditioning_scale: Numbers,
+    plan: Plan,
+    adapter_conditioning_factor: float = 1.0,
 ) -> Steering:
     """Stage: the U-Net with what its T2I-Adapters make of their pictures, once for the run.
 
@@ -311,16 +350,25 @@ def adapted(
     found = [_adapt(*each) for each in zip(adapters, trees, seen, strict=True)]
     features = tuple(spread(called, level, len(x)) for level in add_features(found, list(weights)))
     condition, negative = both
+    acting = int(len(plan) * unit_interval("adapter_conditioning_factor", adapter_conditioning_factor))
+    low = None if acting == len(plan) else jnp.float32(np.append(np.inf, plan.t)[acting])
     return Steering(
-        Partial(_with_features, denoiser),
+        Partial(_with_features, denoiser, low),
         (Featured(condition, features), None if negative is None else Featured(negative, features)),
     )
 
 
 def _with_features(
-    network: guidance.Conditional, x: jax.Array, t: jax.Array, told: Featured, residuals: Residuals = NOTHING
+    network: guidance.Conditional,
+    low: jax.Array | None,
+    x: jax.Array,
+    t: jax.Array,
+    told: Featured,
+    residuals: Residuals = NOTHING,
 ) -> jax.Array:
-    return network(x, t, told.condition, residuals._replace(features=told.features))  # type: ignore[call-arg]
+    """The network with the features, down to the time `low` if given."""
+    features = told.features if low is None else tuple(level * (low <= t) for level in told.features)
+    return network(x, t, told.condition, residuals._replace(features=features))  # type: ignore[call-arg]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -329,14 +377,20 @@ def _adapt(adapter: Any, params: Any, array: jax.Array) -> tuple[jax.Array, ...]
     return features
 
 
-def looked_at(name: str, image: Pictures, modules: tuple[Any, ...]) -> list[np.ndarray]:
-    """For each of the modules its pictures (b, h, w, c) in [0, 1]. Raises ValueError for another number."""
+def looked_at(
+    name: str, image: Pictures, modules: tuple[Any, ...], size: tuple[Pixels, Pixels] = (None, None), multiple: int = 1
+) -> list[np.ndarray]:
+    """For each of the modules its pictures (b, h, w, c) in [0, 1], see `inputs.pictures`.
+
+    Raises ValueError for another number.
+    """
     if len(modules) > 1 and (not isinstance(image, list | tuple) or len(image) != len(modules)):
         raise ValueError(f"{name} must be a list of {len(modules)} pictures or batches, one for each network")
     listed = list(image) if len(modules) > 1 else [image]
     channels = [getattr(module, "conditioning_channels", None) or module.in_channels for module in modules]
     modes = ["L" if number == 1 else "RGB" for number in channels]
-    arrays = [pictures(name, one, low=0.0, mode=mode) for one, mode in zip(listed, modes, strict=True)]
+    how: dict[str, Any] = {"low": 0.0, "size": size, "multiple": multiple}
+    arrays = [pictures(name, one, mode=mode, **how) for one, mode in zip(listed, modes, strict=True)]
     for array, number in zip(arrays, channels, strict=True):
         if array.shape[-1] != number:
             raise ValueError(f"{name} has {array.shape[-1]} channels; it must have {number}")

@@ -12,12 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import prompts
-from fdiff.models import UNet2DConditionModel
+from fdiff.adapters.ip_adapter import IPAdapter
+from fdiff.adapters.ip_adapter import collection as adapter_collection
+from fdiff.adapters.ip_adapter import features as adapter_features
+from fdiff.image_processors import CLIPImageProcessor
+from fdiff.models import UNet2DConditionModel, edits
 from fdiff.pipelines.checks import finite
 from fdiff.pipelines.denoise import Both, Condition, is_guided, told_scale
 from fdiff.pipelines.inputs import spread
 from fdiff.pipelines.pipeline import Params, tree_of
-from fdiff.pipelines.requests import Prompt, Scale
+from fdiff.pipelines.requests import Pictures, Prompt, Scale
 from fdiff.prompts import Encoded
 from fdiff.spacing import check_count
 
@@ -122,6 +126,39 @@ def encode_prompt(
     return sides[0], sides[1]
 
 
+class Seeing(NamedTuple):
+    """The collections "attention" for the prompts and for the negative ones."""
+
+    attention: Any
+
+
+def seeing(
+    pipe: Any,
+    params: Params,
+    attention: Any,
+    ip_adapter: IPAdapter | None,
+    ip_adapter_image: Pictures,
+    ip_adapter_scale: Any,
+) -> Seeing:
+    """Stage: what an IP-Adapter makes of its picture, beside what changes attention already.
+
+    Raises ValueError for a picture without an adapter or the other way round, and a pipeline without an image encoder.
+    """
+    if (ip_adapter is None) != (ip_adapter_image is None):
+        raise ValueError("ip_adapter and ip_adapter_image belong together; pass both, or none")
+    if ip_adapter is None:
+        return Seeing(attention)
+    encoder = getattr(pipe, "image_encoder", None)
+    if encoder is None:
+        raise ValueError("an ip_adapter_image needs an image_encoder; pass one to from_pretrained: image_encoder=...")
+    pixels: Any = (getattr(pipe, "feature_extractor", None) or CLIPImageProcessor())(ip_adapter_image)
+    features = adapter_features(ip_adapter, encoder, tree_of(params, "image_encoder"), pixels)
+    found = [adapter_collection(ip_adapter, side, ip_adapter_scale) for side in features]
+    if attention is not None:
+        found = [edits.merge(one, more or {}) for one, more in zip(found, attention, strict=True)]
+    return Seeing(tuple(found))
+
+
 class Read(NamedTuple):
     """The prompts, encoded."""
 
@@ -134,23 +171,24 @@ def read(
     unet: UNet2DConditionModel,
     guidance_scale: Scale,
     prompt: Prompt,
-    negative_prompt: Prompt,
     prompt_embeds: Any,
-    negative_prompt_embeds: Any,
     num_images_per_prompt: int,
     attention: Any,
     clip_skip: int,
     weighted: bool,
     chunked: bool,
+    negative_prompt: Prompt = None,
+    negative_prompt_embeds: Any = None,
     prompt_2: Prompt = None,
     negative_prompt_2: Prompt = None,
+    guides: bool = False,
 ) -> Read:
     """Stage: both sides of the guidance as the user asks for them, each repeated for the pictures of a prompt.
 
     Raises ValueError for a prompt that is not a string, none or both of prompt and prompt_embeds, and embeddings that
     do not belong together.
     """
-    guided = is_guided(unet, guidance_scale)
+    guided = is_guided(unet, guidance_scale, guides)
     check_count("num_images_per_prompt", num_images_per_prompt)
     if negative_prompt is not None and negative_prompt_embeds is not None:
         raise ValueError("both negative_prompt and negative_prompt_embeds are given; pass one of them")
