@@ -16,6 +16,7 @@ from fdiff.models.model import Model
 from fdiff.models.safety_checker import StableDiffusionSafetyChecker
 from fdiff.models.t2i_adapter import T2IAdapter
 from fdiff.models.t5 import T5EncoderModel, UMT5EncoderModel
+from fdiff.models.transformer_flux import FluxTransformer2DModel
 from fdiff.models.transformer_flux2 import Flux2Transformer2DModel
 from fdiff.models.transformer_z_image import ZImageTransformer2DModel
 from fdiff.models.unet_2d import UNet2DModel
@@ -35,6 +36,7 @@ __all__ = [
     "ControlNetUnionModel",
     "ControlNetXSAdapter",
     "Flux2Transformer2DModel",
+    "FluxTransformer2DModel",
     "Gemma2Model",
     "Model",
     "Qwen3ForCausalLM",

@@ -1,5 +1,6 @@
 """Language models that read a text for a diffusion model: Qwen3 and Gemma 2."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -112,9 +113,8 @@ class CausalLM(Model):
         kinds = self.layer_types or self.default_kinds()
         unknown = sorted(set(kinds) - {"full_attention", "sliding_attention"})
         if unknown or len(kinds) != self.num_hidden_layers:
-            raise ValueError(
-                f"layer_types must be {self.num_hidden_layers} times full_attention or sliding_attention, not {kinds}."
-            )
+            wanted = f"{self.num_hidden_layers} times full_attention or sliding_attention"
+            raise ValueError(f"layer_types must be {wanted}, not {reprlib.repr(kinds)}.")
         return kinds
 
     def default_kinds(self) -> tuple[str, ...]:

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models.fields import Count, Epsilon, Layers, Theta, between, some
-from fdiff.models.layers.attention import attention, merge_heads, split_heads
+from fdiff.models.layers.attention import split_heads
 from fdiff.models.layers.checks import require
 from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
+from fdiff.models.layers.joint_attention import JointAttention, check_sequence, turned_attention
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.modulation import Modulation, modulated, swiglu
 from fdiff.models.layers.norm import RMSNorm
-from fdiff.models.layers.rotary import axes_angles, rotate_pairs
+from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.model import Model
 
 TIME_SCALE = 1000.0
@@ -98,14 +99,8 @@ class Flux2Transformer2DModel(Model):
         """Refuse options that do not fit together, and inputs that do not fit them."""
         self.check_options()
         axes = len(self.axes_dims_rope)
-        for name, shape, ids, width in (
-            ("hidden_states", x, img_ids, self.in_channels),
-            ("encoder_hidden_states", y, txt_ids, self.joint_attention_dim),
-        ):
-            if len(shape) != 3 or shape[2] != width or ids != (shape[1], axes):
-                raise ValueError(
-                    f"{name} must be (batch, number, {width}), with ids (number, {axes}); they are {shape} and {ids}."
-                )
+        check_sequence("hidden_states", x, self.in_channels, img_ids, axes)
+        check_sequence("encoder_hidden_states", y, self.joint_attention_dim, txt_ids, axes)
         if (guidance is None) == self.guidance_embeds:
             verb = "needs" if self.guidance_embeds else "takes no"
             raise ValueError(f"This Flux2Transformer2DModel {verb} guidance; see guidance_embeds.")
@@ -128,27 +123,14 @@ class Flux2TransformerBlock(nn.Module):
     def __call__(
         self, x: jax.Array, y: jax.Array, angles: jax.Array, picture: list[jax.Array], words: list[jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
-        names = [("to_q", "to_k", "to_v", "norm_q", "norm_k"),
-                 ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k")]  # fmt: skip
-        parts = [
-            self.project(modulated(z, numbers[0], numbers[1], self.eps), *own)
-            for z, numbers, own in ((y, words, names[1]), (x, picture, names[0]))
-        ]
-        q, k, v = (jnp.concatenate(pair, axis=1) for pair in zip(*parts, strict=True))
-        seen = merge_heads(attention(rotate_pairs(q, angles), rotate_pairs(k, angles), v))
-        width, length = x.shape[-1], y.shape[1]
-        x += picture[2] * Linear(width, False, name="attn.to_out.0")(seen[:, length:])
-        y += words[2] * Linear(width, False, name="attn.to_add_out")(seen[:, :length])
+        attend = JointAttention(self.heads, self.eps, False, name="attn")
+        seen = attend(
+            modulated(x, picture[0], picture[1], self.eps), modulated(y, words[0], words[1], self.eps), angles
+        )
+        x, y = x + picture[2] * seen[0], y + words[2] * seen[1]
         x += picture[5] * self.feed("ff", modulated(x, picture[3], picture[4], self.eps))
         y += words[5] * self.feed("ff_context", modulated(y, words[3], words[4], self.eps))
         return x, y
-
-    def project(self, x: jax.Array, *names: str) -> list[jax.Array]:
-        """Queries, keys and values (b, n, heads, d), the first two normalized; by the names of layers."""
-        q, k, v = (
-            split_heads(Linear(x.shape[-1], False, name=f"attn.{name}")(x), self.heads) for name in names[:3]
-        )
-        return [RMSNorm(self.eps, name=f"attn.{names[3]}")(q), RMSNorm(self.eps, name=f"attn.{names[4]}")(k), v]
 
     def feed(self, name: str, x: jax.Array) -> jax.Array:
         """Wider, gated by an activation, and narrower."""
@@ -172,5 +154,5 @@ class Flux2SingleTransformerBlock(nn.Module):
         *qkv, wide = jnp.split(y, [width, 2 * width, 3 * width], axis=-1)
         q, k, v = (split_heads(part, self.heads) for part in qkv)
         q, k = RMSNorm(self.eps, name="attn.norm_q")(q), RMSNorm(self.eps, name="attn.norm_k")(k)
-        seen = merge_heads(attention(rotate_pairs(q, angles), rotate_pairs(k, angles), v))
+        seen = turned_attention(q, k, v, angles)
         return x + gate * Linear(width, False, name="attn.to_out")(jnp.concatenate([seen, swiglu(wide)], axis=-1))

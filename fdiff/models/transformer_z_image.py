@@ -123,6 +123,8 @@ class ZImageTransformer2DModel(Model):
             )
         if sum(self.axes_dims) * self.n_heads != self.dim:
             raise ValueError(f"axes_dims {self.axes_dims} must add up to dim / n_heads, {self.dim} / {self.n_heads}.")
+        longest = self.axes_lens[0]
+        require(longest > MULTIPLE + 1, f"axes_lens[0] {longest} must exceed {MULTIPLE + 1}, or no text fits.")
         odd = [size for size in self.axes_dims if size % 2]
         require(not odd, f"axes_dims {self.axes_dims} must be even, since pairs of numbers are turned.")
 

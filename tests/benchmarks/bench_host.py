@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_host.py [--beside PATH] [--rounds 15]
 
-With --beside another checkout of fdiff is measured too, both in turn: each has a process that loads, warms up and then
-draws a few pictures whenever it is its turn. Medians of the milliseconds of a call are printed, their ratio, and how
-many programs each compiled before the first picture was there.
+With --beside another checkout of fdiff is measured too, in turn: each has a process that loads, warms up and then
+draws a few pictures whenever it is its turn. It prints medians of the milliseconds of a call, their ratio, and how many
+programs each compiled before the first picture was there.
 """
 
 import argparse

@@ -67,7 +67,9 @@ def forged(count: int, seed: int) -> Iterator[tuple[dict[str, Any], Any]]:
         except ValueError as error:
             sentence = str(error)
             assert sentence.startswith(FILE) and "\n" not in sentence and len(sentence) < 500, (config, sentence)
-            assert any(key in sentence for key in cls.__dataclass_fields__), (config, sentence)
+            nested = [key for value in config.values() if isinstance(value, dict) for key in value]
+            keys = [*cls.__dataclass_fields__, *nested]
+            assert any(key in sentence for key in keys), (config, sentence)
             assert sentence.endswith("."), sentence
             yield config, None
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import fdiff
-from fdiff.models import Flux2Transformer2DModel, ZImageTransformer2DModel
+from fdiff.models import Flux2Transformer2DModel, FluxTransformer2DModel, ZImageTransformer2DModel
 from fdiff.models.layers.patches import from_patches, to_patches
 from tests.models.compare import assert_close, assert_names, from_torch, read
 from tests.reference import make_transformers as cases
@@ -66,6 +66,18 @@ def test_wrong_inputs_of_flux2_are_told():
     told(r"encoder_hidden_states must be \(batch, number, 12\)", changes={"encoder_hidden_states": np.zeros((2, 5, 6))})
 
 
+def test_wrong_inputs_of_flux_are_told():
+    def told(match, name="flux", changes=(), **options):
+        with pytest.raises(ValueError, match=match):
+            model = FluxTransformer2DModel(**{**cases.CONFIGS[name][1], **options})
+            jax.eval_shape(lambda: model.init(jax.random.key(0), **{**cases.inputs(name), **dict(changes)}))
+
+    told(r"axes_dims_rope \(2, 2, 2\) must add up to attention_head_dim, 10", axes_dims_rope=(2, 2, 2))
+    told("This FluxTransformer2DModel needs guidance", changes={"guidance": None})
+    told("This FluxTransformer2DModel takes no guidance", "flux_schnell", {"guidance": np.ones(2)})
+    told(r"hidden_states must be \(batch, number, 6\), with ids", changes={"img_ids": np.zeros((24, 4))})
+
+
 def test_wrong_options_and_inputs_are_told():
     def told(match, changes=(), **options):
         with pytest.raises(ValueError, match=match):
@@ -88,6 +100,7 @@ def test_wrong_options_and_inputs_are_told():
         ("Tongyi-MAI/Z-Image/transformer", "z-image-transformer"),
         ("black-forest-labs/FLUX.2-klein-4B/transformer", "flux2-klein-4b-transformer"),
         ("black-forest-labs/FLUX.2-klein-9B/transformer", "flux2-klein-9b-transformer"),
+        ("black-forest-labs/FLUX.1-dev/transformer", "flux1-dev-transformer"),
     ],
 )
 def test_names_and_shapes_of_real_checkpoints(shared_data, folder, manifest):

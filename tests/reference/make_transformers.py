@@ -37,7 +37,19 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 CONFIGS["flux2_klein"] = ("Flux2Transformer2DModel", {**CONFIGS["flux2"][1], "guidance_embeds": False})
-STORED = ("z_image", "flux2")  # the other is only compared live
+FLUX = {
+    "in_channels": 6,
+    "num_layers": 3,
+    "num_single_layers": 2,
+    "attention_head_dim": 10,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 12,
+    "pooled_projection_dim": 7,
+    "axes_dims_rope": (2, 4, 4),
+}
+CONFIGS["flux"] = ("FluxTransformer2DModel", {**FLUX, "guidance_embeds": True})
+CONFIGS["flux_schnell"] = ("FluxTransformer2DModel", {**FLUX, "out_channels": 5})
+STORED = ("z_image", "flux2", "flux")  # the others are only compared live
 
 
 def build(name: str) -> Any:
@@ -53,9 +65,20 @@ def build(name: str) -> Any:
     return model
 
 
-def inputs(name: str) -> dict[str, np.ndarray]:
+def inputs(name: str) -> dict[str, Any]:
     """Inputs as fdiff takes them: a batch of two, with texts of several lengths or pictures to keep to."""
     random = np.random.default_rng(0)
+    if name in ("flux", "flux_schnell"):
+        arrays = inputs("flux2")
+        arrays["pooled_projections"] = random.standard_normal((2, 7)).astype(np.float32)
+        arrays["img_ids"], arrays["txt_ids"] = arrays["img_ids"][:, :3], np.zeros((5, 3), np.float32)
+        if name == "flux":  # what a ControlNet gives for three blocks and two
+            samples = random.standard_normal((3, 2, 24, 20)).astype(np.float32)
+            arrays["controlnet_block_samples"] = list(samples[:2])
+            arrays["controlnet_single_block_samples"] = list(samples[2:])
+        else:
+            del arrays["guidance"]
+        return arrays
     if name.startswith("flux2"):
         img_ids = np.array([[t, row, column, 0] for t in (0, 10) for row in range(3) for column in range(4)])
         arrays = {
@@ -77,13 +100,16 @@ def inputs(name: str) -> dict[str, np.ndarray]:
     }
 
 
-def run(name: str, model: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def run(name: str, model: Any, arrays: dict[str, Any]) -> np.ndarray:
     """What torch computes from those inputs. Z-Image takes lists, each picture with one frame."""
     import torch
 
-    if name.startswith("flux2"):
+    def tensor(value: Any) -> Any:
+        return [tensor(item) for item in value] if isinstance(value, list) else torch.from_numpy(value)
+
+    if name.startswith("flux"):
         with torch.no_grad():
-            return model(**{key: torch.from_numpy(array) for key, array in arrays.items()}).sample.numpy()
+            return model(**{key: tensor(value) for key, value in arrays.items()}).sample.numpy()
     x, t, text = (torch.from_numpy(arrays[key]) for key in ("sample", "timestep", "encoder_hidden_states"))
     mask = torch.from_numpy(arrays["encoder_attention_mask"]).bool()
     texts = [tokens[seen] for tokens, seen in zip(text, mask, strict=True)]
