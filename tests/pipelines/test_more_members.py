@@ -365,7 +365,7 @@ def test_parity_of_an_adapter_that_sees_into_the_unet(tmp_path, saved):
     sd_pair, unet = parity.pair(tmp_path / "base", made), made.unet
     adapter = checkpoints.stirred(checkpoints.seeded(
         lambda: diffusers.ControlNetXSAdapter.from_unet(
-            unet, size_ratio=0.5, conditioning_embedding_out_channels=(4, 8, 8, 16)
+            unet, size_ratio=1.0, conditioning_embedding_out_channels=(4, 8, 8, 16)
         ), 12,
     ))  # fmt: skip
     adapter.save_pretrained(tmp_path / "adapter")
