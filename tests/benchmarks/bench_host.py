@@ -1,10 +1,10 @@
-"""What a call costs on the host: 20 steps from text on a checkpoint so small that the device has hardly anything to do.
+"""What a call costs on the host: 20 steps from text on a checkpoint so small that the device has next to nothing to do.
 
     python tests/benchmarks/bench_host.py [--beside PATH] [--rounds 15]
 
 With --beside another checkout of fdiff is measured too, in turn: each has a process that loads, warms up and then
-draws a few pictures whenever it is its turn. It prints medians of the milliseconds of a call, their ratio, and how
-many programs each compiled before the first picture was there.
+draws a few pictures whenever it is its turn. It prints medians of the milliseconds of a call, their ratio, and how many
+programs each compiled before the first picture was there.
 """
 
 import argparse
