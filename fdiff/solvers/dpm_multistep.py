@@ -11,6 +11,8 @@ from fdiff.plan import Grid, Solver
 from fdiff.solvers.exponential import log_snr, past, phi
 from fdiff.solvers.lms import slots
 
+NOWHERE = 1e-12  # a step of less in lambda is one from a level to itself, but for rounding
+
 
 def dpm_multistep(
     order: int | Sequence[int] = 2,
@@ -27,7 +29,8 @@ def dpm_multistep(
         D0 = m_i,  D1 ~ h m',  D2 ~ h^2 m''               differences of the last m over lambda
 
     m is x0, or eps with `noise_prediction`; one network call a step. The first steps have the order that their
-    history allows, and a step to a clean x has order 1. The weak order of the stochastic solvers is 2 at most.
+    history allows; one to a clean x, or from a level to itself, has order 1. The weak order of the stochastic solvers
+    is 2 at most.
 
     Args:
         order: of all steps, or of each.
@@ -45,7 +48,7 @@ def dpm_multistep(
         m = model(i, grid, state.x, x0, eps, noise_prediction, clipped)
         known, now = past(i, grid, most), Weights.of(i, grid, i, noise_prediction, stochastic)
         allowed = order if isinstance(order, int) else order[i]
-        used = min(allowed, len(known)) if np.isfinite(now.h) else 1
+        used = min(allowed, len(known)) if np.isfinite(now.h) and now.h else 1
         x = now.carry * state.x + now.first * m + now.std * noise
         if used == 2:
             d1 = now.h / (known[0] - known[1]) * (m - state.m1)
@@ -85,6 +88,7 @@ class Weights(NamedTuple):
         """The step from the level of row `source` to that which row i reaches."""
         alpha, sigma, alpha_to, sigma_to = grid.alpha[source], grid.sigma[source], grid.alpha_to[i], grid.sigma_to[i]
         h = log_snr(alpha_to, sigma_to) - log_snr(alpha, sigma)
+        h = 0.0 if abs(h) < NOWHERE else h
         if noise_prediction:
             std = sigma_to * np.sqrt(np.expm1(2 * h)) if stochastic else 0.0
             gain = 1 + stochastic

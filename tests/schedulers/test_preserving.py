@@ -120,6 +120,21 @@ def test_a_contradiction_is_one_sentence(name, config, options, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("algorithm", ["dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("layout", ["use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas"])
+def test_a_last_step_that_goes_nowhere_changes_nothing(layout, order, algorithm):
+    options = {layout: True, "algorithm_type": algorithm, "solver_order": order, "lower_order_final": False}
+    options |= SIGMA_MIN
+    if layout != "use_lu_lambdas" and algorithm != "sde-dpmsolver":  # whose last stage goes from the step's origin
+        assert len(fdiff.schedulers.DPMSolverSinglestepScheduler(**options).plan(16)) == 16
+    if (algorithm, order) != ("sde-dpmsolver", 3):
+        last = fdiff.schedulers.DPMSolverMultistepScheduler(**options).plan(16)[15]
+        np.testing.assert_allclose(last.carry[0, 0], 1, atol=1e-6)
+        for leaf in (last.carry[0, 1:], last.from_x0[0], last.from_eps[0], last.from_noise[0]):
+            np.testing.assert_allclose(leaf, 0, atol=1e-6)
+
+
 def test_tau_is_a_number_or_a_function():
     scheduler = fdiff.schedulers.SASolverScheduler()
     assert not np.any(scheduler.plan(10, tau=0).from_noise)
