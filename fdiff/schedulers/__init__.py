@@ -39,7 +39,7 @@ from fdiff.schedulers.pndm import PNDMScheduler
 from fdiff.schedulers.repaint import RePaintScheduler, keep_known
 from fdiff.schedulers.rfd4_proteina import RFD4ProteinaScheduler
 from fdiff.schedulers.sasolver import SASolverScheduler
-from fdiff.schedulers.scheduler import Level, Scheduler, StepOutput, find_scheduler
+from fdiff.schedulers.scheduler import Level, Scheduler, StepOutput, find_scheduler, named_scheduler
 from fdiff.schedulers.scm import SCMScheduler
 from fdiff.schedulers.score_sde_ve import ScoreSdeVeScheduler
 from fdiff.schedulers.score_sde_vp import ScoreSdeVpScheduler
@@ -101,6 +101,7 @@ __all__ = [
     "UniPCMultistepScheduler",
     "find_scheduler",
     "keep_known",
+    "named_scheduler",
 ]
 
 registry.register_all({name: globals()[name] for name in __all__}, Scheduler)

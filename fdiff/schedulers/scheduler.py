@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -249,6 +250,24 @@ def find_scheduler(name: str | None) -> type[Scheduler]:
     return found
 
 
+def named_scheduler(name: str) -> type[Scheduler]:
+    """The scheduler class that a person means: EulerDiscreteScheduler, eulerdiscrete, Euler, UniPC.
+
+    "Scheduler" may be left out, and Discrete, Multistep and the like where one class is left. Raises ValueError,
+    which names near ones, for none or several.
+    """
+    known, asked = dict(registry.known(Scheduler)), name.lower().removesuffix("scheduler")
+    short = {full: full.lower().removesuffix("scheduler") for full in known}
+    found = [full for full, words in short.items() if words == asked]
+    found = found or [full for full, words in short.items() if words in {asked + kind for kind in _KINDS}]
+    if len(found) == 1:
+        return known[found[0]]
+    near = found or sorted(known, key=lambda full: -difflib.SequenceMatcher(None, asked, short[full]).ratio())[:3]
+    many = "is several" if found else "is none"
+    raise ValueError(f"scheduler {show(name)} {many} of fdiff's; choose {' or '.join(near)}, or see fdiff.schedulers")
+
+
+_KINDS = ("discrete", "multistep", "singlestep")
 _RENAMED = {"set_alpha_to_zero": "set_alpha_to_one", "lower_order_finals": "lower_order_final"}
 _OLD = {"dtype", "tensor_format", "predict_epsilon", "timestep_values", "timesteps"}
 

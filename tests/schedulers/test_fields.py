@@ -88,3 +88,22 @@ def test_the_ends_of_sigma_are_in_order():
 def test_a_whole_number_may_be_of_any_kind(value):
     found = fdiff.schedulers.UniPCMultistepScheduler(solver_order=value).solver_order
     assert found == 3 and type(found) is int
+
+
+@pytest.mark.parametrize(("name", "cls"), [
+    ("Euler", "EulerDiscrete"), ("euler", "EulerDiscrete"), ("EulerDiscreteScheduler", "EulerDiscrete"),
+    ("UniPC", "UniPCMultistep"), ("heun", "HeunDiscrete"), ("DDIM", "DDIM"),
+    ("EulerAncestral", "EulerAncestralDiscrete"),
+    ("DPMSolverMultistep", "DPMSolverMultistep"), ("EDMEuler", "EDMEuler"), ("deis", "DEISMultistep"),
+])
+def test_a_scheduler_has_short_names(name, cls):
+    assert fdiff.schedulers.named_scheduler(name) is getattr(fdiff.schedulers, f"{cls}Scheduler")
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("DPMSolver", "is several of fdiff's; choose DPMSolverMultistepScheduler or DPMSolverSinglestepScheduler"),
+    ("Eular", "'Eular' is none of fdiff's; choose .*EulerDiscreteScheduler"), ("", "is none"),
+])
+def test_a_name_of_none_or_several_is_one_sentence(name, message):
+    with pytest.raises(ValueError, match=message):
+        fdiff.schedulers.named_scheduler(name)
