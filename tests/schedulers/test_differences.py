@@ -1,4 +1,4 @@
-"""Where fdiff's schedulers are right and diffusers' are not: how large the difference is, as docs/differences.md has it.
+"""Where fdiff is right and diffusers is not, of schedulers: how large the difference is, as docs/differences.md has it.
 
 A difference is that of the last samples, as a share of the largest value, with the network of the other tests.
 """
