@@ -265,9 +265,15 @@ def _composed(
 
 def _predictions(network: Conditional, conditions: Sequence[Any], x: jax.Array, t: jax.Array) -> list[jax.Array]:
     """What the network says under each condition, float32, in one call."""
-    every = jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(leaf) for leaf in leaves]), *conditions)
-    out = network(jnp.concatenate([x] * len(conditions)), t, every).astype(jnp.float32)
-    return jnp.split(out, len(conditions))
+    out = network(_side_by_side(*[x] * len(conditions)), t, jax.tree.map(_side_by_side, *conditions))
+    each = out.astype(jnp.float32).reshape(len(x), len(conditions), *out.shape[1:])
+    return [each[:, i] for i in range(len(conditions))]
+
+
+def _side_by_side(*arrays: jax.Array) -> jax.Array:
+    """(b, ...) each -> (k b, ...), the k rows of a sample together, so that sharded batches stay where they are."""
+    every = jnp.stack(arrays, axis=1)
+    return every.reshape(-1, *every.shape[2:])
 
 
 def _interval(

@@ -5,6 +5,7 @@ Prints a line of JSON: what went wrong in each case, or null.
 
 import json
 import os
+import re
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
@@ -122,6 +123,14 @@ def wrong(function, arrays, wanted, mesh):
     return None
 
 
+def moves(function, arrays):
+    """The operations that carry numbers from device to device, where each sample is drawn on one."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    arrays = [jax.device_put(array, NamedSharding(mesh, PartitionSpec("data"))) for array in arrays]
+    program = jax.jit(function).lower(PARAMS, *arrays).compile().as_text()
+    return ", ".join(set(re.findall(r"(?:all|collective|reduce)-[a-z]+", program))) or None
+
+
 def main():
     jax.config.update("jax_disable_most_optimizations", True)
     attention.CPU_SCORES, attention.CPU_QUERIES = 2**12, 1  # so that attention is cut into blocks
@@ -136,6 +145,7 @@ def main():
             specs = (PartitionSpec(), *[PartitionSpec("data")] * len(arrays))
             local = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("data"))
             found[f"{name}: shard_map"] = wrong(jax.jit(local), arrays, wanted, mesh)
+    found["sample: from device to device"] = moves(*CASES["sample"])
     print(json.dumps(found))
 
 

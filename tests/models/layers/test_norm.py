@@ -19,6 +19,17 @@ def test_group_norm_is_its_formula():
     assert_close(model.apply(model.init(jax.random.key(0), x), x), expected)
 
 
+@pytest.mark.parametrize("mean", [1e2, 1e4, 1e6])
+def test_large_means_cost_no_more_than_rounding_the_input_does(mean):
+    """E[x^2] - E[x]^2 would leave nothing of a variance of 1 from a mean of 1e4 on."""
+    x = (np.random.default_rng(0).standard_normal((2, 8, 8, 64)) + mean).astype(np.float32)
+    for model, axes, shape in ((GroupNorm(4), (1, 2, 4), (2, 8, 8, 4, 16)), (LayerNorm(), (1,), (128, 64))):
+        wide = x.astype(np.float64).reshape(shape)
+        expected = (wide - wide.mean(axes, keepdims=True)) / np.sqrt(wide.var(axes, keepdims=True) + 1e-5)
+        actual = model.apply(model.init(jax.random.key(0), x), x)
+        assert np.abs(actual - expected.reshape(x.shape)).max() < 4 * np.finfo(np.float32).eps * mean
+
+
 @pytest.mark.parametrize("model", [GroupNorm(2), LayerNorm(), RMSNorm()])
 def test_statistics_are_float32(model):
     """A large mean drowns bfloat16 statistics; the result has the input's dtype."""
