@@ -48,7 +48,7 @@ def _drawn(
     first, later = image_keys(key, batch_size)
     folded = [jax.vmap(keys.fold_in, (0, None))(first, i) for i in range(len(wanted))]
     arrays = (
-        normal(each, shape) if used else jnp.zeros((batch_size, *shape))
+        normal(each, shape) if used else jnp.zeros((batch_size, *shape), jnp.float32)
         for each, (shape, used) in zip(folded, wanted, strict=True)
     )
     return tuple(arrays), later
