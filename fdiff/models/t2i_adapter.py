@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models.fields import Channels, Layers, OneOf, Widths, between
+from fdiff.models.layers.axes import merge, split
 from fdiff.models.layers.checks import require
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.resnet import average
@@ -115,15 +116,15 @@ class AdapterResnetBlock(nn.Module):
 
 def unshuffle(x: jax.Array, factor: int) -> jax.Array:
     """(b, h f, w f, c) -> (b, h, w, c f f): each square of pixels becomes the channels of one."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
-    return x.transpose(0, 1, 3, 5, 2, 4).reshape(batch, height // factor, width // factor, -1)
+    return merge(split(x, factor, 1, 2).transpose(0, 1, 3, 5, 2, 4), 3, 3)
 
 
 def halve(x: jax.Array) -> jax.Array:
     """Mean of each 2 x 2 square, an odd last row being its own neighbour."""
-    pads = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
-    return average(jnp.pad(x, pads, mode="edge"))
+    for axis in (1, 2):
+        if x.shape[axis] % 2:
+            x = jnp.concatenate([x, jax.lax.slice_in_dim(x, -1, None, axis=axis)], axis)
+    return average(x)
 
 
 def add_features(

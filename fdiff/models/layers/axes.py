@@ -13,6 +13,13 @@ def merge(x: jax.Array, *axes: int) -> jax.Array:
     return x
 
 
+def split(x: jax.Array, size: int, *axes: int) -> jax.Array:
+    """Split each of these axes in two, the second of that size: (..., a b, ...) -> (..., a, b, ...)."""
+    for axis in sorted(axes, reverse=True):
+        x = x.reshape(*x.shape[:axis], x.shape[axis] // size, size, *x.shape[axis + 1 :])
+    return x
+
+
 def sharded(x: jax.Array) -> bool:
     """Whether some axis is sharded over an Explicit axis of a mesh."""
     return any(jax.typeof(x).sharding.spec)

@@ -2,17 +2,18 @@
 
 import jax
 
+from fdiff.models.layers.axes import merge, split
+
 
 def to_patches(x: jax.Array, size: int) -> jax.Array:
     """(b, h, w, c) -> (b, h w / size^2, size^2 c), from left to right and down; in a patch, rows, columns, channels."""
-    batch, height, width, channels = x.shape
+    height, width = x.shape[1:3]
     if height % size or width % size:
         raise ValueError(f"{height} x {width} cannot be cut into patches of {size} x {size}; use multiples of {size}.")
-    x = x.reshape(batch, height // size, size, width // size, size, channels).swapaxes(2, 3)
-    return x.reshape(batch, -1, size * size * channels)
+    return merge(split(x, size, 1, 2).swapaxes(2, 3), 1, 2, 2)
 
 
 def from_patches(x: jax.Array, height: int, width: int, size: int) -> jax.Array:
     """The inverse of `to_patches`: (b, h w / size^2, size^2 c) -> (b, h, w, c)."""
-    x = x.reshape(x.shape[0], height // size, width // size, size, size, -1).swapaxes(2, 3)
-    return x.reshape(x.shape[0], height, width, -1)
+    x = split(x, width // size, 1)
+    return merge(x.reshape(*x.shape[:3], size, size, -1).swapaxes(2, 3), 1, 2)
