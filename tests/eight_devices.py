@@ -128,7 +128,8 @@ def moves(function, arrays):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     arrays = [jax.device_put(array, NamedSharding(mesh, PartitionSpec("data"))) for array in arrays]
     program = jax.jit(function).lower(PARAMS, *arrays).compile().as_text()
-    return ", ".join(set(re.findall(r"(?:all|collective|reduce)-[a-z]+", program))) or None
+    found = re.findall("all-gather|all-reduce|all-to-all|collective-[a-z]+|reduce-scatter", program)
+    return ", ".join(sorted(set(found))) or None
 
 
 def main():
