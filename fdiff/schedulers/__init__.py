@@ -31,6 +31,7 @@ from fdiff.schedulers.karras_ve import KarrasVeScheduler
 from fdiff.schedulers.kdpm2_ancestral_discrete import KDPM2AncestralDiscreteScheduler
 from fdiff.schedulers.kdpm2_discrete import KDPM2DiscreteScheduler
 from fdiff.schedulers.lcm import LCMScheduler
+from fdiff.schedulers.level import Level
 from fdiff.schedulers.lms_discrete import LMSDiscreteScheduler
 from fdiff.schedulers.ltx_euler_ancestral_rf import LTXEulerAncestralRFScheduler
 from fdiff.schedulers.minimax_h3 import MiniMaxH3Scheduler
@@ -39,7 +40,7 @@ from fdiff.schedulers.pndm import PNDMScheduler
 from fdiff.schedulers.repaint import RePaintScheduler, keep_known
 from fdiff.schedulers.rfd4_proteina import RFD4ProteinaScheduler
 from fdiff.schedulers.sasolver import SASolverScheduler
-from fdiff.schedulers.scheduler import Level, Scheduler, StepOutput, find_scheduler, named_scheduler
+from fdiff.schedulers.scheduler import Scheduler, StepOutput, find_scheduler, named_scheduler
 from fdiff.schedulers.scm import SCMScheduler
 from fdiff.schedulers.score_sde_ve import ScoreSdeVeScheduler
 from fdiff.schedulers.score_sde_vp import ScoreSdeVpScheduler

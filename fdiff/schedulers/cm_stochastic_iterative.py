@@ -13,8 +13,9 @@ import numpy as np
 from fdiff import keys, solvers, spacing
 from fdiff.plan import Grid, Pair, Plan
 from fdiff.schedulers.fields import AtLeastZero, Positive, TrainTimesteps
+from fdiff.schedulers.level import hypot
 from fdiff.schedulers.options import first_step, given_timesteps, one_of
-from fdiff.schedulers.scheduler import Scheduler, hypot
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

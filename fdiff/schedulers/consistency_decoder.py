@@ -13,8 +13,9 @@ import numpy as np
 from fdiff import noise, solvers
 from fdiff.plan import Grid, Pair, Plan
 from fdiff.schedulers.fields import Positive, TrainTimesteps
+from fdiff.schedulers.level import hypot
 from fdiff.schedulers.options import given_timesteps, one_of
-from fdiff.schedulers.scheduler import Scheduler, hypot
+from fdiff.schedulers.scheduler import Scheduler
 from fdiff.schedulers.timesteps import levels_at
 
 TIMESTEPS = (1008, 512)  # of the decoder that was published

@@ -14,9 +14,10 @@ from fdiff import keys, spacing
 from fdiff.plan import Grid, Pair, Plan, Solver, edm
 from fdiff.schedulers.exploding import Steps, cut, final_sigma, given_sigmas
 from fdiff.schedulers.fields import Positive, PredictionType, TrainTimesteps
+from fdiff.schedulers.level import hypot
 from fdiff.schedulers.options import one_of
 from fdiff.schedulers.preserving import lowered
-from fdiff.schedulers.scheduler import Scheduler, hypot
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,9 @@ import numpy as np
 from fdiff import spacing
 from fdiff.plan import PREDICTIONS, Grid, Pair, Plan, Solver
 from fdiff.schedulers.fields import Betas, Positive, PredictionType, Spacing, check
+from fdiff.schedulers.level import hypot
 from fdiff.schedulers.options import clipping, first_step, given_timesteps, one_of
-from fdiff.schedulers.scheduler import Scheduler, hypot
+from fdiff.schedulers.scheduler import Scheduler
 from fdiff.schedulers.timesteps import signal
 
 

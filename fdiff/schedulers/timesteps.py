@@ -14,8 +14,9 @@ import numpy as np
 from fdiff import noise, spacing
 from fdiff.plan import Grid
 from fdiff.schedulers.fields import Betas, PredictionType
+from fdiff.schedulers.level import Level
 from fdiff.schedulers.options import given_timesteps, one_of
-from fdiff.schedulers.scheduler import Level, Scheduler
+from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

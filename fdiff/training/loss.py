@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from fdiff import keys
 from fdiff.sampling import Network
 from fdiff.schedulers import Level, Scheduler
-from fdiff.schedulers.scheduler import broadcast
+from fdiff.schedulers.level import broadcast
 
 
 def denoising_loss(
