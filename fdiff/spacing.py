@@ -91,6 +91,14 @@ def falls(levels: np.ndarray) -> bool:
     return bool(np.isfinite(levels).all() and np.all(np.diff(levels) < 0))
 
 
+def check_falls(levels: np.ndarray) -> np.ndarray:
+    """The levels (n,) of a run. Raises ValueError unless each lies below the one before."""
+    if not falls(levels):
+        raise ValueError("the levels of this run do not fall from each to the next; correct the options that lay them: "
+                         "num_train_timesteps, the betas, sigma_min or sigma_max")
+    return levels
+
+
 def karras(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) -> np.ndarray:
     """n sigmas, equally spaced in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
     ramp = np.linspace(0, 1, n)

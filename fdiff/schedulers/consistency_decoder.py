@@ -45,7 +45,7 @@ class ConsistencyDecoderScheduler(Scheduler):
         if one_of(num_inference_steps=num_inference_steps, timesteps=timesteps) == "timesteps":
             t = given_timesteps(timesteps, self.num_train_timesteps)
         elif num_inference_steps != len(TIMESTEPS):
-            raise ValueError(f"num_inference_steps is {num_inference_steps!r}; it must be 2, or pass timesteps")
+            raise ValueError(f"num_inference_steps is {num_inference_steps!r:.60}; it must be 2, or pass timesteps")
         elif self.num_train_timesteps <= TIMESTEPS[0]:
             raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; the two steps begin at "
                              f"{TIMESTEPS[0]}, so it must be above that, or pass timesteps")

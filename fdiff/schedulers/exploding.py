@@ -142,6 +142,7 @@ def lay_steps(
         if named:
             levels = spacing.lay_out(named, levels, len(t), *ends(scheduler))
             t = spacing.interpolate_timesteps(levels, train)
+        spacing.check_falls(levels)
         levels = np.append(levels, final_sigma(scheduler, train[0]))[: len(t) + 1]
     return cut(Steps(t, levels[:-1], levels[1:]), strength)
 

@@ -159,7 +159,9 @@ def look_up(scheduler: Any, named: str, n: int, rising: bool = False) -> tuple[n
     limits = ends(scheduler)[::-order]
     laid = np.exp(np.log(table).astype(np.float64)) if named == "lu" else table  # lu lays out the logarithms
     t = spacing.interpolate_timesteps(spacing.lay_out(named, laid[::order], n, *limits), table)
-    return spacing.lay_out(named, train_sigmas(scheduler)[::order], n, *limits), t
+    levels = spacing.lay_out(named, train_sigmas(scheduler)[::order], n, *limits)
+    spacing.check_falls(-order * levels)
+    return levels, t
 
 
 def layout(scheduler: Any) -> str | None:

@@ -10,9 +10,11 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Plan
-from fdiff.schedulers.fields import AtLeastZero, Instead, LogSnrEnds, Order, Spacing, check
+from fdiff.schedulers.fields import Bounds, Instead, LogSnrEnds, Order, Spacing, check
 from fdiff.schedulers.options import choose, first_step
 from fdiff.schedulers.preserving import LogSnrScheduler, lay_levels
+
+Tau = Annotated[float, Bounds(0, 10, least=1e-9)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,4 +69,4 @@ def taus(tau: Callable[[float], float] | float | None, t: np.ndarray) -> list[fl
     """tau at each timestep. Raises ValueError where it is none, or no number."""
     if tau is None:
         return [float(200 <= at <= 800) for at in t]
-    return [float(check("tau", tau(at) if callable(tau) else tau, AtLeastZero)) for at in t]
+    return [float(check("tau", tau(at) if callable(tau) else tau, Tau)) for at in t]
