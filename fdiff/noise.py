@@ -63,6 +63,15 @@ def alphas_cumprod(betas: np.ndarray) -> np.ndarray:
     return np.cumprod(1.0 - betas)
 
 
+def check_signal(alpha2: np.ndarray) -> np.ndarray:
+    """alpha^2 (T,) itself. Raises ValueError where it is 1 at the first timestep, or tiny but not 0 at the last."""
+    if not alpha2[0] < 1 or 0 < alpha2[-1] < 1e-24:
+        raise ValueError(f"the betas leave a share of {alpha2[0]:g} of signal at the first timestep and {alpha2[-1]:g} "
+                         "at the last; it must begin below 1 and end at 0 or above 1e-24, so correct beta_start, "
+                         "beta_end or trained_betas")
+    return alpha2
+
+
 def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
     """Betas whose last timestep is pure noise (Lin et al. 2023, algorithm 1)."""
     alpha2 = zero_terminal_signal(alphas_cumprod(betas))

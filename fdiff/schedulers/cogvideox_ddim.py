@@ -54,6 +54,6 @@ def shifted_signal(scheduler: VideoScheduler) -> np.ndarray:
     """alpha^2 (T,) at each training timestep, its SNR divided by snr_shift_scale."""
     betas = noise.betas(scheduler.beta_schedule, scheduler.num_train_timesteps, scheduler.beta_start,
                         scheduler.beta_end, scheduler.trained_betas)
-    alpha2, scale = noise.alphas_cumprod(betas), scheduler.snr_shift_scale
+    alpha2, scale = noise.check_signal(noise.alphas_cumprod(betas)), scheduler.snr_shift_scale
     alpha2 = alpha2 / (scale + (1 - scale) * alpha2)
     return noise.zero_terminal_signal(alpha2) if scheduler.rescale_betas_zero_snr else alpha2

@@ -49,7 +49,7 @@ def signal(scheduler: Any) -> np.ndarray:
     )
     if getattr(scheduler, "rescale_betas_zero_snr", False):
         betas = noise.zero_terminal_snr(betas)
-    return noise.alphas_cumprod(betas)
+    return noise.check_signal(noise.alphas_cumprod(betas))
 
 
 def levels_at(alpha2: np.ndarray, t: Any) -> tuple[jax.Array, jax.Array]:
