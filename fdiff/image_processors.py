@@ -93,4 +93,4 @@ class CLIPImageProcessor:
 
 CLIPFeatureExtractor = CLIPImageProcessor  # its name before 2022
 registry.register(CLIPImageProcessor, "CLIPFeatureExtractor")
-registry.register(CLIPImageProcessor, "CLIPImageProcessorFast", "CLIPImageProcessorPil")  # how transformers 5 computes it
+registry.register(CLIPImageProcessor, "CLIPImageProcessorFast", "CLIPImageProcessorPil")  # of transformers 5

@@ -15,10 +15,11 @@ from jax.tree_util import Partial
 from fdiff import guidance, sampling
 from fdiff.models import UNet2DModel
 from fdiff.pipelines.checks import check_scale
+from fdiff.pipelines.denoise import Network
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
 from fdiff.pipelines.plans import Planned, make_plan
 from fdiff.pipelines.task import Request, Task, needed, option
-from fdiff.pipelines.unconditional import Applied, from_nothing, pixels
+from fdiff.pipelines.unconditional import from_nothing, pixels
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 
@@ -27,13 +28,9 @@ Labels = Sequence[int | str] | int | str
 
 
 def class_conditional(
-    unet: UNet2DModel,
-    params: Params,
-    plan: Plan,
-    class_labels: jax.Array,
-    key: jax.Array,
+    unet: UNet2DModel, params: Params, plan: Plan, class_labels: jax.Array, key: jax.Array,
     guidance_scale: jax.Array | float = 1.0,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Draw one image of each class (b, h, w, c), in [-1, 1] or nearly so: a pure function to jit, vmap, differentiate.
 
     Args:
@@ -91,11 +88,11 @@ def planned_as_suits(pipe: ClassConditionalPipeline, num_inference_steps: int | 
 
 def guided_to_class(
     pipe: ClassConditionalPipeline, params: Params, class_labels: jax.Array, guidance_scale: float | None
-) -> Applied:
+) -> Network:
     """Stage: the U-Net, guided from no class to each."""
     scale = pipe.guidance_scale if guidance_scale is None else guidance_scale
     check_scale("guidance_scale", scale, len(class_labels))
-    return Applied(_guided(pipe.unet, params, class_labels, scale))
+    return Network(_guided(pipe.unet, params, class_labels, scale))
 
 
 drawing_of_class = Task(

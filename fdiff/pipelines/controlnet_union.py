@@ -15,23 +15,14 @@ from jax.tree_util import Partial
 from fdiff import guidance
 from fdiff.models import ControlNetUnionModel
 from fdiff.models.controlnet import add_residuals
-from fdiff.pipelines.denoise import NOTHING, Both, Residuals, denoising, guided, tell
+from fdiff.pipelines.denoise import NOTHING, Both, Denoising, Residuals, denoising, guided, tell
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import from_masked
 from fdiff.pipelines.inputs import check_number, pictured, spread
 from fdiff.pipelines.latent import pictures
 from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.pipelines.plans import planned_in_part
-from fdiff.pipelines.requests import (
-    RESIZED,
-    LargeMasked,
-    LargePicture,
-    LargeText,
-    Pictures,
-    Pixels,
-    Scale,
-    Size,
-)
+from fdiff.pipelines.requests import LargeMasked, LargePicture, LargeText, Pictures, Pixels, Resized, Scale, Size
 from fdiff.pipelines.stable_diffusion import MASKED, READING, STEERED
 from fdiff.pipelines.stable_diffusion_xl import StableDiffusionXL, conditions
 from fdiff.pipelines.steering import (
@@ -40,7 +31,6 @@ from fdiff.pipelines.steering import (
     Seen,
     SeenAndSized,
     Steered,
-    Steering,
     check_size,
     control,
     looked_at,
@@ -74,13 +64,10 @@ class UnionControls(Request):
 
 
 @dataclasses.dataclass(frozen=True)
-class UnionText(UnionControls, LargeText):
+class UnionText(UnionControls, Resized, LargeText):
     """Pictures from text."""
 
     control_image: Pictures = of_control()
-    _: KW_ONLY
-    height: Pixels = option(None, RESIZED)
-    width: Pixels = option(None, RESIZED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,15 +100,9 @@ class UnionControlled:
     modes: tuple[tuple[int, ...], ...]
 
     def __call__(
-        self,
-        network: guidance.Conditional,
-        params: Sequence[Any],
-        acts: Control,
-        x: jax.Array,
-        t: jax.Array,
-        steered: Steered,
-        residuals: Residuals = NOTHING,
-    ) -> jax.Array:
+        self, network: guidance.Conditional, params: Sequence[Any], acts: Control, x: jax.Array, t: jax.Array,
+        steered: Steered, residuals: Residuals = NOTHING,
+    ) -> jax.Array:  # fmt: skip
         """What the network says of x."""
         on = acts.scale * ((acts.low <= t) & (t <= acts.high))
         told, first = tell(steered.condition), 0
@@ -172,20 +153,10 @@ def _modes(control_mode: Modes) -> tuple[Any, ...]:
 
 
 def union_steered(
-    controlnet: Nets,
-    params: Params,
-    plan: Plan,
-    x: jax.Array,
-    texts: Texts,
-    denoiser: guidance.Conditional,
-    both: Both,
-    seen: list[np.ndarray],
-    called: str,
-    control_mode: Modes,
-    controlnet_conditioning_scale: Numbers,
-    control_guidance_start: Numbers,
-    control_guidance_end: Numbers,
-) -> Steering:
+    controlnet: Nets, params: Params, plan: Plan, x: jax.Array, texts: Texts, denoiser: guidance.Conditional,
+    both: Both, seen: list[np.ndarray], called: str, control_mode: Modes, controlnet_conditioning_scale: Numbers,
+    control_guidance_start: Numbers, control_guidance_end: Numbers,
+) -> Denoising:  # fmt: skip
     """Stage: the U-Net with its nets, and the conditions with their pictures.
 
     Raises ValueError for another number of settings or trees, and pictures of another size.
@@ -200,7 +171,7 @@ def union_steered(
     split = tuple((mode,) for mode in modes) if len(nets) > 1 else (modes,)
     network = Partial(UnionControlled(nets, split), denoiser, trees, acts)
     condition, negative = (side and Steered(side, ready) for side in both)
-    return Steering(network, (condition, negative))
+    return Denoising(network, (condition, negative))
 
 
 drawing = Task(

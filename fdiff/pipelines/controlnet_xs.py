@@ -17,7 +17,7 @@ from fdiff.pipelines.inputs import check_number, spread
 from fdiff.pipelines.latent import pictures
 from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.pipelines.plans import planned
-from fdiff.pipelines.requests import RESIZED, Guided, Large, Pictures, Pixels
+from fdiff.pipelines.requests import Guided, Large, Latents, Pictures, Pixels, Resized
 from fdiff.pipelines.stable_diffusion import READING, StableDiffusion
 from fdiff.pipelines.steering import Control, SeenAndSized, Steered, check_size, control, of_control, sized_by
 from fdiff.pipelines.task import Task, option
@@ -30,17 +30,14 @@ Joint = UNet2DConditionModel | UNetControlNetXSModel
 
 
 @dataclasses.dataclass(frozen=True)
-class JointText(Guided):
+class JointText(Guided, Resized, Latents):
     """Pictures from text, steered by a picture."""
 
     image: Pictures = of_control()
     _: KW_ONLY
-    height: Pixels = option(None, RESIZED)
-    width: Pixels = option(None, RESIZED)
     controlnet_conditioning_scale: float = option(1.0, "how strongly the picture acts")
     control_guidance_start: float = option(0.0, "the part of the run at which it begins to act, 0 to 1")
     control_guidance_end: float = option(1.0, "the part of the run at which it ends, 0 to 1")
-    latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,19 +75,10 @@ def sized_by_picture(
 
 
 def jointly_denoising(
-    unet: Joint,
-    controlnet: ControlNetXSAdapter,
-    params: Params,
-    plan: Plan,
-    x: jax.Array,
-    texts: Texts,
-    both: Both,
-    seen: list[np.ndarray],
-    called: str,
-    controlnet_conditioning_scale: float,
-    control_guidance_start: float,
+    unet: Joint, controlnet: ControlNetXSAdapter, params: Params, plan: Plan, x: jax.Array, texts: Texts, both: Both,
+    seen: list[np.ndarray], called: str, controlnet_conditioning_scale: float, control_guidance_start: float,
     control_guidance_end: float,
-) -> Denoising:
+) -> Denoising:  # fmt: skip
     """Stage: the joint network, made of a plain U-Net and the adapter where the checkpoint does not hold it already.
 
     Raises ValueError for a picture of another size, and an adapter of another U-Net.

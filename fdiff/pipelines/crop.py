@@ -29,16 +29,9 @@ class Cropped(NamedTuple):
 
 
 def cropped(
-    vae: AutoencoderKL,
-    unet: UNet2DConditionModel,
-    image: Pictures,
-    mask_image: Pictures,
-    height: Pixels,
-    width: Pixels,
-    padding_mask_crop: int | None,
-    output_type: str,
-    control_image: Pictures = None,
-) -> Cropped:
+    vae: AutoencoderKL, unet: UNet2DConditionModel, image: Pictures, mask_image: Pictures, height: Pixels,
+    width: Pixels, padding_mask_crop: int | None, output_type: str, control_image: Pictures = None,
+) -> Cropped:  # fmt: skip
     """Stage: with padding_mask_crop, the box around the mask and so many pixels beside it, at the size to draw.
 
     Raises ValueError for pictures that are not PIL's or of two sizes, another output, and a mask that is black.

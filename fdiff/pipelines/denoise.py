@@ -109,14 +109,9 @@ def append(condition: Any, channels: jax.Array | None) -> Any:
 
 
 def guide(
-    network: guidance.Conditional,
-    condition: Any,
-    negative: Any,
-    scale: Scale,
-    rescale: Scale = 0.0,
-    interval: tuple[Any, Any] | None = None,
-    guider: guidance.Guider | None = None,
-) -> sampling.Network:
+    network: guidance.Conditional, condition: Any, negative: Any, scale: Scale, rescale: Scale = 0.0,
+    interval: tuple[Any, Any] | None = None, guider: guidance.Guider | None = None,
+) -> sampling.Network:  # fmt: skip
     """Classifier-free guidance, or another, within an interval of t if given; else the condition alone."""
     guided = (guider or guidance.classifier_free)(network, condition, negative, scale, rescale=rescale)
     if interval is None or (negative is None and guider is None):
@@ -189,15 +184,9 @@ class Network(NamedTuple):
 
 
 def guided(
-    plan: Plan,
-    x: jax.Array,
-    denoiser: guidance.Conditional,
-    both: Both,
-    guidance_scale: Scale,
-    guidance_rescale: Scale = 0.0,
-    guidance_interval: Interval = None,
-    guider: guidance.Guider | None = None,
-) -> Network:
+    plan: Plan, x: jax.Array, denoiser: guidance.Conditional, both: Both, guidance_scale: Scale,
+    guidance_rescale: Scale = 0.0, guidance_interval: Interval = None, guider: guidance.Guider | None = None,
+) -> Network:  # fmt: skip
     """Stage: the network, guided from the second condition to the first.
 
     Raises ValueError for scales and intervals that are none.

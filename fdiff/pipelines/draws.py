@@ -88,13 +88,8 @@ def normal(each: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def draw_as_asked(
-    key: jax.Array | None,
-    torch_seed: Seed,
-    plan: Plan,
-    shape: tuple[int, ...],
-    dtype: Any,
-    *wanted: Wanted,
-) -> Draws:
+    key: jax.Array | None, torch_seed: Seed, plan: Plan, shape: tuple[int, ...], dtype: Any, *wanted: Wanted,
+) -> Draws:  # fmt: skip
     """`draw`, or what torch's generators give in the order in which diffusers asks them.
 
     shape: (b, h, w, c), that of the latents and so of the steps' noise. dtype: what torch draws in.

@@ -21,20 +21,10 @@ from fdiff.plan import Plan
 
 
 def image_to_image(
-    unet: UNet2DConditionModel,
-    vae: AutoencoderKL,
-    params: Params,
-    plan: Plan,
-    image: jax.Array,
-    condition: Any,
-    negative: Any,
-    key: jax.Array,
-    *,
-    guidance_scale: Scale = 7.5,
-    guidance_rescale: Scale = 0.0,
-    nets: tuple[ControlNetModel, ...] = (),
-    control: Control | None = None,
-) -> jax.Array:
+    unet: UNet2DConditionModel, vae: AutoencoderKL, params: Params, plan: Plan, image: jax.Array, condition: Any,
+    negative: Any, key: jax.Array, *, guidance_scale: Scale = 7.5, guidance_rescale: Scale = 0.0,
+    nets: tuple[ControlNetModel, ...] = (), control: Control | None = None,
+) -> jax.Array:  # fmt: skip
     """Redraw pictures (b, h, w, 3) in [-1, 1], noised to the plan's first level: a pure function (Meng et al. 2022).
 
         x = alpha z + sigma noise,  z drawn from the autoencoder's distribution of the picture's latents
@@ -56,16 +46,9 @@ def noised(plan: Plan, latents: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def from_picture(
-    vae: AutoencoderKL,
-    params: Params,
-    plan: Plan,
-    image: np.ndarray,
-    size: Size,
-    texts: Texts,
-    key: Key,
-    torch_seed: Seed,
-    denoising_start: float | None = None,
-) -> Begun:
+    vae: AutoencoderKL, params: Params, plan: Plan, image: np.ndarray, size: Size, texts: Texts, key: Key,
+    torch_seed: Seed, denoising_start: float | None = None,
+) -> Begun:  # fmt: skip
     """Stage: begin with the picture at the plan's first level, where it is already if it has a denoising_start.
 
     Where the seed is torch's, one picture is encoded once, as diffusers does, but for seeds that are one an image.

@@ -22,8 +22,8 @@ from fdiff.pipelines.denoise import denoising, guided, is_guided
 from fdiff.pipelines.latent import pictures, sized
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
 from fdiff.pipelines.plans import planned
-from fdiff.pipelines.requests import Interval, Pictures, Pixels, Scale
-from fdiff.pipelines.task import Request, Task, needed, option
+from fdiff.pipelines.requests import Interval, Latents, Pictures, Scale, Sized
+from fdiff.pipelines.task import Task, needed, option
 from fdiff.pipelines.text import Read, Texts, conditions
 from fdiff.pipelines.text_to_image import from_noise
 from fdiff.prompts import Encoded
@@ -32,7 +32,7 @@ from fdiff.spacing import check_count
 
 
 @dataclasses.dataclass(frozen=True)
-class Variation(Request):
+class Variation(Sized, Latents):
     """Pictures like a picture."""
 
     image: Pictures = needed("what to draw variations of: PIL, uint8 or float in [-1, 1], one or several, of any size")
@@ -42,20 +42,12 @@ class Variation(Request):
     guidance_interval: Interval = option(None, "guide only in this part of the run, (0, 1) being all")
     num_inference_steps: int = option(50, "network calls", flag="steps")
     num_images_per_prompt: int = option(1, "pictures of each picture, side by side", flag="num-images")
-    height: Pixels = option(None, "in pixels, a multiple of 8; what the model was trained on if not given")
-    width: Pixels = option(None, "in pixels, a multiple of 8; what the model was trained on if not given")
-    latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
 
 
 def looked_at(
-    image_encoder: CLIPVisionModelWithProjection,
-    params: Params,
-    unet: UNet2DConditionModel,
-    image: Pictures,
-    num_images_per_prompt: int,
-    guidance_scale: Scale,
-    feature_extractor: CLIPImageProcessor | None = None,
-) -> Read:
+    image_encoder: CLIPVisionModelWithProjection, params: Params, unet: UNet2DConditionModel, image: Pictures,
+    num_images_per_prompt: int, guidance_scale: Scale, feature_extractor: CLIPImageProcessor | None = None,
+) -> Read:  # fmt: skip
     """Stage: one token for each picture, in place of a text; zeros are what to move away from."""
     check_count("num_images_per_prompt", num_images_per_prompt)
     pixels = (feature_extractor or CLIPImageProcessor())(image)

@@ -23,22 +23,10 @@ from fdiff.plan import Plan
 
 
 def inpaint(
-    unet: UNet2DConditionModel,
-    vae: AutoencoderKL,
-    params: Params,
-    plan: Plan,
-    image: jax.Array,
-    mask: jax.Array,
-    condition: Any,
-    negative: Any,
-    key: jax.Array,
-    *,
-    strength: float = 1.0,
-    guidance_scale: Scale = 7.5,
-    guidance_rescale: Scale = 0.0,
-    nets: tuple[ControlNetModel, ...] = (),
-    control: Control | None = None,
-) -> jax.Array:
+    unet: UNet2DConditionModel, vae: AutoencoderKL, params: Params, plan: Plan, image: jax.Array, mask: jax.Array,
+    condition: Any, negative: Any, key: jax.Array, *, strength: float = 1.0, guidance_scale: Scale = 7.5,
+    guidance_rescale: Scale = 0.0, nets: tuple[ControlNetModel, ...] = (), control: Control | None = None,
+) -> jax.Array:  # fmt: skip
     """Paint pictures (b, h, w, 3) in [-1, 1] anew where mask (b, h, w, 1) is 1: a pure function.
 
     A U-Net of 9 channels sees the mask and the rest of the picture. With a plain one, the rest is put back after each
@@ -131,20 +119,10 @@ class BegunInPart(NamedTuple):
 
 
 def from_masked(
-    vae: AutoencoderKL,
-    unet: UNet2DConditionModel,
-    params: Params,
-    plan: Plan,
-    image: np.ndarray,
-    mask: np.ndarray,
-    size: Size,
-    texts: Texts,
-    strength: float,
-    latents: Any,
-    key: Key,
-    torch_seed: Seed,
+    vae: AutoencoderKL, unet: UNet2DConditionModel, params: Params, plan: Plan, image: np.ndarray, mask: np.ndarray,
+    size: Size, texts: Texts, strength: float, latents: Any, key: Key, torch_seed: Seed,
     denoising_start: float | None = None,
-) -> BegunInPart:
+) -> BegunInPart:  # fmt: skip
     """Stage: begin with noise, with the picture noised, or with the picture, if it has a denoising_start.
 
     torch's numbers come in the order of diffusers, which encodes the rest even where the U-Net does not see it. Raises

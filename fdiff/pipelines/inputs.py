@@ -20,14 +20,9 @@ LANCZOS = 1  # PIL's number for the filter
 
 
 def pictures(
-    name: str,
-    given: Pictures,
-    *,
-    low: float = -1.0,
-    mode: str = "RGB",
-    size: tuple[Pixels, Pixels] = (None, None),
+    name: str, given: Pictures, *, low: float = -1.0, mode: str = "RGB", size: tuple[Pixels, Pixels] = (None, None),
     multiple: int = 1,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """(b, h, w, c) float32 from `low` to 1: PIL images and uint8 are brought there, other numbers are as they are.
 
     size: height and width to resize to. multiple: PIL images are else resized to whole multiples of it below their own.

@@ -17,25 +17,17 @@ from fdiff.pipelines.checks import check_scale
 from fdiff.pipelines.denoise import Both, Condition, Network
 from fdiff.pipelines.draws import Wanted, draw
 from fdiff.pipelines.pipeline import Params
-from fdiff.pipelines.requests import RESIZED, Large, Pictures, Pixels, Prompted, Scale
+from fdiff.pipelines.requests import Large, Latents, Pictures, Prompted, Resized, Scale
 from fdiff.pipelines.task import option
 from fdiff.pipelines.text import Texts
 from fdiff.plan import Plan
 
 
 def instruct(
-    unet: UNet2DConditionModel,
-    vae: AutoencoderKL,
-    params: Params,
-    plan: Plan,
-    image: jax.Array,
-    condition: Condition,
-    negative: Condition | None,
-    key: jax.Array,
-    *,
-    guidance_scale: Scale = 7.5,
+    unet: UNet2DConditionModel, vae: AutoencoderKL, params: Params, plan: Plan, image: jax.Array,
+    condition: Condition, negative: Condition | None, key: jax.Array, *, guidance_scale: Scale = 7.5,
     image_guidance_scale: Scale = 1.5,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Edit pictures (b, h, w, 3) in [-1, 1]: a pure function (Brooks et al. 2023).
 
     The arguments are those of `text_to_image` and `guided_twice`.
@@ -54,14 +46,9 @@ def seen_latents(vae: AutoencoderKL, params: Params, image: Any) -> jax.Array:
 
 
 def guided_twice(
-    network: guidance.Conditional,
-    condition: Any,
-    negative: Any,
-    seen: jax.Array,
-    guidance_scale: Scale,
-    image_guidance_scale: Scale,
-    rescale: Scale | None = None,
-) -> sampling.Network:
+    network: guidance.Conditional, condition: Any, negative: Any, seen: jax.Array, guidance_scale: Scale,
+    image_guidance_scale: Scale, rescale: Scale | None = None,
+) -> sampling.Network:  # fmt: skip
     """Guidance by the text and by the picture (Brooks et al. 2023, eq. 3):
 
         out = none + image_scale (image - none) + scale (both - image)
@@ -77,7 +64,7 @@ def guided_twice(
 
 
 @dataclasses.dataclass(frozen=True)
-class Instruct(Prompted):
+class Instruct(Prompted, Resized, Latents):
     """Pictures edited as a text says."""
 
     prompt: Any = option(None, "what to do to the picture, a text or several", flag=None)
@@ -86,13 +73,10 @@ class Instruct(Prompted):
         "the picture: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each",
     )
     _: KW_ONLY
-    height: Pixels = option(None, RESIZED)
-    width: Pixels = option(None, RESIZED)
     image_guidance_scale: Scale = option(
         1.5, "how closely to keep to the picture; below 1 there is no guidance at all"
     )
     num_inference_steps: int = option(100)
-    latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,14 +117,9 @@ def seen(
 
 
 def guided_by_both(
-    x: jax.Array,
-    appended: jax.Array,
-    denoiser: guidance.Conditional,
-    both: Both,
-    guidance_scale: Scale,
-    image_guidance_scale: Scale,
-    guidance_rescale: Scale | None = None,
-) -> Network:
+    x: jax.Array, appended: jax.Array, denoiser: guidance.Conditional, both: Both, guidance_scale: Scale,
+    image_guidance_scale: Scale, guidance_rescale: Scale | None = None,
+) -> Network:  # fmt: skip
     """Stage: guidance by the text and by the picture."""
     scales = {"guidance_scale": guidance_scale, "image_guidance_scale": image_guidance_scale}
     for name, scale in {**scales, "guidance_rescale": guidance_rescale or 0.0}.items():

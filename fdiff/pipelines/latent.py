@@ -116,14 +116,9 @@ def encoded(vae: Any, params: Any, pictures: jax.Array, noise: jax.Array | None 
 
 
 def decode(
-    pipe: Any,
-    params: Params,
-    latents: jax.Array,
-    tile_size: int | None = None,
-    *,
-    image: jax.Array | None = None,
+    pipe: Any, params: Params, latents: jax.Array, tile_size: int | None = None, *, image: jax.Array | None = None,
     mask: jax.Array | None = None,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Pictures (b, H, W, 3) in [-1, 1], or nearly so, of latents: a preview of x0, or the end of a run.
 
     tile_size: in pixels; large pictures are decoded in tiles of that size, see `fdiff.models.tiling.tiled_decode`.
@@ -141,14 +136,10 @@ def check_output_type(output_type: str) -> None:
 
 
 def pictures(
-    pipe: Any,
-    params: Params,
-    output_type: str,
-    safety_checker: StableDiffusionSafetyChecker | None = None,
-    feature_extractor: CLIPImageProcessor | None = None,
-    around: dict[str, Any] | None = None,
+    pipe: Any, params: Params, output_type: str, safety_checker: StableDiffusionSafetyChecker | None = None,
+    feature_extractor: CLIPImageProcessor | None = None, around: dict[str, Any] | None = None,
     overlay: Callable[[Any], list[Any]] | None = None,
-) -> Callable[[jax.Array], ImageOutput]:
+) -> Callable[[jax.Array], ImageOutput]:  # fmt: skip
     """Finish: latents to pictures.
 
     output_type: pil; np, (b, h, w, c) in [0, 1]; array, in [-1, 1]; latent, undecoded. Where the pipeline has a safety

@@ -13,7 +13,7 @@ from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inputs import pictured
 from fdiff.pipelines.latent import pictures, sized
 from fdiff.pipelines.plans import Planned, make_plan
-from fdiff.pipelines.requests import RESIZED, Pictures, Pixels, Scale, Told
+from fdiff.pipelines.requests import Latents, Pictures, Resized, Scale, Sized, Told
 from fdiff.pipelines.stable_diffusion import FROM_PICTURE, FROM_TEXT, READING, StableDiffusion
 from fdiff.pipelines.task import Task, option
 from fdiff.pipelines.text import conditions
@@ -36,17 +36,13 @@ class Consistent(Told):
 
 
 @dataclasses.dataclass(frozen=True)
-class ConsistentText(Consistent):
+class ConsistentText(Consistent, Sized, Latents):
     """Pictures from text."""
 
-    _: KW_ONLY
-    height: Pixels = option(None, "in pixels, a multiple of 8; what the model was trained on if not given")
-    width: Pixels = option(None, "in pixels, a multiple of 8; what the model was trained on if not given")
-    latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
 
 
 @dataclasses.dataclass(frozen=True)
-class ConsistentPicture(Consistent):
+class ConsistentPicture(Consistent, Resized):
     """Pictures from a picture and text."""
 
     image: Pictures = option(
@@ -54,17 +50,12 @@ class ConsistentPicture(Consistent):
     )
     _: KW_ONLY
     strength: float = option(0.8, "0 to 1, over how much of the run the steps are laid; all of them are run")
-    height: Pixels = option(None, RESIZED)
-    width: Pixels = option(None, RESIZED)
 
 
 def planned(
-    scheduler: Scheduler,
-    num_inference_steps: int,
-    plan: Plan | None,
-    original_inference_steps: int | None,
+    scheduler: Scheduler, num_inference_steps: int, plan: Plan | None, original_inference_steps: int | None,
     strength: float = 1.0,
-) -> Planned:
+) -> Planned:  # fmt: skip
     """Stage: all the steps, laid over the last part of the run that a strength leaves."""
     if plan is None:
         check_count("num_inference_steps", num_inference_steps)

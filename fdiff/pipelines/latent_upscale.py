@@ -21,7 +21,7 @@ from fdiff.pipelines.inputs import pictured
 from fdiff.pipelines.latent import pictures
 from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.plans import Planned, planned
-from fdiff.pipelines.requests import RESIZED, Guided, Pictures, Pixels, Scale, Size
+from fdiff.pipelines.requests import Guided, Latents, Pictures, Resized, Scale, Size
 from fdiff.pipelines.stable_diffusion import READING, StableDiffusion, guided
 from fdiff.pipelines.task import Key, Task, option
 from fdiff.pipelines.text import CLIPEncoder, Conditions, Texts
@@ -32,7 +32,7 @@ LEVEL = 64  # how many ones and zeros stand for the noise level of the picture, 
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentUpscale(Guided):
+class LatentUpscale(Guided, Resized, Latents):
     """Pictures twice as large."""
 
     image: Pictures = option(
@@ -41,11 +41,8 @@ class LatentUpscale(Guided):
         "one for each",
     )
     _: KW_ONLY
-    height: Pixels = option(None, RESIZED)
-    width: Pixels = option(None, RESIZED)
     guidance_scale: Scale = option(9.0)
     num_inference_steps: int = option(75)
-    latents: Any = option(None, "(b, 2 h, 2 w, c) standard normal, in place of a draw")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,16 +93,9 @@ class BegunLarger(NamedTuple):
 
 
 def beside_larger(
-    vae: AutoencoderKL,
-    params: Params,
-    plan: Plan,
-    image: np.ndarray,
-    size: Size,
-    texts: Texts,
-    latents: Any,
-    key: Key,
-    torch_seed: Seed,
-) -> BegunLarger:
+    vae: AutoencoderKL, params: Params, plan: Plan, image: np.ndarray, size: Size, texts: Texts, latents: Any,
+    key: Key, torch_seed: Seed,
+) -> BegunLarger:  # fmt: skip
     """Stage: begin with noise twice as large as the picture's latents, each of which becomes four."""
     inputs.check_number("image", image, texts.batch_size, texts.prompts)
     shape = (texts.batch_size, 2 * size[0], 2 * size[1], vae.latent_channels)

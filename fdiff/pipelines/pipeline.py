@@ -57,19 +57,10 @@ class DiffusionPipeline:
 
     @classmethod
     def from_pretrained(
-        cls,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        variant: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-        dtype: Any = jnp.float32,
-        sharding: Any = None,
-        **components: Any,
-    ) -> tuple[Self, Params]:
+        cls, source: str | Path, *, revision: str | None = None, variant: str | None = None,
+        cache_dir: str | Path | None = None, token: str | bool | None = None, local_files_only: bool = False,
+        force_download: bool = False, dtype: Any = jnp.float32, sharding: Any = None, **components: Any,
+    ) -> tuple[Self, Params]:  # fmt: skip
         """(pipeline, params) from a Hub id or a folder; params holds the tree of each model under its name.
 
         Args:
@@ -126,20 +117,11 @@ class DiffusionPipeline:
 
     @classmethod
     def from_single_file(
-        cls,
-        source: str | Path,
-        *,
-        config: str | Path | None = None,
-        tokenizer: str | Path | None = None,
-        prediction_type: str | None = None,
-        ema: bool = False,
-        dtype: Any = jnp.float32,
-        sharding: Any = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
+        cls, source: str | Path, *, config: str | Path | None = None, tokenizer: str | Path | None = None,
+        prediction_type: str | None = None, ema: bool = False, dtype: Any = jnp.float32, sharding: Any = None,
+        cache_dir: str | Path | None = None, token: str | bool | None = None, local_files_only: bool = False,
         force_download: bool = False,
-    ) -> tuple[Self, Params]:
+    ) -> tuple[Self, Params]:  # fmt: skip
         """(pipeline, params) from one .safetensors or .ckpt file; its class, on DiffusionPipeline, by the tensors.
 
         For the arguments and errors see `fdiff.single_file.load`.

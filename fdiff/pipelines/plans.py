@@ -26,13 +26,9 @@ def planned(scheduler: Scheduler, num_inference_steps: int, plan: Plan | None, s
 
 
 def planned_in_part(
-    scheduler: Scheduler,
-    num_inference_steps: int,
-    plan: Plan | None,
-    denoising_end: float | None,
-    strength: float = 1.0,
-    denoising_start: float | None = None,
-) -> Planned:
+    scheduler: Scheduler, num_inference_steps: int, plan: Plan | None, denoising_end: float | None,
+    strength: float = 1.0, denoising_start: float | None = None,
+) -> Planned:  # fmt: skip
     """Stage: the table of a run of a strength, or from the share that is done already, and to a share.
 
     Raises ValueError for shares that do not rise, and as `since` and `until` do.

@@ -79,17 +79,38 @@ class Guided(Prompted):
 
 
 @dataclasses.dataclass(frozen=True)
-class Text(Guided):
-    """Pictures from text."""
+class Sized(Request):
+    """How large."""
 
     _: KW_ONLY
     height: Pixels = option(None, "in pixels, a multiple of 8; what the model was trained on if not given")
     width: Pixels = option(None, "in pixels, a multiple of 8; what the model was trained on if not given")
+
+
+@dataclasses.dataclass(frozen=True)
+class Resized(Request):
+    """How large a picture that is given is to be."""
+
+    _: KW_ONLY
+    height: Pixels = option(None, RESIZED)
+    width: Pixels = option(None, RESIZED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Latents(Request):
+    """What to begin from in place of a draw."""
+
+    _: KW_ONLY
     latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture(Guided):
+class Text(Guided, Sized, Latents):
+    """Pictures from text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture(Guided, Resized):
     """Pictures from a picture and text."""
 
     image: Pictures = option(
@@ -98,13 +119,11 @@ class Picture(Guided):
         "with the autoencoder's latent channels is taken as latents",
     )
     _: KW_ONLY
-    height: Pixels = option(None, RESIZED)
-    width: Pixels = option(None, RESIZED)
     strength: float = option(0.8, "0 to 1, how much of it to redraw; so much of num_inference_steps is run")
 
 
 @dataclasses.dataclass(frozen=True)
-class Masked(Picture):
+class Masked(Picture, Latents):
     """A part of a picture painted anew."""
 
     mask_image: Pictures = option(
@@ -121,7 +140,6 @@ class Masked(Picture):
     strength: float = option(
         1.0, "0 to 1; at 1 nothing of the painted part is kept, and the run begins with noise alone"
     )
-    latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
 
 
 class MicroConditions(NamedTuple):

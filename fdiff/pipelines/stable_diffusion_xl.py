@@ -50,15 +50,9 @@ from fdiff.tokenizers import CLIPTokenizer
 
 
 def conditions(
-    pipe: Any,
-    vae: AutoencoderKL,
-    unet: UNet2DConditionModel,
-    texts: Texts,
-    size: Size,
-    guidance_scale: Scale,
-    micro_conditions: MicroConditions | None,
-    appended: Any = None,
-) -> Conditions:
+    pipe: Any, vae: AutoencoderKL, unet: UNet2DConditionModel, texts: Texts, size: Size, guidance_scale: Scale,
+    micro_conditions: MicroConditions | None, appended: Any = None,
+) -> Conditions:  # fmt: skip
     """Stage: the two conditions of SDXL, which is told the size of the picture."""
     told, factor = told_scale(unet, guidance_scale, texts.batch_size), factor_of(vae)
     micro = MicroConditions() if micro_conditions is None else micro_conditions

@@ -19,19 +19,20 @@ from fdiff.models.controlnet import add_residuals
 from fdiff.models.t2i_adapter import add_features
 from fdiff.pipelines import latent
 from fdiff.pipelines.checks import numeric
-from fdiff.pipelines.denoise import NOTHING, Both, Residuals, tell
+from fdiff.pipelines.denoise import NOTHING, Both, Denoising, Residuals, tell
 from fdiff.pipelines.inputs import check_number, check_range, pictures, spread
 from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.pipelines.requests import (
-    RESIZED,
     Guided,
     Large,
     LargeMasked,
     LargePicture,
+    Latents,
     Masked,
     Picture,
     Pictures,
     Pixels,
+    Resized,
     Scale,
     Size,
 )
@@ -75,15 +76,9 @@ class Controlled:
     guess_mode: bool = False
 
     def __call__(
-        self,
-        network: guidance.Conditional,
-        params: Sequence[Any],
-        control: Control,
-        x: jax.Array,
-        t: jax.Array,
-        steered: Steered,
-        residuals: Residuals = NOTHING,
-    ) -> jax.Array:
+        self, network: guidance.Conditional, params: Sequence[Any], control: Control, x: jax.Array, t: jax.Array,
+        steered: Steered, residuals: Residuals = NOTHING,
+    ) -> jax.Array:  # fmt: skip
         """What the network says of x."""
         on = control.scale * ((control.low <= t) & (t <= control.high))
         told = {**tell(steered.condition), "guess_mode": self.guess_mode}
@@ -100,12 +95,9 @@ class Controlled:
 
 
 def controlled(
-    network: guidance.Conditional,
-    params: Params,
-    nets: tuple[ControlNetModel, ...],
-    control: Control | None,
+    network: guidance.Conditional, params: Params, nets: tuple[ControlNetModel, ...], control: Control | None,
     guess_mode: bool = False,
-) -> guidance.Conditional:
+) -> guidance.Conditional:  # fmt: skip
     """The network with ControlNets, if there are any, whose conditions are `Steered`.
 
     params: "controlnet", the list of their trees.
@@ -136,14 +128,10 @@ def of_control(default: Any = None) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class ControlledText(Controls, Guided):
+class ControlledText(Controls, Guided, Resized, Latents):
     """Pictures from text, steered by pictures."""
 
     image: Pictures = of_control()
-    _: KW_ONLY
-    height: Pixels = option(None, RESIZED)
-    width: Pixels = option(None, RESIZED)
-    latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,13 +210,9 @@ def sized_by_adapter(
 
 
 def sized_by(
-    vae: AutoencoderKL,
-    unet: Any,
-    called: str,
-    image: Pictures,
-    modules: tuple[Any, ...],
+    vae: AutoencoderKL, unet: Any, called: str, image: Pictures, modules: tuple[Any, ...],
     size: tuple[Pixels, Pixels],
-) -> SeenAndSized:
+) -> SeenAndSized:  # fmt: skip
     """The pictures of that name for the modules, resized to what is asked, and the size of the latents to draw."""
     step = max(8, latent.factor_of(vae))
     latent.check_pixels(size[0] or step, size[1] or step, step)
@@ -236,28 +220,11 @@ def sized_by(
     return SeenAndSized(seen, called, latent.sized(vae, unet, *seen[0].shape[1:3]).size)
 
 
-class Steering(NamedTuple):
-    """The network with what steers it, and its conditions."""
-
-    denoiser: guidance.Conditional
-    both: Both
-
-
 def steered(
-    controlnet: Nets,
-    params: Params,
-    plan: Plan,
-    x: jax.Array,
-    texts: Texts,
-    denoiser: guidance.Conditional,
-    both: Both,
-    seen: list[np.ndarray],
-    called: str,
-    controlnet_conditioning_scale: Numbers,
-    control_guidance_start: Numbers,
-    control_guidance_end: Numbers,
-    guess_mode: bool,
-) -> Steering:
+    controlnet: Nets, params: Params, plan: Plan, x: jax.Array, texts: Texts, denoiser: guidance.Conditional,
+    both: Both, seen: list[np.ndarray], called: str, controlnet_conditioning_scale: Numbers,
+    control_guidance_start: Numbers, control_guidance_end: Numbers, guess_mode: bool,
+) -> Denoising:  # fmt: skip
     """Stage: the U-Net with its ControlNets, and the conditions with their pictures.
 
     Raises ValueError for another number of settings or trees than of nets, and pictures of another size.
@@ -272,7 +239,7 @@ def steered(
     )
     ready = tuple(spread(called, array, len(x)) for array in seen)
     network = controlled(denoiser, {"controlnet": trees}, nets, acts, guess)
-    return Steering(network, with_pictures(both, ready, guess))
+    return Denoising(network, with_pictures(both, ready, guess))
 
 
 def with_pictures(both: Both, arrays: tuple[jax.Array, ...], guess_mode: bool = False) -> Both:
@@ -302,7 +269,7 @@ def control(plan: Plan, count: int, scale: Numbers = 1.0, start: Numbers = 0.0, 
 
 
 @dataclasses.dataclass(frozen=True)
-class AdaptedText(Guided):
+class AdaptedText(Guided, Resized, Latents):
     """Pictures from text, steered by the pictures of T2I-Adapters."""
 
     image: Pictures = option(
@@ -311,10 +278,7 @@ class AdaptedText(Guided):
         "all prompts or one for each. For several adapters, a list with such for each",
     )
     _: KW_ONLY
-    height: Pixels = option(None, RESIZED)
-    width: Pixels = option(None, RESIZED)
     adapter_conditioning_scale: Numbers = option(1.0, "how strongly each acts, a number for all or one for each")
-    latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,18 +290,10 @@ class AdaptedLargeText(Large, AdaptedText):
 
 
 def adapted(
-    adapter: Adapters,
-    params: Params,
-    x: jax.Array,
-    texts: Texts,
-    denoiser: guidance.Conditional,
-    both: Both,
-    seen: list[np.ndarray],
-    called: str,
-    adapter_conditioning_scale: Numbers,
-    plan: Plan,
+    adapter: Adapters, params: Params, x: jax.Array, texts: Texts, denoiser: guidance.Conditional, both: Both,
+    seen: list[np.ndarray], called: str, adapter_conditioning_scale: Numbers, plan: Plan,
     adapter_conditioning_factor: float = 1.0,
-) -> Steering:
+) -> Denoising:  # fmt: skip
     """Stage: the U-Net with what its T2I-Adapters make of their pictures, once for the run.
 
     Raises ValueError as `steered` does.
@@ -352,20 +308,16 @@ def adapted(
     condition, negative = both
     acting = int(len(plan) * unit_interval("adapter_conditioning_factor", adapter_conditioning_factor))
     low = None if acting == len(plan) else jnp.float32(np.append(np.inf, plan.t)[acting])
-    return Steering(
+    return Denoising(
         Partial(_with_features, denoiser, low),
         (Featured(condition, features), None if negative is None else Featured(negative, features)),
     )
 
 
 def _with_features(
-    network: guidance.Conditional,
-    low: jax.Array | None,
-    x: jax.Array,
-    t: jax.Array,
-    told: Featured,
+    network: guidance.Conditional, low: jax.Array | None, x: jax.Array, t: jax.Array, told: Featured,
     residuals: Residuals = NOTHING,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """The network with the features, down to the time `low` if given."""
     features = told.features if low is None else tuple(level * (low <= t) for level in told.features)
     return network(x, t, told.condition, residuals._replace(features=features))  # type: ignore[call-arg]

@@ -72,17 +72,9 @@ encode_jit = functools.partial(jax.jit, static_argnums=0, static_argnames=("penu
 
 
 def encode_prompt(
-    pipe: Any,
-    params: Params,
-    prompt: Prompt,
-    negative_prompt: Prompt = None,
-    *,
-    prompt_2: Prompt = None,
-    negative_prompt_2: Prompt = None,
-    clip_skip: int = 0,
-    weighted: bool = False,
-    chunked: bool = False,
-) -> tuple[Encoded, Encoded]:
+    pipe: Any, params: Params, prompt: Prompt, negative_prompt: Prompt = None, *, prompt_2: Prompt = None,
+    negative_prompt_2: Prompt = None, clip_skip: int = 0, weighted: bool = False, chunked: bool = False,
+) -> tuple[Encoded, Encoded]:  # fmt: skip
     """What the text encoders make of prompts and of negative ones: (embeddings (b, n, d), pooled (b, d)) each.
 
     The two are the prompt_embeds and negative_prompt_embeds of a call, of which only SDXL reads the pooled part.
@@ -133,13 +125,9 @@ class Seeing(NamedTuple):
 
 
 def seeing(
-    pipe: Any,
-    params: Params,
-    attention: Any,
-    ip_adapter: IPAdapter | None,
-    ip_adapter_image: Pictures,
+    pipe: Any, params: Params, attention: Any, ip_adapter: IPAdapter | None, ip_adapter_image: Pictures,
     ip_adapter_scale: Any,
-) -> Seeing:
+) -> Seeing:  # fmt: skip
     """Stage: what an IP-Adapter makes of its picture, beside what changes attention already.
 
     Raises ValueError for a picture without an adapter or the other way round, and a pipeline without an image encoder.
@@ -166,23 +154,11 @@ class Read(NamedTuple):
 
 
 def read(
-    pipe: Any,
-    params: Params,
-    unet: UNet2DConditionModel,
-    guidance_scale: Scale,
-    prompt: Prompt,
-    prompt_embeds: Any,
-    num_images_per_prompt: int,
-    attention: Any,
-    clip_skip: int,
-    weighted: bool,
-    chunked: bool,
-    negative_prompt: Prompt = None,
-    negative_prompt_embeds: Any = None,
-    prompt_2: Prompt = None,
-    negative_prompt_2: Prompt = None,
-    guides: bool = False,
-) -> Read:
+    pipe: Any, params: Params, unet: UNet2DConditionModel, guidance_scale: Scale, prompt: Prompt, prompt_embeds: Any,
+    num_images_per_prompt: int, attention: Any, clip_skip: int, weighted: bool, chunked: bool,
+    negative_prompt: Prompt = None, negative_prompt_embeds: Any = None, prompt_2: Prompt = None,
+    negative_prompt_2: Prompt = None, guides: bool = False,
+) -> Read:  # fmt: skip
     """Stage: both sides of the guidance as the user asks for them, each repeated for the pictures of a prompt.
 
     Raises ValueError for a prompt that is not a string, none or both of prompt and prompt_embeds, and embeddings that

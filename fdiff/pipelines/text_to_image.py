@@ -20,20 +20,10 @@ from fdiff.plan import Plan
 
 
 def text_to_image(
-    unet: UNet2DConditionModel,
-    vae: AutoencoderKL,
-    params: Params,
-    plan: Plan,
-    condition: Any,
-    negative: Any,
-    key: jax.Array,
-    *,
-    size: Size,
-    guidance_scale: Scale = 7.5,
-    guidance_rescale: Scale = 0.0,
-    nets: tuple[ControlNetModel, ...] = (),
-    control: Control | None = None,
-) -> jax.Array:
+    unet: UNet2DConditionModel, vae: AutoencoderKL, params: Params, plan: Plan, condition: Any, negative: Any,
+    key: jax.Array, *, size: Size, guidance_scale: Scale = 7.5, guidance_rescale: Scale = 0.0,
+    nets: tuple[ControlNetModel, ...] = (), control: Control | None = None,
+) -> jax.Array:  # fmt: skip
     """Draw pictures (b, h, w, 3), in [-1, 1] or nearly so: a pure function to jit, vmap and differentiate.
 
     Args:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import NamedTuple
 
 import jax
 from jax.tree_util import Partial
 
 from fdiff import images, sampling
 from fdiff.models import UNet2DModel
+from fdiff.pipelines.denoise import Network
 from fdiff.pipelines.draws import Draws, Seed, Wanted, checked_key, draw_as_asked, image_keys, normal
+from fdiff.pipelines.latent import Begun
 from fdiff.pipelines.pipeline import (
     DiffusionPipeline,
     ImageOutput,
@@ -40,13 +41,6 @@ def unconditional(unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array,
     return sampling.sample(applied(unet, params).network, plan, x, draws.key)
 
 
-class Begun(NamedTuple):
-    """The first x, and the draws of the steps."""
-
-    x: jax.Array
-    draws: Draws
-
-
 def from_nothing(unet: UNet2DModel, plan: Plan, key: Key, torch_seed: Seed, batch_size: int) -> Begun:
     """Stage: begin with noise in the shape of what the U-Net was trained on. Raises ValueError for no number."""
     check_count("batch_size", batch_size)
@@ -58,15 +52,9 @@ def from_nothing(unet: UNet2DModel, plan: Plan, key: Key, torch_seed: Seed, batc
     return Begun(plan.start * draws.arrays[0], draws)
 
 
-class Applied(NamedTuple):
-    """(x, t) -> out."""
-
-    network: sampling.Network
-
-
-def applied(unet: UNet2DModel, params: Params) -> Applied:
+def applied(unet: UNet2DModel, params: Params) -> Network:
     """Stage: the U-Net, which is told nothing."""
-    return Applied(Partial(unet.apply, {"params": tree_of(params, "unet")}))
+    return Network(Partial(unet.apply, {"params": tree_of(params, "unet")}))
 
 
 def pixels(output_type: str) -> Callable[[jax.Array], ImageOutput]:

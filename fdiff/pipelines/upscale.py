@@ -16,7 +16,7 @@ from fdiff.pipelines import denoise, inputs, latent
 from fdiff.pipelines.denoise import Condition
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw, draw_as_asked
 from fdiff.pipelines.pipeline import Params
-from fdiff.pipelines.requests import Guided, Pictures, Scale
+from fdiff.pipelines.requests import Guided, Latents, Pictures, Scale
 from fdiff.pipelines.task import Key, option
 from fdiff.pipelines.text import Conditions, Texts
 from fdiff.plan import Plan
@@ -24,19 +24,10 @@ from fdiff.schedulers import Scheduler
 
 
 def upscale(
-    unet: UNet2DConditionModel,
-    vae: AutoencoderKL,
-    low_res_scheduler: Scheduler,
-    params: Params,
-    plan: Plan,
-    image: jax.Array,
-    noise_level: jax.Array | int,
-    condition: Condition,
-    negative: Condition | None,
-    key: jax.Array,
-    *,
-    guidance_scale: Scale = 9.0,
-) -> jax.Array:
+    unet: UNet2DConditionModel, vae: AutoencoderKL, low_res_scheduler: Scheduler, params: Params, plan: Plan,
+    image: jax.Array, noise_level: jax.Array | int, condition: Condition, negative: Condition | None, key: jax.Array,
+    *, guidance_scale: Scale = 9.0,
+) -> jax.Array:  # fmt: skip
     """Draw pictures four times as large as `image` (b, h, w, 3) in [-1, 1]: a pure function.
 
     low_res_scheduler: how the small picture is noised; noise_level: how much, one of its timesteps. The others are
@@ -50,12 +41,9 @@ def upscale(
 
 
 def told(
-    low_res_scheduler: Scheduler,
-    both: tuple[Condition, Condition | None],
-    image: jax.Array,
-    noise: jax.Array,
+    low_res_scheduler: Scheduler, both: tuple[Condition, Condition | None], image: jax.Array, noise: jax.Array,
     noise_level: jax.Array | int,
-) -> tuple[Condition, Condition | None]:
+) -> tuple[Condition, Condition | None]:  # fmt: skip
     """The conditions with the small picture, noised, and the noise level as the class."""
     levels = jnp.full(image.shape[0], noise_level, jnp.int32)
     noisy = low_res_scheduler.add_noise(image, noise, levels)
@@ -67,7 +55,7 @@ def told(
 
 
 @dataclasses.dataclass(frozen=True)
-class Upscale(Guided):
+class Upscale(Guided, Latents):
     """Pictures four times as large."""
 
     image: Pictures = option(
@@ -79,7 +67,6 @@ class Upscale(Guided):
     )
     guidance_scale: Scale = option(9.0)
     num_inference_steps: int = option(75)
-    latents: Any = option(None, "(b, h, w, c) standard normal, in place of a draw")
 
 
 class Small(NamedTuple):
@@ -109,14 +96,8 @@ class BegunBeside(NamedTuple):
 
 
 def beside_small(
-    vae: AutoencoderKL,
-    plan: Plan,
-    image: np.ndarray,
-    texts: Texts,
-    latents: Any,
-    key: Key,
-    torch_seed: Seed,
-) -> BegunBeside:
+    vae: AutoencoderKL, plan: Plan, image: np.ndarray, texts: Texts, latents: Any, key: Key, torch_seed: Seed,
+) -> BegunBeside:  # fmt: skip
     """Stage: begin with noise, and draw that of the small picture."""
     inputs.check_number("image", image, texts.batch_size, texts.prompts)
     each = inputs.spread("image", image, texts.batch_size)
