@@ -14,7 +14,6 @@ from fdiff.models.layers.norm import GroupNorm, LayerNorm, RMSNorm, SpatialNorm
 
 CPU_SCORES = 2**19  # so many scores at a time stay in a CPU's cache,
 CPU_QUERIES = 512  # but at least so many queries keep its matrix products fast
-LEAST = float(np.finfo(np.float32).min)
 
 
 @functools.partial(jax.jit, static_argnames="scale")  # so that layers of equal shapes are traced and lowered once
@@ -29,29 +28,23 @@ def attention(
     computes a block at a time, whose scores stay in cache.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return jax.lax.platform_dependent(
-        q,
-        k,
-        v,
-        mask,
-        cpu=functools.partial(_in_blocks, scale=scale),
-        default=functools.partial(_at_once, scale=scale),
-    )
+    looks: jax.Array | None = None
+    if mask is not None:  # where all is masked, a softmax is the mean of all values, or not a number: drop that
+        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+        looks = (mask if mask.dtype == bool else mask > -jnp.inf).any(-1, keepdims=True)
+        mask = mask | ~looks if mask.dtype == bool else jnp.where(looks, mask, 0)
+    blocks, whole = (functools.partial(one, scale=scale) for one in (_in_blocks, _at_once))
+    out: jax.Array = jax.lax.platform_dependent(q, k, v, mask, cpu=blocks, default=whole)
+    return out if looks is None else jnp.where(looks.swapaxes(1, 2), out, 0)
 
 
 def _at_once(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
-    if mask is None:
-        return jax.nn.dot_product_attention(q, k, v, scale=scale)
-    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
-    # Where all is masked, JAX's function gives the mean of all values, or not a number: let it look, then drop it.
-    looks = (mask if mask.dtype == bool else mask > -jnp.inf).any(-1, keepdims=True)
-    mask = mask | ~looks if mask.dtype == bool else jnp.where(looks, mask, 0)
-    mask = jnp.broadcast_to(mask, (q.shape[0], q.shape[2], q.shape[1], k.shape[1]))
-    if mask.dtype == bool:
-        out = jax.nn.dot_product_attention(q, k, v, scale=scale, mask=mask)
-    else:
-        out = jax.nn.dot_product_attention(q, k, v, scale=scale, bias=mask)
-    return jnp.where(looks.swapaxes(1, 2), out, 0)
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (q.shape[0], q.shape[2], q.shape[1], k.shape[1]))
+    boolean = mask is not None and mask.dtype == bool
+    return jax.nn.dot_product_attention(
+        q, k, v, bias=None if boolean else mask, mask=mask if boolean else None, scale=scale
+    )
 
 
 def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
@@ -82,18 +75,16 @@ def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None,
         )
         if mask is not None:
             some = part(mask, start, sizes)
-            weights = jnp.where(some, weights, -jnp.inf) if some.dtype == bool else weights + some
-        largest = jax.lax.stop_gradient(jnp.maximum(weights.max(-1, keepdims=True), LEAST))
-        weights = jnp.exp(weights - largest)
+            weights = jnp.where(some, weights, -1e30) if some.dtype == bool else weights + some
+        weights = jnp.exp(weights - jax.lax.stop_gradient(weights.max(-1, keepdims=True)))
         out = jnp.einsum(
             "bhqk,bhkd->bhqd",
             weights.astype(v.dtype),
             part(v, start, sizes[:2]),
             preferred_element_type=jnp.float32,
         )
-        # The division comes last because d is smaller than the number of keys. Where a query looks at nothing, all
-        # weights are 0; where it looks at something, the largest is 1.
-        return (out / jnp.maximum(weights.sum(-1, keepdims=True), 0.5)).astype(v.dtype)
+        # The division comes last because d is smaller than the number of keys.
+        return (out / weights.sum(-1, keepdims=True)).astype(v.dtype)
 
     grid = (batch // samples, heads // group, blocks)
     starts = np.indices(grid).reshape(3, -1).T * sizes
