@@ -1,6 +1,7 @@
 """Softmax attention: the function that every model calls, and the Hub's `Attention` module."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -28,14 +29,24 @@ def attention(
     computes a block at a time, whose scores stay in cache.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    looks: jax.Array | None = None
-    if mask is not None:  # where all is masked, a softmax is the mean of all values, or not a number: drop that
-        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
-        looks = (mask if mask.dtype == bool else mask > -jnp.inf).any(-1, keepdims=True)
-        mask = mask | ~looks if mask.dtype == bool else jnp.where(looks, mask, 0)
-    blocks, whole = (functools.partial(one, scale=scale) for one in (_in_blocks, _at_once))
+    blocks, whole = (functools.partial(_looking, one, scale=scale) for one in (_in_blocks, _at_once))
     out: jax.Array = jax.lax.platform_dependent(q, k, v, mask, cpu=blocks, default=whole)
-    return out if looks is None else jnp.where(looks.swapaxes(1, 2), out, 0)
+    return out
+
+
+def _looking(
+    branch: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float
+) -> jax.Array:
+    """What a branch gives, and zeros where a query may look at nothing.
+
+    There a softmax is the mean of all values, or not a number: it looks at all, and what it gives is dropped.
+    """
+    if mask is None:
+        return branch(q, k, v, None, scale)
+    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    looks = (mask if mask.dtype == bool else mask > -jnp.inf).any(-1, keepdims=True)
+    mask = mask | ~looks if mask.dtype == bool else jnp.where(looks, mask, 0)
+    return jnp.where(looks.swapaxes(1, 2), branch(q, k, v, mask, scale), 0)
 
 
 def _at_once(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
