@@ -146,11 +146,10 @@ def plot_scheduler(arguments: argparse.Namespace) -> None:
 def _scheduler(name: str) -> Any:
     """A scheduler from a class name, a Hub id, a folder or a scheduler_config.json."""
     from fdiff import schedulers
-    from fdiff.cli_generate import scheduler_class
 
     if "/" in name or Path(name).exists():
         return schedulers.Scheduler.from_pretrained(name)
-    return scheduler_class(name)()
+    return schedulers.named_scheduler(name)()
 
 
 def convert(arguments: argparse.Namespace) -> None:

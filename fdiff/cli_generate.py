@@ -95,7 +95,9 @@ def _swapped(name: str, scheduler: Any) -> Any:
     Raises ValueError where one of the two is for networks that were trained on betas and the other is not, or it runs
     from pictures to noise.
     """
-    cls = scheduler_class(name)
+    from fdiff.schedulers import named_scheduler
+
+    cls = named_scheduler(name)
     if "Inverse" in cls.__name__:
         raise ValueError(f"--scheduler {cls.__name__} runs from a picture to noise; choose one that draws")
     on_betas = ["beta_start" in {field.name for field in dataclasses.fields(one)} for one in (cls, scheduler)]
@@ -104,20 +106,6 @@ def _swapped(name: str, scheduler: Any) -> Any:
         raise ValueError(f"--scheduler {cls.__name__} is for networks {kinds[0]}, and the model, which has "
                          f"{type(scheduler).__name__}, was {kinds[1]}; choose one like that")
     return cls.from_config(scheduler)
-
-
-def scheduler_class(name: str) -> Any:
-    """The scheduler class of that name, with or without "Scheduler". Raises ValueError, naming near ones."""
-    import difflib
-
-    from fdiff import registry, schedulers
-
-    known = dict(registry.known(schedulers.Scheduler))
-    for full, cls in known.items():
-        if name.lower() in (full.lower(), full.removesuffix("Scheduler").lower()):
-            return cls
-    near = sorted(known, key=lambda full: -difflib.SequenceMatcher(None, name, full[: len(name)]).ratio())[:3]
-    raise ValueError(f"fdiff has no scheduler {name!r}; it has {', '.join(near)} and others, see fdiff.schedulers")
 
 
 def _with_adapters(params: Any, files: Sequence[str]) -> Any:

@@ -37,7 +37,7 @@ def test_generate_a_sheet_and_an_animation(cats, tmp_path):
 def test_generate_a_folder_with_options(cats, tmp_path):
     out = tmp_path / "pictures"
     arguments = ["generate", str(cats), "--class", "dog,cat", "--num-images", "3", "--seed", "5", "--out", str(out)]
-    assert main([*arguments, "--scheduler", "EulerDiscrete", "--guidance-scale", "2", "--dtype", "bfloat16"]) == 0
+    assert main([*arguments, "--scheduler", "Euler", "--guidance-scale", "2", "--dtype", "bfloat16"]) == 0
     assert sorted(file.name for file in out.iterdir()) == ["00000.png", "00001.png", "00002.png"]
 
 

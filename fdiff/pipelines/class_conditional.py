@@ -30,6 +30,7 @@ Labels = Sequence[int | str] | int | str
 def class_conditional(
     unet: UNet2DModel, params: Params, plan: Plan, class_labels: jax.Array, key: jax.Array,
     guidance_scale: jax.Array | float = 1.0,
+    *, remat: bool = False,
 ) -> jax.Array:  # fmt: skip
     """Draw one image of each class (b, h, w, c), in [-1, 1] or nearly so: a pure function to jit, vmap, differentiate.
 
@@ -39,9 +40,10 @@ def class_conditional(
         class_labels: (b,) integers.
         key: one key, or (b,) keys; image i depends on its own key alone.
         guidance_scale: a number or (b,): out = none + scale (class - none) (Ho & Salimans 2022, eq. 6).
+        remat: keep little for a gradient and compute the rest again, see `fdiff.sample`.
     """
     x, draws = from_nothing(unet, plan, key, None, len(class_labels))
-    return sampling.sample(_guided(unet, params, class_labels, guidance_scale), plan, x, draws.key)
+    return sampling.sample(_guided(unet, params, class_labels, guidance_scale), plan, x, draws.key, remat=remat)
 
 
 def _guided(unet: UNet2DModel, params: Params, class_labels: jax.Array, guidance_scale: Any) -> sampling.Network:

@@ -24,6 +24,7 @@ def image_to_image(
     unet: UNet2DConditionModel, vae: AutoencoderKL, params: Params, plan: Plan, image: jax.Array, condition: Any,
     negative: Any, key: jax.Array, *, guidance_scale: Scale = 7.5, guidance_rescale: Scale = 0.0,
     nets: tuple[ControlNetModel, ...] = (), control: Control | None = None,
+    remat: bool = False,
 ) -> jax.Array:  # fmt: skip
     """Redraw pictures (b, h, w, 3) in [-1, 1], noised to the plan's first level: a pure function (Meng et al. 2022).
 
@@ -36,7 +37,7 @@ def image_to_image(
     latents = latent.encoded(vae, params["vae"], image, for_encoder)
     network = steering.controlled(denoise.denoiser(unet, params), params, nets, control)
     guided = denoise.guide(network, condition, negative, guidance_scale, guidance_rescale)
-    latents = sampling.sample(guided, plan, noised(plan, latents, noise), later)
+    latents = sampling.sample(guided, plan, noised(plan, latents, noise), later, remat=remat)
     return latent.decoded(vae, params["vae"], latents)
 
 

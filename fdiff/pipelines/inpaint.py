@@ -26,6 +26,7 @@ def inpaint(
     unet: UNet2DConditionModel, vae: AutoencoderKL, params: Params, plan: Plan, image: jax.Array, mask: jax.Array,
     condition: Any, negative: Any, key: jax.Array, *, strength: float = 1.0, guidance_scale: Scale = 7.5,
     guidance_rescale: Scale = 0.0, nets: tuple[ControlNetModel, ...] = (), control: Control | None = None,
+    remat: bool = False,
 ) -> jax.Array:  # fmt: skip
     """Paint pictures (b, h, w, 3) in [-1, 1] anew where mask (b, h, w, 1) is 1: a pure function.
 
@@ -43,7 +44,7 @@ def inpaint(
     condition, negative = (each and denoise.append(each, appended) for each in (condition, negative))
     network = steering.controlled(denoise.denoiser(unet, params), params, nets, control)
     guided = denoise.guide(network, condition, negative, guidance_scale, guidance_rescale)
-    return latent.decoded(vae, params["vae"], sampling.sample(guided, plan, x, later, after=after))
+    return latent.decoded(vae, params["vae"], sampling.sample(guided, plan, x, later, after=after, remat=remat))
 
 
 class _Known(NamedTuple):

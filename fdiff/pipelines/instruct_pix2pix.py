@@ -27,6 +27,7 @@ def instruct(
     unet: UNet2DConditionModel, vae: AutoencoderKL, params: Params, plan: Plan, image: jax.Array,
     condition: Condition, negative: Condition | None, key: jax.Array, *, guidance_scale: Scale = 7.5,
     image_guidance_scale: Scale = 1.5,
+    remat: bool = False,
 ) -> jax.Array:  # fmt: skip
     """Edit pictures (b, h, w, 3) in [-1, 1]: a pure function (Brooks et al. 2023).
 
@@ -37,7 +38,7 @@ def instruct(
     seen = seen_latents(vae, params, image)
     network = denoise.denoiser(unet, params)
     guided = guided_twice(network, condition, negative, seen, guidance_scale, image_guidance_scale)
-    return latent.decoded(vae, params["vae"], sampling.sample(guided, plan, plan.start * noise, later))
+    return latent.decoded(vae, params["vae"], sampling.sample(guided, plan, plan.start * noise, later, remat=remat))
 
 
 def seen_latents(vae: AutoencoderKL, params: Params, image: Any) -> jax.Array:

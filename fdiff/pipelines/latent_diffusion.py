@@ -23,7 +23,8 @@ from fdiff.spacing import check_count
 
 
 def latent_diffusion(
-    unet: UNet2DModel, vqvae: VQModel, params: Params, plan: Plan, key: jax.Array, batch_size: int = 1
+    unet: UNet2DModel, vqvae: VQModel, params: Params, plan: Plan, key: jax.Array, batch_size: int = 1,
+    *, remat: bool = False,
 ) -> jax.Array:
     """Draw pictures (b, h, w, c), in [-1, 1] or nearly so: a pure function (Rombach et al. 2022, unconditional).
 
@@ -32,11 +33,12 @@ def latent_diffusion(
         plan: from a scheduler.
         key: one key, or (b,) keys; picture i depends on its own key alone.
         batch_size: b.
+        remat: keep little for a gradient and compute the rest again, see `fdiff.sample`.
     """
     (noise,), later, _ = draw(key, batch_size, Wanted(sample_shape(unet)))
-    return latent.decoded(
-        vqvae, params["vqvae"], sampling.sample(applied(unet, params).network, plan, plan.start * noise, later)
-    )
+    network = applied(unet, params).network
+    latents = sampling.sample(network, plan, plan.start * noise, later, remat=remat)
+    return latent.decoded(vqvae, params["vqvae"], latents)
 
 
 @dataclasses.dataclass(frozen=True)

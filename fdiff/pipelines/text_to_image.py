@@ -23,6 +23,7 @@ def text_to_image(
     unet: UNet2DConditionModel, vae: AutoencoderKL, params: Params, plan: Plan, condition: Any, negative: Any,
     key: jax.Array, *, size: Size, guidance_scale: Scale = 7.5, guidance_rescale: Scale = 0.0,
     nets: tuple[ControlNetModel, ...] = (), control: Control | None = None,
+    remat: bool = False,
 ) -> jax.Array:  # fmt: skip
     """Draw pictures (b, h, w, 3), in [-1, 1] or nearly so: a pure function to jit, vmap and differentiate.
 
@@ -36,13 +37,14 @@ def text_to_image(
         guidance_rescale: see `fdiff.guidance.classifier_free`.
         nets: ControlNets, a list of their trees being in params["controlnet"], and their pictures in the conditions,
             which then are `Steered`; control: how they act.
+        remat: keep little for a gradient and compute the rest again, see `fdiff.sample`.
     """
     factor, batch_size = latent.factor_of(vae), len(jax.tree.leaves(condition)[0])
     shape = (size[0] // factor, size[1] // factor, vae.latent_channels)
     (noise,), later, _ = draw(key, batch_size, Wanted(shape))
     network = steering.controlled(denoise.denoiser(unet, params), params, nets, control)
     guided = denoise.guide(network, condition, negative, guidance_scale, guidance_rescale)
-    latents = sampling.sample(guided, plan, plan.start * noise, later)
+    latents = sampling.sample(guided, plan, plan.start * noise, later, remat=remat)
     return latent.decoded(vae, params["vae"], latents)
 
 

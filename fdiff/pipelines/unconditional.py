@@ -28,7 +28,9 @@ from fdiff.schedulers import DDIMScheduler, Scheduler
 from fdiff.spacing import check_count
 
 
-def unconditional(unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array, batch_size: int = 1) -> jax.Array:
+def unconditional(
+    unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array, batch_size: int = 1, *, remat: bool = False
+) -> jax.Array:
     """Draw images (b, h, w, c), in [-1, 1] or nearly so: a pure function to jit, vmap and differentiate.
 
     Args:
@@ -36,9 +38,10 @@ def unconditional(unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array,
         plan: from a scheduler.
         key: one key, or (b,) keys; image i depends on its own key alone.
         batch_size: b.
+        remat: keep little for a gradient and compute the rest again, see `fdiff.sample`.
     """
     x, draws = from_nothing(unet, plan, key, None, batch_size)
-    return sampling.sample(applied(unet, params).network, plan, x, draws.key)
+    return sampling.sample(applied(unet, params).network, plan, x, draws.key, remat=remat)
 
 
 def from_nothing(unet: UNet2DModel, plan: Plan, key: Key, torch_seed: Seed, batch_size: int) -> Begun:

@@ -27,6 +27,7 @@ def upscale(
     unet: UNet2DConditionModel, vae: AutoencoderKL, low_res_scheduler: Scheduler, params: Params, plan: Plan,
     image: jax.Array, noise_level: jax.Array | int, condition: Condition, negative: Condition | None, key: jax.Array,
     *, guidance_scale: Scale = 9.0,
+    remat: bool = False,
 ) -> jax.Array:  # fmt: skip
     """Draw pictures four times as large as `image` (b, h, w, 3) in [-1, 1]: a pure function.
 
@@ -37,7 +38,7 @@ def upscale(
     (for_image, noise), later, _ = draw(key, image.shape[0], *wanted)
     both = told(low_res_scheduler, (condition, negative), image, for_image, noise_level)
     network = denoise.guide(denoise.denoiser(unet, params), *both, guidance_scale)
-    return latent.decoded(vae, params["vae"], sampling.sample(network, plan, plan.start * noise, later))
+    return latent.decoded(vae, params["vae"], sampling.sample(network, plan, plan.start * noise, later, remat=remat))
 
 
 def told(

@@ -117,3 +117,15 @@ def test_a_pipeline_that_diffusers_saved_and_back(tmp_path):
     back = diffusers.DDIMPipeline.from_pretrained(tmp_path / "ours")
     for name, tensor in unet.state_dict().items():
         assert torch.equal(tensor, back.unet.state_dict()[name]), name
+
+
+def test_the_pure_function_rematerialises(unconditional):
+    pipe, params = unconditional
+    plan, key = pipe.scheduler.plan(2), jax.random.key(0)
+
+    def loss(params, remat):
+        return jnp.sum(fdiff.unconditional(pipe.unet, params, plan, key, remat=remat) ** 2)
+
+    plain, again = (jax.jit(jax.grad(loss), static_argnums=1)(params, remat) for remat in (False, True))
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, atol=1e-4 * largest), plain, again)
