@@ -21,7 +21,7 @@ def test_every_config_loads_and_plans(shared_data):
         same = set(config) - {"_class_name", "_diffusers_version"}
         assert {key: kept[key] for key in same} == {key: config[key] for key in same}, file
         options = {"mu": 0.8} if config.get("use_dynamic_shifting") else {}
-        plan = scheduler.plan(4, **options)
+        plan = scheduler.plan(5, **options)  # MiniMax-H3 counts the level at the end among them
         assert len(plan) >= 4 and np.isfinite(plan.carry).all(), file
 
 
