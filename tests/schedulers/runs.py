@@ -345,8 +345,10 @@ def run_score_sde_ve(scheduler: Any, n: int) -> np.ndarray:
     return np.asarray(scheduler.sample(score, start * scheduler.sigma_max, num_inference_steps=n, noise=noise))
 
 
-def assert_equal(case: Case, got: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+def assert_equal(
+    case: Case, got: dict[str, np.ndarray], wanted: dict[str, np.ndarray], tolerance: float = 1e-5
+) -> None:
     """Timesteps exactly (to float32), samples to 1e-5 of the largest value."""
     np.testing.assert_allclose(got["timesteps"], wanted["timesteps"], rtol=2e-6, atol=1e-6)
     np.testing.assert_allclose(got["start"], wanted["start"], rtol=1e-5)
-    np.testing.assert_allclose(got["x"], wanted["x"], rtol=0, atol=1e-5 * np.abs(wanted["x"]).max())
+    np.testing.assert_allclose(got["x"], wanted["x"], rtol=0, atol=tolerance * np.abs(wanted["x"]).max())

@@ -20,4 +20,5 @@ def test_stored(case, reference):
 @cases
 def test_live(case):
     pytest.importorskip("diffusers")
-    runs.assert_equal(case, runs.run_fdiff(case), runs.run_diffusers(case))
+    # torch's float32 differs with the processor: DEIS with thresholding is 1.04e-5 off on some, 0.9e-5 on others
+    runs.assert_equal(case, runs.run_fdiff(case), runs.run_diffusers(case), 2e-5)
