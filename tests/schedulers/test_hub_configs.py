@@ -17,7 +17,7 @@ def test_every_config_loads_and_plans(shared_data):
         scheduler = Scheduler.from_config(file)
         config = json.loads(file.read_text())
         assert type(scheduler).__name__ == config["_class_name"]
-        kept = scheduler.to_config()
+        kept = json.loads(json.dumps(scheduler.to_config()))  # as it is written: lists for tuples
         same = set(config) - {"_class_name", "_diffusers_version"}
         assert {key: kept[key] for key in same} == {key: config[key] for key in same}, file
         options = {"mu": 0.8} if config.get("use_dynamic_shifting") else {}
