@@ -92,5 +92,5 @@ class CLIPImageProcessor:
 
 
 CLIPFeatureExtractor = CLIPImageProcessor  # its name before 2022
-registry.register(CLIPImageProcessor, "CLIPFeatureExtractor")
-registry.register(CLIPImageProcessor, "CLIPImageProcessorFast", "CLIPImageProcessorPil")  # of transformers 5
+OTHERS = "CLIPFeatureExtractor", "CLIPImageProcessorFast", "CLIPImageProcessorPil"  # the last two of transformers 5
+registry.register(CLIPImageProcessor, *OTHERS)

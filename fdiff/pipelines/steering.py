@@ -118,10 +118,10 @@ class Controls(Request):
     )
 
 
-def of_control(default: Any = None) -> Any:
+def of_control() -> Any:
     """The option of the pictures for ControlNets."""
     return option(
-        default,
+        None,
         "edges, depth, a pose: what the net was trained on, of the size of the picture to draw; PIL, uint8 or float in "
         "[0, 1]; one for all prompts or one for each. For several nets, a list with such for each",
     )
