@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-DTYPES = ("float32", "bfloat16", "float16")
+from fdiff.cli_options import DTYPES, add_generate, add_inspect
+
 EXAMPLES = """examples:
   fdiff generate --out digits.png                      the model that fdiff ships: a sheet of digits
   fdiff generate --class 7 --num-images 16 --animate sevens.gif
@@ -76,24 +77,12 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    add = command("generate", generate, "Make pictures with a pretrained model.", [
+    add_generate(command("generate", generate, "Make pictures with a pretrained model.", [
         line.strip() for line in EXAMPLES.splitlines() if line.startswith("  fdiff generate")
-    ]).add_argument
-    add("model", nargs="?", metavar="MODEL", help="a Hub id or a folder (default: the digits that fdiff ships)")
-    add("prompt", nargs="?", metavar="PROMPT", help="what to draw, for models that read text")
-    add("--seed", type=int, default=0, help="image i of a seed is the same whatever else is drawn (default: 0)")
-    add("--num-images", type=int, metavar="N", help="how many pictures (default: 1; 100 of the digits)")
-    add("--scheduler", metavar="NAME", help="such as EulerDiscreteScheduler (default: the model's own)")
-    add("--lora", action="append", default=[], metavar="FILE[:SCALE]", help="merge a LoRA; may be given several times")
-    add("--dtype", choices=DTYPES, default="float32", help="what to compute in (default: float32)")
-    add("--out", default="fdiff.png", help="a sheet of all pictures as .png, or a folder for one file each")
-    add("--animate", metavar="GIF", help="also write the denoising as a .gif")
-    for flag, how in flags().items():
-        add(f"--{flag}", **how)
+    ]), flags())
 
     examples = ["fdiff inspect google/ddpm-cat-256"]
-    add = command("inspect", inspect, "Show what a model consists of.", examples).add_argument
-    add("model", metavar="MODEL", help="a Hub id or a folder")
+    add_inspect(command("inspect", inspect, "Show what a model consists of.", examples))
 
     add = command("plot-scheduler", plot_scheduler, "Draw timesteps, noise levels and coefficients of schedulers.", [
         "fdiff plot-scheduler DDIMScheduler EulerDiscreteScheduler --steps 20 --out schedulers.png",
@@ -121,8 +110,7 @@ def generate(arguments: argparse.Namespace) -> None:
     """Make pictures, a sheet or a folder of them, and an animation if asked."""
     from fdiff.cli_generate import generate
 
-    generate(arguments)
-    print(f"wrote {arguments.out}" + (f" and {arguments.animate}" if arguments.animate else ""))
+    print(f"wrote {' and '.join(generate(arguments))}")
 
 
 def inspect(arguments: argparse.Namespace) -> None:

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fdiff.cli_options import with_defaults
 
-def generate(arguments: argparse.Namespace) -> None:
-    """Make pictures, a sheet or a folder of them, and an animation if asked."""
+
+def generate(arguments: argparse.Namespace) -> list[str]:
+    """Make pictures, a sheet or a folder of them, and an animation if asked; returns what was written."""
     from fdiff import images
 
+    arguments = with_defaults(arguments)
     check_options(arguments)
     pipe, params = _load(arguments)
     run = pipe.steps(params, **_call_options(pipe, arguments))
@@ -29,6 +32,7 @@ def generate(arguments: argparse.Namespace) -> None:
         images.save_all(drawn, arguments.out)
     if arguments.animate:
         images.save_animation(frames, arguments.animate)
+    return [str(path) for path in (arguments.out, arguments.animate) if path]
 
 
 def check_options(arguments: argparse.Namespace) -> None:
