@@ -98,27 +98,86 @@ def enlarge(image: Image.Image, least: int) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), 0) if factor > 1 else image
 
 
-def save(image: Image.Image, path: str | Path) -> None:
-    """Write a picture, moved into place when it is whole."""
+def save(image: Image.Image, path: str | Path, text: str | None = None) -> None:
+    """Write a picture, moved into place when it is whole.
+
+    text: how it was drawn, see `fdiff.picture_text`, which `read_text` and other tools read: a chunk "parameters" of
+    PNG, the comment of GIF, EXIF's UserComment in JPEG and WebP; other formats keep none. Raises ValueError for one
+    that is too long for the format.
+    """
+    kept = text_options(path, text)
     with hub.replacing(Path(path)) as part:
-        image.save(part, format=picture_format(path))
+        image.save(part, format=picture_format(path), **kept)
 
 
-def save_all(images: Sequence[Image.Image], folder: str | Path) -> None:
-    """Write 00000.png and so on into a folder, which appear together."""
+def save_all(images: Sequence[Image.Image], folder: str | Path, texts: Sequence[str] | None = None) -> None:
+    """Write 00000.png and so on into a folder, which appear together, each with its text as in `save`."""
     with hub.staged(folder) as temporary:
         for i, image in enumerate(images):
-            image.save(temporary / f"{i:05d}.png")
+            save(image, temporary / f"{i:05d}.png", texts[i] if texts else None)
 
 
-def save_animation(frames: Sequence[Image.Image], path: str | Path, seconds: float = 3.0) -> None:
-    """Write a GIF that runs once through the frames, rests on the last, and begins again."""
+def save_animation(
+    frames: Sequence[Image.Image], path: str | Path, seconds: float = 3.0, text: str | None = None
+) -> None:
+    """Write a GIF that runs once through the frames, rests on the last, and begins again; its text as in `save`."""
     each = max(20, int(1000 * seconds / len(frames)))
     with hub.replacing(Path(path)) as part:
         frames[0].save(
             part, format="GIF", save_all=True, append_images=list(frames[1:]), loop=0,
-            duration=[each] * (len(frames) - 1) + [1500],
+            duration=[each] * (len(frames) - 1) + [1500], **text_options(path, text),
         )
+
+
+EXIF, USER_COMMENT = 0x8769, 0x9286
+LONGEST_EXIF = 65_000  # bytes: a segment of JPEG holds 65,533
+
+
+def text_options(path: str | Path, text: str | None) -> dict[str, Any]:
+    """How PIL's `save` is told of the text, by the ending of the file. Raises ValueError for one that is too long."""
+    from PIL import Image, PngImagePlugin
+
+    kind = picture_format(path)
+    if text is None:
+        return {}
+    if kind == "PNG":
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_text("parameters", text)
+        return {"pnginfo": chunks}
+    if kind == "GIF":
+        return {"comment": text.encode()}
+    if kind in ("JPEG", "WEBP"):
+        data = b"UNICODE\0" + text.encode("utf-16-be")
+        if len(data) > LONGEST_EXIF:
+            raise ValueError(f"{path} cannot hold a text of {len(text):,} characters; call it something.png")
+        exif = Image.Exif()
+        exif.endian = ">"  # as the text is: some readers take it to be like that, others like the rest
+        exif.get_ifd(EXIF)[USER_COMMENT] = data
+        return {"exif": exif}
+    return {}
+
+
+def read_text(path: str | Path) -> str | None:
+    """What a picture file says of how it was drawn, see `save`; None where it says nothing.
+
+    Raises OSError for a file that is no picture or is not there.
+    """
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.load()  # PNG may have it behind the picture
+        comment = image.getexif().get_ifd(EXIF).get(USER_COMMENT)
+        found = image.info.get("parameters") or comment or image.info.get("comment")
+    return _decoded(found) if isinstance(found, bytes) else found if isinstance(found, str) else None
+
+
+def _decoded(data: bytes) -> str:
+    """A comment, by the name of its code if it begins with one."""
+    name, rest = data[:8], data[8:]
+    if name == b"UNICODE\0":
+        high_first = rest[::2].count(0) >= rest[1::2].count(0)
+        return rest.decode("utf-16-be" if high_first else "utf-16-le", "replace")
+    return (rest if name == b"ASCII\0\0\0" else data).decode("utf-8", "replace")
 
 
 def picture_format(path: str | Path) -> str:
