@@ -1,4 +1,4 @@
-"""The skeletons of CONTRIBUTING.md run as they stand there."""
+"""The skeletons of docs/adding-your-own.md run as they stand there."""
 
 import re
 import sys
@@ -14,13 +14,14 @@ from fdiff import registry
 from fdiff.schedulers import Scheduler
 from tests.solvers import test_order as orders
 
+PAGE = Path(__file__).parents[1] / "docs" / "adding-your-own.md"
 KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
 def skeletons():
     """A module of all of them, registered for as long as the tests of this file run."""
-    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    text = PAGE.read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     assert len(blocks) == 4
     module = types.ModuleType("skeletons")
@@ -28,7 +29,7 @@ def skeletons():
         patch.setitem(sys.modules, "skeletons", module)
         patch.setattr(registry, "_ENTRIES", {name: list(found) for name, found in registry._ENTRIES.items()})
         for block in blocks:
-            exec(compile(block, "CONTRIBUTING.md", "exec"), vars(module))
+            exec(compile(block, PAGE.name, "exec"), vars(module))
         yield module
 
 
