@@ -64,16 +64,16 @@ def loss(params, batch, key):
 def train(images, labels, *, steps, batch_size, seed):
     """Averaged parameters after so many steps of AdamW."""
     optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0, 2e-3, min(200, steps // 5), steps), weight_decay=0.01)
-    step = jax.jit(partial(training.train_step, loss=loss, optimizer=optimizer, decay=0.998))
+    step = jax.jit(partial(training.train_step, loss=loss, optimizer=optimizer, decays=(training.warmed(0.998),)))
     key, key_init = jax.random.split(jax.random.key(seed))
     state = training.init(UNET.init_params(key_init), optimizer)
     draw = np.random.default_rng(seed)
     bar = trange(steps, unit="step")
     for i in bar:
         chosen = draw.integers(len(labels), size=batch_size)
-        state, value = step(state, (images[chosen], labels[chosen]), jax.random.fold_in(key, i))
+        state, metrics = step(state, (images[chosen], labels[chosen]), jax.random.fold_in(key, i))
         if i % 50 == 0:
-            bar.set_postfix(loss=f"{value:.4f}")
+            bar.set_postfix(loss=f"{metrics['loss']:.4f}")
     return state.average
 
 

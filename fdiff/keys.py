@@ -24,11 +24,6 @@ def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return _alone(lambda key: jax.random.uniform(key, shape, jnp.float32))(key)
 
 
-def whole(key: jax.Array, shape: tuple[int, ...], low: int, high: int) -> jax.Array:
-    """Whole numbers of that shape drawn evenly from low to high - 1, int32."""
-    return _alone(lambda key: jax.random.randint(key, shape, low, high, jnp.int32))(key)
-
-
 def fold_in(key: jax.Array, i: jax.Array | int) -> jax.Array:
     """The i-th key of a key."""
     return _alone(jax.random.fold_in)(key, jnp.asarray(i, jnp.uint32))

@@ -56,6 +56,8 @@ class Plan:
             Imagen).
         variance_of: (n, 3) used where the network also predicts a variance v, in a second half of its
             channels: noise has variance exp(a + b * v) + c * v.
+        draws: (n,) how many arrays of noise diffusers draws in the row, where that is more than the row uses: only
+            torch_seed heeds it, to stay in step with torch's generator. The last one drawn is the noise.
     """
 
     t: Any
@@ -71,10 +73,16 @@ class Plan:
     start_std: Any
     clip: Any
     variance_of: Any
+    draws: Any
 
     def map(self, function: Callable[[Any], Any]) -> Plan:
         """The plan with `function` applied to every leaf."""
         return Plan(*(function(getattr(self, field.name)) for field in dataclasses.fields(self)))
+
+    def drawing(self, draws: np.ndarray | float = 1.0) -> Plan:
+        """The plan with another `draws`: in these rows (n,), or in all, diffusers draws whether noise is used or not.
+        """
+        return dataclasses.replace(self, draws=np.full(len(self), draws, np.float32))
 
     def __getitem__(self, index: Any) -> Plan:
         return self.map(lambda leaf: leaf[index])
@@ -275,6 +283,7 @@ def tabulate(
         start_std=np.hypot(grid.alpha, grid.sigma) if start_std is None else start_std,
         clip=np.broadcast_to(np.asarray(clip), (n, 2)),
         variance_of=np.zeros((n, 3)) if variance_of is None else variance_of,
+        draws=table[:, :, k + 2].any(axis=1),
     )
     with np.errstate(over="ignore"):
         plan = leaves.map(lambda leaf: np.array(leaf, np.float32))

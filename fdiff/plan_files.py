@@ -24,12 +24,15 @@ def load_plan(file: str | Path) -> Plan:
     """Read what `save_plan` wrote. Raises ValueError for a file that holds no plan, or leaves that do not fit."""
     found = weights.tensors(file)
     names = [field.name for field in dataclasses.fields(Plan)]
+    old = [name for name in names if name not in found] == ["draws"]  # of a release that did not have it
+    names = names[:-1] if old else names
     if set(found) != set(names):
         odd = sorted(set(found) ^ set(names))[0]
         raise ValueError(f"{file} is no plan: it {'holds' if odd in found else 'lacks'} {odd}; save one with save_plan")
     for name in names:
         check_floating(name, found[name], file)
-    plan = Plan(**{name: np.array(found[name].read()) for name in names})
+    leaves = {name: np.array(found[name].read()) for name in names}
+    plan = Plan(**leaves | ({"draws": leaves["from_noise"].any(-1).astype(np.float32)} if old else {}))
     rows, slots = len(plan), plan.slots
     fitting = {"x0_of": (2,), "eps_of": (2,), "carry": (slots, slots), "clip": (2,), "variance_of": (3,)}
     for name in names:

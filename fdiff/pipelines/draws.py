@@ -135,10 +135,16 @@ def _generator(seed: int | Generator) -> Generator:
 
 
 def _step_noise(plan: Plan, drawn: Any, shape: tuple[int, ...]) -> jax.Array | None:
-    """(n, b, *shape) for stochastic plans: rows that use no noise draw none."""
-    used = np.any(np.asarray(plan.from_noise) != 0, axis=-1)
-    if not used.any():
+    """(n, b, *shape) for stochastic plans: each row draws what diffusers draws there, and keeps the last if it uses it.
+    """
+    used, noise = np.any(np.asarray(plan.from_noise) != 0, axis=-1), []
+    for row, draws in enumerate(np.asarray(plan.draws).astype(int)):
+        arrays = [drawn(shape) for _ in range(draws)]
+        if used[row]:
+            noise.append((row, arrays[-1]))
+    if not noise:
         return None
-    rows = [drawn(shape) if one else None for one in used]
-    blank = np.zeros_like(next(row for row in rows if row is not None))
-    return jnp.asarray(np.stack([blank if row is None else row for row in rows]))
+    rows = np.zeros((len(plan), *noise[0][1].shape), np.float32)
+    for row, array in noise:
+        rows[row] = array
+    return jnp.asarray(rows)

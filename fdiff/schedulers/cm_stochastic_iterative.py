@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import keys, solvers, spacing
+from fdiff import solvers, spacing
 from fdiff.plan import Grid, Pair, Plan
 from fdiff.schedulers.fields import AtLeastZero, Positive, TrainTimesteps
 from fdiff.schedulers.level import hypot
@@ -78,9 +78,10 @@ class CMStochasticIterativeScheduler(Scheduler):
         """The Karras levels (T,), falling."""
         return spacing.karras(self.sigma_min, self.sigma_max, self.num_train_timesteps, self.rho)
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Times 250 log(sigma) of that shape, of the Karras levels but the last, where x0 is x whatever is said."""
-        at = keys.whole(key, shape, 0, max(self.num_train_timesteps - 1, 1))
+    def times(self, share: jax.Array) -> jax.Array:
+        """Times 250 log(sigma) at these shares of the Karras levels but the last, where x0 is x whatever is said."""
+        count = max(self.num_train_timesteps - 1, 1)
+        at = jnp.clip(jnp.floor(count * (1 - share)).astype(jnp.int32), 0, count - 1)
         return jnp.asarray(250 * np.log(self._sigmas()), jnp.float32)[at]
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:

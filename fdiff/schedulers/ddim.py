@@ -43,4 +43,5 @@ class DDIMScheduler(Clipping, Thresholding, Spacing, TimestepScheduler):
         """
         grid = strided(self, self._signal(), num_inference_steps, timesteps)
         solver = solvers.ddim(eta, clipped_model_output=use_clipped_model_output)
-        return self._tabulate(solver, grid.rows(first_step(len(grid.t), strength)), clip=clipping(self))
+        plan = self._tabulate(solver, grid.rows(first_step(len(grid.t), strength)), clip=clipping(self))
+        return plan.drawing(eta > 0)

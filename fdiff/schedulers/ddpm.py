@@ -51,7 +51,7 @@ class DDPMScheduler(Clipping, Thresholding, Spacing, TimestepScheduler):
         t = spaced_or_given(self, num_inference_steps, timesteps)
         grid = chain(t, self._signal()[t.astype(int)], 1.0).rows(first_step(len(t), strength))
         std, variance_of = variances(self.variance_type, grid)
-        return self._tabulate(solvers.ddpm(std), grid, clip=clipping(self), variance_of=variance_of)
+        return self._tabulate(solvers.ddpm(std), grid, clip=clipping(self), variance_of=variance_of).drawing(grid.t > 0)
 
 
 def variances(variance_type: str, grid: Grid) -> tuple[np.ndarray, np.ndarray]:

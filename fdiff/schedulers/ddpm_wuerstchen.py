@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import keys, solvers, spacing
+from fdiff import solvers, spacing
 from fdiff.plan import Pair, Plan, epsilon
 from fdiff.schedulers.fields import AtLeastZero, Positive
 from fdiff.schedulers.options import first_step, one_of
@@ -55,16 +55,17 @@ class DDPMWuerstchenScheduler(Scheduler):
         alpha2 = np.asarray(self._signal(t, np))
         start = first_step(len(t) - 1, strength)
         grid = chain(t[:-1], alpha2[:-1], alpha2[-1]).rows(start)
-        return self._tabulate(solvers.ddpm(np.where(t[start + 1 :] == 0, 0.0, posterior_std(grid))), grid)
+        std = np.where(t[start + 1 :] == 0, 0.0, posterior_std(grid))
+        return self._tabulate(solvers.ddpm(std), grid).drawing()
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at timesteps t between 0 and 1, alpha^2 + sigma^2 = 1."""
         alpha2 = self._signal(jnp.asarray(t, jnp.float32), jnp)
         return jnp.sqrt(alpha2), jnp.sqrt(1 - alpha2)
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Times of that shape, drawn from (0, 1]."""
-        return 1 - keys.uniform(key, shape)
+    def times(self, share: jax.Array) -> jax.Array:
+        """The shares themselves."""
+        return share
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         return epsilon(alpha, sigma)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import keys, spacing
+from fdiff import spacing
 from fdiff.plan import Grid, Pair, Plan, Solver, edm
 from fdiff.schedulers.exploding import Steps, cut, final_sigma, given_sigmas
 from fdiff.schedulers.fields import Positive, PredictionType, TrainTimesteps
@@ -38,13 +38,13 @@ class EDMScheduler(Scheduler):
         sigma = jnp.exp(4 * jnp.asarray(t, jnp.float32))
         return jnp.ones_like(sigma), sigma
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Times of that shape, as the network is told them, of sigmas laid out evenly as those of a long run."""
-        share, low, high = keys.uniform(key, shape), self.sigma_min, self.sigma_max
+    def times(self, share: jax.Array) -> jax.Array:
+        """Times at these shares, as the network is told them, of sigmas laid out evenly as those of a long run."""
+        low, high = self.sigma_min, self.sigma_max
         if self.sigma_schedule == "karras":
             low, high = low ** (1 / self.rho), high ** (1 / self.rho)
-            return self._c_noise((high + share * (low - high)) ** self.rho)
-        return self._c_noise(high * (low / high) ** share)
+            return self._c_noise((low + share * (high - low)) ** self.rho)
+        return self._c_noise(low * (high / low) ** share)
 
     def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
         """The target of the network, (x0 - c_skip x) / c_out (Karras et al. 2022, eq. 8)."""

@@ -74,9 +74,9 @@ class EulerDiscreteScheduler(SigmaLayouts, ExplodingScheduler):
             return jnp.ones_like(sigma), sigma
         return super().levels(t)
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Training timesteps of that shape, or log(sigma) / 4 of them, as the network is told them."""
-        t = super().times(key, shape)
+    def times(self, share: jax.Array) -> jax.Array:
+        """Training timesteps at these shares, or log(sigma) / 4 of them, as the network is told them."""
+        t = super().times(share)
         return jnp.log(jnp.asarray(train_sigmas(self), jnp.float32)[t]) / 4 if self._continuous() else t
 
     def _continuous(self) -> bool:

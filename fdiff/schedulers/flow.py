@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import keys, spacing
+from fdiff import spacing
 from fdiff.plan import Grid, Pair, Plan, Solver, flow_prediction, reversed_output
 from fdiff.schedulers.exploding import Steps, cut, layout
 from fdiff.schedulers.fields import Bounds, Count, DynamicShift, Flow, Number, SigmaLayouts
@@ -29,10 +29,9 @@ class FlowScheduler(Scheduler):
         share = jnp.asarray(t, jnp.float32) / total_of(self)
         return (share, 1 - share) if inverted(self) else (1 - share, share)
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Times of that shape, as the network is told them, of sigmas drawn from (0, 1]."""
-        share = keys.uniform(key, shape)
-        return total_of(self) * (share if inverted(self) else 1 - share)
+    def times(self, share: jax.Array) -> jax.Array:
+        """Times, as the network is told them, where sigma is that share."""
+        return total_of(self) * (1 - share if inverted(self) else share)
 
     def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
         """noise - x0, the target of the network; x0 - noise with invert_sigmas."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import keys, solvers, spacing
+from fdiff import solvers, spacing
 from fdiff.plan import Grid, Pair, Plan, v_prediction
 from fdiff.schedulers.fields import Share, TrainTimesteps
 from fdiff.schedulers.options import first_step, one_of
@@ -68,9 +68,9 @@ class IPNDMScheduler(Scheduler):
         angle = jnp.asarray(t, jnp.float32) * np.pi / 2
         return jnp.cos(angle), jnp.sin(angle)
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Times of that shape, drawn from (0, 1]."""
-        return 1 - keys.uniform(key, shape)
+    def times(self, share: jax.Array) -> jax.Array:
+        """The shares themselves."""
+        return share
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         return v_prediction(alpha, sigma)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import keys, solvers, spacing
+from fdiff import solvers, spacing
 from fdiff.plan import Grid, Pair, Plan
 from fdiff.schedulers.exploding import Steps, cut, given_sigmas
 from fdiff.schedulers.fields import AtLeastZero, Positive
@@ -64,16 +64,17 @@ class KarrasVeScheduler(Scheduler):
         one = np.ones_like(sigma)
         told = np.where(called > 0, sigma, sigma_to)
         grid = Grid(told, one, sigma, one, sigma_to)
-        return self._tabulate(solvers.karras_ve(self.s_noise), grid, called=called, start_std=sigma)
+        plan = self._tabulate(solvers.karras_ve(self.s_noise), grid, called=called, start_std=sigma)
+        return plan.drawing(called == 0)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(1, sigma) where the network is told t = sigma: x = x0 + sigma eps."""
         sigma = jnp.asarray(t, jnp.float32)
         return jnp.ones_like(sigma), sigma
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Sigmas of that shape, drawn evenly in log from those of a run."""
-        return self.sigma_max * (self.sigma_min / self.sigma_max) ** keys.uniform(key, shape)
+    def times(self, share: jax.Array) -> jax.Array:
+        """Sigmas at these shares, evenly in log between those of a run."""
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** share
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         return (1.0, sigma), (0.0, -1.0)  # the network predicts -eps

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import keys, noise, spacing
+from fdiff import noise, spacing
 from fdiff.plan import Grid, Pair, Plan, Solver
 from fdiff.schedulers.exploding import Steps, ends, final_sigma, train_sigmas
 from fdiff.schedulers.fields import Betas, FlowSigmas, PredictionType, SigmaLayouts, Thresholding
@@ -39,9 +39,9 @@ class LogSnrScheduler(Thresholding, SigmaLayouts, FlowSigmas, Betas, Scheduler):
         at = jnp.arange(len(alpha))
         return jnp.interp(t, at, alpha), jnp.interp(t, at, sigma)
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Training timesteps of that shape; along a flow from 1 on, at which x has noise, and below the last."""
-        return keys.whole(key, shape, int(self.use_flow_sigmas), self.num_train_timesteps)
+    def times(self, share: jax.Array) -> jax.Array:
+        """Training timesteps at these shares; along a flow from 1 on, at which x has noise, and below the last."""
+        return jnp.maximum(super().times(share), int(self.use_flow_sigmas))
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         return reading(self, alpha, sigma)

@@ -62,7 +62,7 @@ class SASolverScheduler(LogSnrEnds, Spacing, LogSnrScheduler):
             predictor[start:].tolist(), corrector[start:].tolist(), taus(tau, steps.t[start:]),
             noise_prediction=kind == "noise_prediction", clipped=self.thresholding,
         )
-        return self._rows(solver, steps, start)
+        return self._rows(solver, steps, start).drawing()
 
 
 def taus(tau: Callable[[float], float] | float | None, t: np.ndarray) -> list[float]:

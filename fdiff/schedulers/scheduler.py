@@ -74,9 +74,13 @@ class Scheduler:
         x0_of, eps_of = (jnp.stack(jnp.broadcast_arrays(*pair, alpha)[:2], -1) for pair in self._reads(alpha, sigma))
         return Level(alpha, sigma, jnp.broadcast_to(self._c_in(alpha, sigma), alpha.shape), x0_of, eps_of, told)
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Training times of that shape, drawn at random from those that sampling visits: for `level`."""
-        return keys.whole(key, shape, 0, getattr(self, "num_train_timesteps", 1))
+    def times(self, share: jax.Array) -> jax.Array:
+        """The training times at these shares of the way from data, 0, to noise, 1: arguments of `level`.
+
+        share: of any shape, in (0, 1]. Shares that are drawn evenly give the times that sampling visits.
+        """
+        total = getattr(self, "num_train_timesteps", 1)
+        return jnp.clip(jnp.ceil(total * share).astype(jnp.int32) - 1, 0, total - 1)
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         """(x0_of, eps_of) at levels, numbers or arrays, NumPy's or JAX's: by prediction_type, if there is one."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import keys, solvers, spacing
+from fdiff import solvers, spacing
 from fdiff.plan import Grid, Pair, Plan
 from fdiff.schedulers.fields import Bounds, Positive, PredictionType, TrainTimesteps, check
 from fdiff.schedulers.options import first_step
@@ -77,7 +77,7 @@ class SCMScheduler(Scheduler):
         grid = Grid(t[:-1], alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
         rows = grid.rows(first_step(len(t) - 1, strength))
         start = np.full(len(rows.t), self.sigma_data)
-        return self._tabulate(solvers.consistency(), rows, start_std=start)
+        return self._tabulate(solvers.consistency(), rows, start_std=start).drawing()
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         sine = sigma / self.sigma_data
@@ -88,9 +88,9 @@ class SCMScheduler(Scheduler):
         t = jnp.asarray(t, jnp.float32)
         return jnp.cos(t), self.sigma_data * jnp.sin(t)
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Angles of that shape, drawn from (0, pi / 2]."""
-        return FIRST * (1 - keys.uniform(key, shape))
+    def times(self, share: jax.Array) -> jax.Array:
+        """Angles at these shares of a right angle."""
+        return FIRST * share
 
     def velocity(self, x0: jax.Array, noise: jax.Array, t: Any) -> jax.Array:
         """cos(t) sigma_data noise - sin(t) x0, the target of the network."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import keys, solvers, spacing
+from fdiff import solvers, spacing
 from fdiff.plan import Grid, Pair, Plan, epsilon
 from fdiff.schedulers.fields import AtLeastZero, Bounds, TrainTimesteps
 from fdiff.schedulers.options import first_step
@@ -36,7 +36,7 @@ class ScoreSdeVpScheduler(Scheduler):
         t = np.linspace(1, self.sampling_eps, n)
         alpha, sigma = self._levels(np.append(t, 0.0))
         grid = Grid(t, alpha[:-1], sigma[:-1], alpha[1:], sigma[1:]).rows(first_step(n, strength))
-        return self._tabulate(solvers.euler_maruyama(self._beta, 1 / n), grid)
+        return self._tabulate(solvers.euler_maruyama(self._beta, 1 / n), grid).drawing()
 
     def _beta(self, t: float) -> float:
         return self.beta_min + t * (self.beta_max - self.beta_min)
@@ -50,9 +50,9 @@ class ScoreSdeVpScheduler(Scheduler):
         """(alpha, sigma) at times t within 0 and 1, alpha^2 + sigma^2 = 1."""
         return self._levels(jnp.asarray(t, jnp.float32))
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Times of that shape, drawn from sampling_eps to 1."""
-        return self.sampling_eps + (1 - self.sampling_eps) * keys.uniform(key, shape)
+    def times(self, share: jax.Array) -> jax.Array:
+        """Times at these shares, from sampling_eps to 1."""
+        return self.sampling_eps + (1 - self.sampling_eps) * share
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         return epsilon(alpha, sigma)

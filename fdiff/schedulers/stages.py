@@ -54,11 +54,11 @@ class StagedScheduler(DynamicShift, Flow, FlowScheduler):
         """(a, b) for x = a x + b noise as that stage begins; noise as `fdiff.schedulers.stages.renoising` says."""
         return renoising(self, stage_index)
 
-    def times(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    def times(self, share: jax.Array) -> jax.Array:
         """As every flow's. Raises ValueError for several stages, whose x are not of one flow."""
         if self.stages > 1:
             raise ValueError(f"stages is {self.stages}; only a flow of one stage has levels to be trained at")
-        return super().times(key, shape)
+        return super().times(share)
 
 
 def lay_stage(

@@ -97,7 +97,8 @@ def train(names: tuple[str, ...], steps: int) -> dict[str, Any]:
             key_x, key_loss = jax.random.split(jax.random.fold_in(key, i))
             angle = 2 * jnp.pi * jax.random.uniform(key_x, (BATCH,))
             circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
-            return training.train_step(state, circle, key_loss, loss=loss, optimizer=optimizer, decay=0.99)
+            decays = (training.warmed(0.99),)
+            return training.train_step(state, circle, key_loss, loss=loss, optimizer=optimizer, decays=decays)
 
         return jax.lax.scan(body, state, jnp.arange(steps))[0]
 

@@ -107,7 +107,7 @@ def test_rows_of_a_plan_are_levels(cls, options):
 @pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
 def test_times_are_those_that_sampling_visits(cls):
     scheduler = cls(**ONE_STAGE.get(cls.__name__, {}))
-    t = np.asarray(scheduler.times(jax.random.key(0), (4096,)))
+    t = np.asarray(scheduler.times(jnp.linspace(1e-6, 1, 4096)))
     assert t.shape == (4096,)
     t = np.resize([t.min(), t.max()], 32)
     options = rings.RUNS[cls.__name__][2] if cls.__name__ in rings.RUNS else {}
@@ -148,3 +148,67 @@ def test_the_error_is_that_of_the_output_weighed_as_asked():
     x = seen[0][0] * jnp.hypot(sigma, 0.5)[:, None]
     skip, out = (part[:, None] for part in (0.25 / (sigma**2 + 0.25), sigma * 0.5 / jnp.hypot(sigma, 0.5)))
     np.testing.assert_allclose(plain, jnp.mean(((x0 - skip * x) / out) ** 2), rtol=1e-4)
+
+
+PREDICTED = [(schedulers.DDIMScheduler(), lambda snr, out: min(snr, 5) / snr),
+             (schedulers.DDIMScheduler(prediction_type="sample"), lambda snr, out: min(snr, 5)),
+             (schedulers.DDIMScheduler(prediction_type="v_prediction"), lambda snr, out: min(snr, 5) / (snr + 1)),
+             (schedulers.FlowMatchEulerDiscreteScheduler(), lambda snr, out: min(snr, 5) / (1 + snr**0.5) ** 2)]
+
+
+@pytest.mark.parametrize(("scheduler", "wanted"), PREDICTED)
+def test_min_snr_is_what_the_paper_gives_for_each_prediction(scheduler, wanted):
+    level = scheduler.level(scheduler.times(jnp.linspace(0.01, 0.99, 50)))
+    snr = np.asarray(level.alpha / level.sigma, np.float64) ** 2
+    np.testing.assert_allclose(training.min_snr(5.0)(level), [wanted(one, level) for one in snr], rtol=1e-3)
+
+
+def test_p2_weighs_the_error_of_noise():
+    level = schedulers.DDIMScheduler().level(jnp.arange(0, 1000, 50))
+    snr = (level.alpha / level.sigma) ** 2
+    np.testing.assert_allclose(training.p2(0.5, 2.0)(level), (2 + snr) ** -0.5, rtol=1e-5)
+    as_v = schedulers.DDIMScheduler(prediction_type="v_prediction").level(jnp.arange(0, 1000, 50))
+    np.testing.assert_allclose(training.p2()(as_v), as_v.alpha**2 / (1 + snr), rtol=1e-4)
+
+
+def test_shares_have_the_distributions_that_they_are_named_for():
+    key, count = jax.random.key(0), 20_000
+    for shares, cdf in ((training.uniform, lambda s: s),
+                        (training.logit_normal(-0.5, 0.8), lambda s: jax.scipy.stats.norm.cdf(
+                            (jnp.log(s / (1 - s)) + 0.5) / 0.8))):
+        drawn = np.sort(np.asarray(shares(key, (count,))))
+        assert drawn[0] > 0 and drawn[-1] <= 1
+        assert np.abs(np.asarray(cdf(drawn)) - np.arange(count) / count).max() < 0.02  # Kolmogorov and Smirnov
+    strata = np.sort(np.asarray(training.stratified(key, (64,))))
+    np.testing.assert_array_equal(np.ceil(strata * 64 - 1e-4), np.arange(1, 65))
+
+
+def test_noise_that_is_added_is_what_it_is_called():
+    x0, key = jnp.zeros((64, 16, 16, 3)), jax.random.key(0)
+    scheduler = schedulers.FlowMatchEulerDiscreteScheduler()
+
+    def seen(**options):
+        kept = []
+        training.denoising_loss(lambda x, t: kept.append(x / t[:, None, None, None] * 1000) or x, scheduler, x0, key,
+                                **options)
+        return np.asarray(kept[0])
+
+    plain = seen()
+    offset = seen(offset_noise=0.5) - plain
+    np.testing.assert_allclose(offset, np.broadcast_to(offset[:, :1, :1], offset.shape), atol=1e-4)
+    assert offset[:, 0, 0].std() == pytest.approx(0.5, rel=0.2)
+    more = seen(input_noise=0.1) - plain
+    assert more.std() == pytest.approx(0.1, rel=0.05)
+    perfect = [training.denoising_loss(lambda x, t: x / t[:, None, None, None] * 1000, scheduler, x0, key, **options)
+               for options in ({"offset_noise": 0.5}, {"input_noise": 0.1})]
+    assert perfect[0] < 1e-8, "offset noise is to be predicted"
+    assert perfect[1] == pytest.approx(0.01, rel=0.05), "input noise is not"
+
+
+def test_a_share_of_the_conditions_is_withheld():
+    told = {"text": jnp.ones((1000, 4, 2)), "label": jnp.arange(1000) + 5}
+    given = training.withhold(jax.random.key(0), 0.25, told, {"text": jnp.zeros((4, 2)), "label": jnp.int32(0)})
+    dropped = np.asarray(given["label"]) == 0
+    assert 200 < dropped.sum() < 300
+    np.testing.assert_array_equal(np.asarray(given["text"]).max((1, 2)) == 0, dropped)
+    np.testing.assert_array_equal(given["label"][~dropped], told["label"][~dropped])
