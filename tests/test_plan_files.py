@@ -24,7 +24,7 @@ def test_it_is_a_safetensors_file(tmp_path):
     np.testing.assert_array_equal(load_file(tmp_path / "plan.safetensors")["carry"], plan.carry)
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_refused_but_for_those_of_old_releases(tmp_path):
     from safetensors.numpy import save_file
 
     plan = fdiff.DDIMScheduler().plan(3)
@@ -35,5 +35,7 @@ def test_other_files_are_refused(tmp_path):
         fdiff.load_plan(tmp_path / "short.safetensors")
     with pytest.raises(ValueError, match="lacks carry"):
         fdiff.load_plan(tmp_path / "less.safetensors")
+    save_file({name: leaf for name, leaf in leaves.items() if name != "draws"}, tmp_path / "old.safetensors")
+    np.testing.assert_array_equal(fdiff.load_plan(tmp_path / "old.safetensors").draws, plan.draws)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
         fdiff.load_plan(tmp_path / "nowhere.safetensors")

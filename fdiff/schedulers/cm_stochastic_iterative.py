@@ -64,7 +64,8 @@ class CMStochasticIterativeScheduler(Scheduler):
         one = np.ones_like(sigma)
         grid = Grid(250 * np.log(sigma), one, sigma, one, noise).rows(first_step(len(sigma), strength))
         clip = (1.0 if self.clip_denoised else np.inf, 0.0)
-        return self._tabulate(solvers.consistency(), grid, start_std=grid.sigma, clip=clip)
+        plan = self._tabulate(solvers.consistency(), grid, start_std=grid.sigma, clip=clip)
+        return plan.drawing(len(sigma) > 1)
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         above, data = sigma - self.sigma_min, self.sigma_data

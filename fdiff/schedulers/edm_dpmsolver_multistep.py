@@ -49,4 +49,4 @@ class EDMDPMSolverMultistepScheduler(SolverOrder, Thresholding, EDMScheduler):
             orders, stochastic=algorithm == "sde-dpmsolver++", heun=kind == "heun",
             as_diffusers=algorithm == "dpmsolver++",
         )
-        return self._rows(solver, steps, clipping(self))
+        return self._rows(solver, steps, clipping(self)).drawing(algorithm == "sde-dpmsolver++")

@@ -10,7 +10,7 @@ import numpy as np
 from fdiff import solvers
 from fdiff.plan import Plan
 from fdiff.schedulers.edm import EDMScheduler, lay_edm
-from fdiff.schedulers.options import churn, length
+from fdiff.schedulers.options import churn, churned, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,4 +46,4 @@ class EDMEulerScheduler(EDMScheduler):
         steps = lay_edm(self, num_inference_steps, sigmas, strength)
         gamma = churn(num_inference_steps or length(sigmas) - 1, s_churn, s_tmin, s_tmax, s_noise)
         solver = solvers.euler(gamma, s_tmin, s_tmax, s_noise, x0_of=lambda sigma, hat: self._reads(1.0, hat)[0])
-        return self._rows(solver, steps)
+        return self._rows(solver, steps).drawing(churned(steps.sigma, gamma, s_tmin, s_tmax))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from fdiff import solvers
-from fdiff.plan import Solver
+from fdiff.plan import Plan, Solver
 from fdiff.schedulers.exploding import ExplodingScheduler, Steps
 
 
@@ -20,3 +20,6 @@ class EulerAncestralDiscreteScheduler(ExplodingScheduler):
 
     def _solve(self, steps: Steps) -> tuple[Solver, Steps]:
         return solvers.ddim(eta=1.0), steps
+
+    def _table(self, solver: Solver, steps: Steps) -> Plan:
+        return super()._table(solver, steps).drawing()

@@ -14,7 +14,7 @@ from fdiff import solvers
 from fdiff.plan import PREDICTIONS, Pair, Plan, v_prediction
 from fdiff.schedulers.exploding import ExplodingScheduler, lay_steps, train_sigmas
 from fdiff.schedulers.fields import Positive, SigmaLayouts
-from fdiff.schedulers.options import churn, length
+from fdiff.schedulers.options import churn, churned, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class EulerDiscreteScheduler(SigmaLayouts, ExplodingScheduler):
         whole = num_inference_steps or length(timesteps, sigmas) - (sigmas is not None)
         gamma = churn(whole, s_churn, s_tmin, s_tmax, s_noise)
         solver = solvers.euler(gamma, s_tmin, s_tmax, s_noise, x0_of=self._x0_of())
-        return self._table(solver, steps)
+        return self._table(solver, steps).drawing(churned(steps.sigma, gamma, s_tmin, s_tmax))
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(1, sigma) at timesteps t as the network is told them: x = x0 + sigma eps."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fdiff import solvers
 from fdiff.plan import Plan, Solver
+from fdiff.schedulers.exploding import Steps
 from fdiff.schedulers.flow import ShiftedFlowScheduler, next_below
 
 
@@ -26,6 +27,9 @@ class FlowMatchEulerDiscreteScheduler(ShiftedFlowScheduler):
 
     def _solver(self) -> Solver:
         return solvers.consistency() if self.stochastic_sampling else solvers.ddim()
+
+    def _rows(self, solver: Solver, steps: Steps) -> Plan:
+        return super()._rows(solver, steps).drawing(self.stochastic_sampling)
 
     def step_tokens(
         self, model_output: jax.Array, t: jax.Array, sample: jax.Array, plan: Plan, noise: jax.Array | None = None

@@ -12,7 +12,7 @@ from fdiff.plan import Plan
 from fdiff.schedulers.exploding import halve
 from fdiff.schedulers.fields import Flow
 from fdiff.schedulers.flow import FlowScheduler, lay_flow
-from fdiff.schedulers.options import churn, length
+from fdiff.schedulers.options import churn, churned, length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,4 +51,6 @@ class FlowMatchHeunDiscreteScheduler(Flow, FlowScheduler):
         whole = num_inference_steps or length(sigmas, timesteps)
         gamma = churn(2 * whole - 1, s_churn, s_tmin, s_tmax, s_noise)
         rows = halve(steps, steps.sigma_to, np.append(steps.t[1:], 0.0))
-        return self._rows(solvers.heun(gamma, s_tmin, s_tmax, s_noise), rows)
+        begun = np.repeat(rows.sigma[::2], 2)[: len(rows.t)]  # diffusers draws in both rows, and drops the second
+        plan = self._rows(solvers.heun(gamma, s_tmin, s_tmax, s_noise), rows)
+        return plan.drawing(churned(begun, gamma, s_tmin, s_tmax))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from fdiff import sampling, solvers
 from fdiff.plan import Plan, Solver
+from fdiff.schedulers.exploding import Steps
 from fdiff.schedulers.fields import Positive
 from fdiff.schedulers.flow import ShiftedFlowScheduler
 from fdiff.schedulers.options import first_step
@@ -38,6 +39,9 @@ class FlowMatchLCMScheduler(ShiftedFlowScheduler):
             raise ValueError("scale_factors change the shape of x during the run, which a plan cannot; "
                              "call scheduler.sample(network, x, key, num_inference_steps=...)")
         return solvers.consistency()
+
+    def _rows(self, solver: Solver, steps: Steps) -> Plan:
+        return super()._rows(solver, steps).drawing()
 
     def sample(
         self,

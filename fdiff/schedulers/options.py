@@ -42,6 +42,11 @@ def churn(n: int, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float) 
     return min(check("s_churn", s_churn, AtLeastZero) / n, np.sqrt(2) - 1)
 
 
+def churned(sigma: np.ndarray, gamma: float, s_tmin: float, s_tmax: float) -> np.ndarray:
+    """Which of these levels churn raises: there diffusers draws noise, also where s_noise is 0."""
+    return (gamma > 0) & (s_tmin <= sigma) & (sigma <= s_tmax)
+
+
 def given_timesteps(timesteps: Sequence[float] | np.ndarray | None, num_train_timesteps: int) -> np.ndarray:
     """A user's own timesteps, as float64. Raises ValueError unless they fall and lie in the trained range."""
     t = spacing.numbers("timesteps", timesteps)

@@ -48,7 +48,8 @@ class LogSnrScheduler(Thresholding, SigmaLayouts, FlowSigmas, Betas, Scheduler):
 
     def _rows(self, solver: Solver, steps: Steps, start: int = 0, stop: int | None = None) -> Plan:
         """The table over these of the steps; a run starts from noise of deviation 1."""
-        return tabulate_steps(self, solver, steps, start, stop)
+        stochastic = getattr(self, "algorithm_type", "").startswith("sde")
+        return tabulate_steps(self, solver, steps, start, stop).drawing(stochastic)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,8 @@ class RePaintScheduler(Betas, Scheduler):
         stride, alpha2 = self.num_train_timesteps // n, np.append(signal(self), 1.0)
         low, high = (alpha2[np.where(at < 0, -1, at * stride)] for at in (end, start))
         grid, called = preserving_grid(t * stride, high, low), np.where(up, 0.0, 1.0)
-        return self._tabulate(solvers.repaint(self.eta), grid, called=called, clip=clipping(self))
+        plan = self._tabulate(solvers.repaint(self.eta), grid, called=called, clip=clipping(self))
+        return plan.drawing(np.where(up, stride, 1))  # diffusers goes up timestep by timestep
 
     def _reads(self, alpha: Any, sigma: Any) -> tuple[Pair, Pair]:
         return epsilon(alpha, sigma)

@@ -39,7 +39,7 @@ class UnCLIPScheduler(Clipping, Scheduler):
         t = np.round(np.arange(n) * (last / (n - 1)))[::-1] if n > 1 else np.array([float(last)])
         grid = chain(t, self._signal()[t.astype(int)], 1.0).rows(first_step(n, strength))
         std, variance_of = variances(variance_type, grid)
-        return self._tabulate(solvers.ddpm(std), grid, clip=clipping(self), variance_of=variance_of)
+        return self._tabulate(solvers.ddpm(std), grid, clip=clipping(self), variance_of=variance_of).drawing(grid.t > 0)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at training timesteps t, alpha^2 + sigma^2 = 1."""

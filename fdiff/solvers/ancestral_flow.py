@@ -29,7 +29,7 @@ def ancestral_flow(eta: float = 1.0, s_noise: float = 1.0) -> Solver:
         sigma, alpha_to, sigma_to = grid.sigma[i], grid.alpha_to[i], grid.sigma_to[i]
         down = sigma_to * (1 + (sigma_to / sigma - 1) * eta)
         kept = alpha_to * down / (1 - down) if down else 0.0
-        std = np.sqrt(max(sigma_to**2 - kept**2, 0.0))
+        std = np.sqrt(max(sigma_to**2 - kept**2, 0.0)) if eta else 0.0  # where only rounding is left
         return Memory(alpha_to * x0 + kept * eps + s_noise * std * noise)
 
     return Solver(step, keeps_level=s_noise == 1)

@@ -371,6 +371,38 @@ class TestParity:
         options = {"torch_seed": 42, "num_inference_steps": 20, **QUIET}
         parity.assert_close(us.replace(scheduler=scheduler)(params, PROMPTS, **options).images, wanted)
 
+    @pytest.mark.parametrize(
+        ("name", "config", "plan"),
+        [
+            ("SASolverScheduler", {}, {}),  # draws at every row, and uses it from timestep 200 to 800
+            ("SASolverScheduler", {"algorithm_type": "noise_prediction"}, {"tau": 0.5}),
+            ("DDIMScheduler", {}, {"eta": 0.7}),
+            ("DDPMScheduler", {"timestep_spacing": "trailing"}, {}),
+            ("DPMSolverSinglestepScheduler", {"algorithm_type": "sde-dpmsolver++"}, {}),
+            ("EulerAncestralDiscreteScheduler", {}, {}),
+            ("KDPM2AncestralDiscreteScheduler", {}, {}),
+            ("LCMScheduler", {}, {}),
+            ("TCDScheduler", {}, {"eta": 0.3}),
+        ],
+    )  # fmt: skip
+    def test_every_stochastic_scheduler_by_one_generator(self, sd_pair, name, config, plan):
+        """Two runs of two pictures draw from one generator, so that what is drawn and dropped counts, to the last."""
+        import diffusers
+
+        them, us, params = sd_pair
+        ours = getattr(fdiff, name).from_config(us.scheduler, **config)
+        tau = {"tau_func": lambda t: plan["tau"]} if "tau" in plan else {}
+        theirs = parity.quiet(type(them)(**them.components, requires_safety_checker=False))
+        theirs.scheduler = getattr(diffusers, name).from_config(us.scheduler.to_config(), **config, **tau)
+        options, generator = {"num_inference_steps": 6}, parity.generator(42)
+        eta = {"eta": plan["eta"]} if "eta" in plan else {}
+        wanted = [parity.latents_of(theirs, PROMPTS, generator=generator, **eta, **options) for _ in range(2)]
+        seed = fdiff.torch_random.CPUGenerator(42)
+        run = us.replace(scheduler=ours)
+        for latents in wanted:
+            got = run(params, PROMPTS, torch_seed=seed, plan=ours.plan(6, **plan), **QUIET).images
+            parity.assert_close(got, latents)
+
     def test_v_prediction_and_linear_projections(self, tmp_path):
         from diffusers import EulerDiscreteScheduler
 

@@ -71,14 +71,21 @@ def run_diffusers(case: Case) -> dict[str, np.ndarray]:
         if case.scheduler == "SCMScheduler":  # as its pipelines do
             scheduler.init_noise_sigma = scheduler.config.sigma_data
         deviation = float(getattr(scheduler, "init_noise_sigma", 1.0))
-        x, memory = tensor(start) * deviation, {"tensor": tensor}
+        x, memory = tensor(start) * deviation, {"tensor": tensor, "draws": []}
         module = importlib.import_module(type(scheduler).__module__)
         for i, fresh in enumerate(noise):
-            drawn = memory["noise"] = tensor(fresh)
-            with unittest.mock.patch.object(module, "randn_tensor", lambda *a, d=drawn, **k: d, create=True):
+            memory["noise"] = tensor(fresh)
+            with unittest.mock.patch.object(module, "randn_tensor", lambda *a, **k: draw(memory), create=True):
+                memory["draws"].append(0)
                 x = LOOPS.get(case.scheduler, plain_step)(case, scheduler, network_at, i, x, memory)
-    last = np.moveaxis(x.numpy(), 1, -1).astype(np.float32)
-    return {"timesteps": np.asarray(memory.get("told", timesteps)), "start": np.float64(deviation), "x": last}
+    last, told = np.moveaxis(x.numpy(), 1, -1).astype(np.float32), np.asarray(memory.get("told", timesteps))
+    return {"timesteps": told, "start": np.float64(deviation), "x": last, "draws": np.array(memory["draws"], np.uint8)}
+
+
+def draw(memory: dict[str, Any]) -> Any:
+    """This step's noise, drawn once more."""
+    memory["draws"][-1] += 1
+    return memory["noise"]
 
 
 def plain_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, memory: dict[str, Any]) -> Any:
@@ -235,8 +242,7 @@ def proteina_step(case: Case, scheduler: Any, network_at: Any, i: int, x: Any, m
     t, tokens = scheduler.timesteps[i], x.movedim(1, -1).flatten(1, 2)
     memory["noise"] = memory["noise"].movedim(1, -1).flatten(1, 2)
     out, mask = network_at(x, t).movedim(1, -1).flatten(1, 2), torch.ones(tokens.shape[:2], dtype=torch.bool)
-    with drawing(scheduler, memory["noise"]):
-        moved = scheduler.step(out, t, tokens, mask).prev_sample
+    moved = scheduler.step(out, t, tokens, mask).prev_sample
     return moved.unflatten(1, SHAPE[1:3]).movedim(-1, 1)
 
 
@@ -314,9 +320,11 @@ def run_fdiff(case: Case) -> dict[str, np.ndarray]:
 
     scheduler = getattr(fdiff.schedulers, case.scheduler).from_config(case.config)
     plan = scheduler.plan(case.steps, **case.plan)
+    drawn = plan.draws
     plan = plan.pad(slots=max(plan.slots, 6))  # so that nearly all cases share one compilation
     if case.scheduler == "ScoreSdeVeScheduler":
-        return {"timesteps": plan.t, "start": np.float64(plan.start), "x": run_score_sde_ve(scheduler, case.steps)}
+        last = run_score_sde_ve(scheduler, case.steps)
+        return {"timesteps": plan.t, "start": np.float64(plan.start), "x": last, "draws": drawn}
     start, *noise = draws(len(plan))
     state, after = sampling.init(plan, start * plan.start), None
     if case.scheduler == "RePaintScheduler":
@@ -327,7 +335,12 @@ def run_fdiff(case: Case) -> dict[str, np.ndarray]:
         out = called(case, np.asarray(state.x, np.float64) * row.c_in, float(row.t)).astype(np.float32)
         state = advance(row, state, out, fresh)
         state = state if after is None else state._replace(slots=state.slots.at[0].set(after(state.x, i)))
-    return {"timesteps": plan.t, "start": np.float64(plan.start), "x": np.asarray(state.x)}
+    return {"timesteps": plan.t, "start": np.float64(plan.start), "x": np.asarray(state.x), "draws": drawn}
+
+
+DRAW_OTHERWISE = {  # Brownian paths of torchsde, and loops of their own
+    "DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler", "KarrasVeScheduler", "ScoreSdeVeScheduler",
+}
 
 
 def run_score_sde_ve(scheduler: Any, n: int) -> np.ndarray:
@@ -348,7 +361,10 @@ def run_score_sde_ve(scheduler: Any, n: int) -> np.ndarray:
 def assert_equal(
     case: Case, got: dict[str, np.ndarray], wanted: dict[str, np.ndarray], tolerance: float = 1e-5
 ) -> None:
-    """Timesteps exactly (to float32), samples to 1e-5 of the largest value."""
+    """Timesteps exactly (to float32), how often noise is drawn exactly, samples to 1e-5 of the largest value."""
+    if case.scheduler not in DRAW_OTHERWISE:
+        np.testing.assert_array_equal(got["draws"], wanted["draws"][: len(got["draws"])])
+        assert not wanted["draws"][len(got["draws"]) :].any()
     np.testing.assert_allclose(got["timesteps"], wanted["timesteps"], rtol=2e-6, atol=1e-6)
     np.testing.assert_allclose(got["start"], wanted["start"], rtol=1e-5)
     np.testing.assert_allclose(got["x"], wanted["x"], rtol=0, atol=tolerance * np.abs(wanted["x"]).max())

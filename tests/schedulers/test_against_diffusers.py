@@ -12,7 +12,7 @@ cases = pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.id)
 @cases
 def test_stored(case, reference):
     with np.load(reference / "schedulers" / f"{case.scheduler}.npz") as stored:
-        wanted = {key: stored[f"{case.id}/{key}"] for key in ("timesteps", "start", "x")}
+        wanted = {key: stored[f"{case.id}/{key}"] for key in ("timesteps", "start", "x", "draws")}
     runs.assert_equal(case, runs.run_fdiff(case), wanted)
 
 
