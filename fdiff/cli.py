@@ -1,4 +1,7 @@
-"""The `fdiff` command: generate, inspect, plot-scheduler, convert."""
+"""The `fdiff` command: generate, inspect, plot-scheduler, convert.
+
+What a command needs is imported when it runs, after what can be known to be wrong: JAX takes a second.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fdiff import __version__, hub
 from fdiff.cli_options import DTYPES, add_generate, add_inspect
+from fdiff.flags import flags
 
 EXAMPLES = """examples:
   fdiff generate --out digits.png                      the model that fdiff ships: a sheet of digits
@@ -60,12 +65,11 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 def parser() -> argparse.ArgumentParser:
     """The options of every command; those of pipelines are what their requests say."""
-    from fdiff.cli_generate import flags
-
     top = argparse.ArgumentParser(
         prog="fdiff", description="Diffusion models in JAX.", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"fdiff {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, description: str, examples: list[str]) -> argparse.ArgumentParser:
@@ -115,6 +119,7 @@ def generate(arguments: argparse.Namespace) -> None:
 
 def inspect(arguments: argparse.Namespace) -> None:
     """Print components, parameters, dtypes and the scheduler of a model, its weights unread."""
+    hub.check_name(arguments.model)
     from fdiff.summary import summary
 
     print(summary(arguments.model))
@@ -123,9 +128,12 @@ def inspect(arguments: argparse.Namespace) -> None:
 def plot_scheduler(arguments: argparse.Namespace) -> None:
     """Draw the schedulers named into one picture."""
     from fdiff import images
+
+    if arguments.steps < 1:
+        raise ValueError(f"--steps is {arguments.steps}; it must be 1 or more")
+    images.picture_format(arguments.out)
     from fdiff.plotting import draw_schedulers
 
-    images.picture_format(arguments.out)
     named = {name: _scheduler(name) for name in arguments.schedulers}
     images.save(draw_schedulers(named, arguments.steps), arguments.out)
     print(f"wrote {arguments.out}")
@@ -142,6 +150,7 @@ def _scheduler(name: str) -> Any:
 
 def convert(arguments: argparse.Namespace) -> None:
     """Write a model or a pipeline anew as safetensors in the Hub's layout."""
+    hub.check_name(arguments.model)
     from tqdm import tqdm
 
     from fdiff.conversion import convert

@@ -50,6 +50,7 @@ def check_options(arguments: argparse.Namespace) -> None:
     for name in ("mask", "strength"):
         if getattr(arguments, name) is not None and arguments.image is None:
             raise ValueError(f"--{name} is of no use alone; add --image, the picture to begin from")
+    check_sources(arguments)
     sheet, out = bool(Path(arguments.out).suffix), Path(arguments.out)
     if sheet:
         images.picture_format(out)
@@ -61,6 +62,23 @@ def check_options(arguments: argparse.Namespace) -> None:
         if animation.resolve() == out.resolve():
             raise ValueError(f"--out and --animate are both {animation}; give them two names")
         _check_place("--animate", animation, folder=False)
+
+
+def check_sources(arguments: argparse.Namespace) -> None:
+    """Raise ValueError or FileNotFoundError for a model and for pictures that are not where they are said to be."""
+    from fdiff import hub
+    from fdiff.flags import flags
+
+    model = arguments.model
+    if model is not None and not Path(model).expanduser().exists():
+        if len(model.split()) > 1:
+            raise ValueError(f'"{model}" looks like a prompt, and which model is to draw it is missing; say fdiff '
+                             f'generate MODEL "{model}"')
+        hub.check_name(model)
+    for flag, how in flags().items():
+        value = getattr(arguments, flag.replace("-", "_"))
+        if how.get("metavar") == "FILE" and value is not None and not Path(value).exists():
+            raise ValueError(f"--{flag} {value} is not there; check its name")
 
 
 def _check_place(flag: str, path: Path, folder: bool) -> None:
@@ -80,7 +98,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The pipeline asked for, with its scheduler swapped if asked, and its parameters."""
     import fdiff
 
-    source = arguments.model or fdiff.pipelines.DIGITS
+    source = arguments.model or fdiff.DIGITS
     pipe: Any
     pipe, params = fdiff.DiffusionPipeline.from_pretrained(source, dtype=arguments.dtype)
     if arguments.scheduler:
@@ -139,40 +157,15 @@ def _sibling(pipe: Any, option: str) -> Any:
     return find_pipeline(pipe.siblings[option], type(pipe).__name__).from_pipe(pipe)
 
 
-# How the command line reads an option, by its type as the request writes it; what is not here has no flag.
-READ: dict[str, tuple[Any, str]] = {
-    "int": (int, "N"), "int | None": (int, "N"), "Pixels": (int, "PIXELS"), "Seed": (int, "SEED"),
-    "float": (float, "X"), "float | None": (float, "X"), "Scale": (float, "X"), "Numbers": (float, "X"),
-    "Prompt": (str, "TEXT"), "Labels": (str, "CLASS"), "Pictures": (str, "FILE"),
-}  # fmt: skip
-
-
-def flags() -> dict[str, dict[str, Any]]:
-    """The flags for options of pipelines, as argparse takes them; the simplest request says what they are."""
-    from fdiff import registry
-    from fdiff.pipelines import DiffusionPipeline
-
-    known: Any = [cls for _, cls in registry.known(DiffusionPipeline) if hasattr(cls, "steps")]
-    found: dict[str, dict[str, Any]] = {}
-    for cls in sorted(known, key=lambda cls: len(cls.steps.task.options)):
-        for one in cls.steps.task.options:
-            if one.flag in (None, "num-images"):  # which is there for all
-                continue
-            doc = one.doc.split(":")[0].replace("%", "%%") if one.kind == "Pictures" else one.doc.replace("%", "%%")
-            if one.kind == "bool":
-                found.setdefault(one.flag, {"action": "store_true", "default": None, "help": doc})
-            elif one.kind in READ:
-                kind, metavar = READ[one.kind]
-                found.setdefault(one.flag, {"type": kind, "metavar": metavar, "help": doc})
-    return found
-
-
 def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of this pipeline's call. Raises ValueError for one that it does not have."""
     import jax
 
+    import fdiff
+    from fdiff.flags import flags
+
     known = {one.flag: one for one in pipe.steps.task.options if one.flag}
-    count = arguments.num_images or (1 if arguments.model else 100)
+    count = arguments.num_images or (100 if arguments.model in (None, fdiff.DIGITS.name) else 1)
     options: dict[str, Any] = {}
     for flag in flags():
         value = getattr(arguments, flag.replace("-", "_"))

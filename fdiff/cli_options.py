@@ -19,8 +19,8 @@ LOOKED_AT = ("image", "strength", "mask", "padding-mask-crop", "image-guidance-s
 def add_generate(parser: argparse.ArgumentParser, flags: Mapping[str, Mapping[str, Any]]) -> None:
     """The options of `fdiff generate`; `flags` are those of pipelines, as argparse takes them."""
     parser.usage = "%(prog)s [MODEL] [PROMPT] [options]"
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a Hub id or a folder (default: the digits that "
-                        "fdiff ships)")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a Hub id, a folder, or a model that fdiff "
+                        "ships (default: digits)")
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what to draw, for models that read text")
     group = parser.add_argument_group
     drawn, how = group("what to draw"), group("how to draw it, for the pipelines that have such an option")
@@ -47,7 +47,7 @@ def add_generate(parser: argparse.ArgumentParser, flags: Mapping[str, Mapping[st
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
     """The options of `fdiff inspect`."""
-    parser.add_argument("model", metavar="MODEL", help="a Hub id or a folder")
+    parser.add_argument("model", metavar="MODEL", help="a Hub id, a folder, or a model that fdiff ships")
 
 
 # What an option is where it is not given: argparse leaves it None, so that what is given is known.

@@ -89,7 +89,7 @@ def convert(
     path = Path(source).expanduser()
     options = {"config": config, "tokenizer": tokenizer, "prediction_type": prediction_type, "ema": ema}
     given = [name for name, value in options.items() if value]
-    if path.is_file() or path.suffix in (".safetensors", ".ckpt", ".msgpack"):
+    if path.is_file() or path.suffix in hub.SINGLE_FILES:
         if variant is not None:
             raise ValueError("variant is for repositories and folders; leave it out for a single file")
         beside = path.parent / CONFIG

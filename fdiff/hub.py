@@ -2,7 +2,7 @@
 
 Every `from_pretrained` says where with the same words:
 
-    source            a folder, or a repository id such as "google/ddpm-cat-256"
+    source            a folder, a repository id such as "google/ddpm-cat-256", or the name of a model that fdiff ships
     subfolder         of it, such as "unet"
     revision          a branch, tag or commit; "main" if not given
     variant           the infix of the weights file: "fp16" for diffusion_pytorch_model.fp16.safetensors
@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from convert import json_text, weights
+from convert import json_text
 from convert.files import check_whole, reading, replacing, staged
 from fdiff import downloads
 from fdiff.downloads import Source, download, patient, reason
@@ -28,9 +28,11 @@ from fdiff.downloads import Source, download, patient, reason
 __all__ = [
     "Source",
     "available_variant",
+    "check_name",
     "class_name",
     "fetch",
     "fetch_weights",
+    "folder_of",
     "has_folder",
     "load_config",
     "pinned",
@@ -38,6 +40,7 @@ __all__ = [
     "reading",
     "reason",
     "replacing",
+    "shipped",
     "staged",
     "write_json",
 ]
@@ -45,6 +48,8 @@ __all__ = [
 REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})/")
 LISTING_TIMEOUT = 10.0  # seconds
+SINGLE_FILES = (".safetensors", ".ckpt", ".msgpack")
+SHIPPED = Path(__file__).with_name("checkpoints")  # models that fdiff ships, a folder each
 
 
 def load_config(
@@ -74,7 +79,8 @@ def fetch(source: Source, *filenames: str) -> Path:
     unreachable = None
     for filename in filenames:
         try:
-            path = _folder_file(source, filename) if _is_folder(source.name) else download(source, filename)
+            folder = folder_of(source.name)
+            path = _file_in(folder / (source.subfolder or ""), filename) if folder else download(source, filename)
         except ConnectionError as error:
             if source.force_download:
                 raise
@@ -97,6 +103,8 @@ def fetch_weights(source: Source, stem: str, variant: str | None = None) -> Path
     A repository of transformers' models has stem "model", and calls its pickle "pytorch_model". For errors
     see `fetch`; ValueError for an index that is damaged or leaves its folder.
     """
+    from convert import weights  # which brings jax: what a command line says wrongly is known before
+
     infix = f".{variant}" if variant else ""
     pickle = "pytorch_model" if stem == "model" else stem
     safe = (weights.index_name(stem, variant), f"{stem}{infix}.safetensors")
@@ -155,14 +163,13 @@ def available_variant(source: Source, variant: str | None) -> str | None:
 
 def _here(source: Source) -> Path:
     """The folder, or where the cache keeps the repository of a pipeline."""
-    if _is_folder(source.name):
-        return Path(source.name).expanduser()
-    return fetch(source._replace(subfolder=None, force_download=False), "model_index.json").parent
+    index = source._replace(subfolder=None, force_download=False)
+    return folder_of(source.name) or fetch(index, "model_index.json").parent
 
 
 def _on_hub(source: Source) -> list[str]:
     """The files of a repository; none of a folder, and where the Hub is out of reach: what is in the cache decides."""
-    if source.local_files_only or _is_folder(source.name):
+    if source.local_files_only or folder_of(source.name):
         return []
     from huggingface_hub import HfApi
 
@@ -175,10 +182,14 @@ def _on_hub(source: Source) -> list[str]:
         return []
 
 
-def _is_folder(name: str | Path) -> bool:
+def folder_of(name: str | Path) -> Path | None:
+    """The folder that a source is, or the one of a model that fdiff ships; None for the id of a repository.
+
+    Raises FileNotFoundError for a file, and for what is none of these.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
-        return True
+        return path
     if path.is_file():
         raise FileNotFoundError(
             f"{name} is a file, and a folder or the id of a repository is wanted; load a checkpoint in one file with "
@@ -186,11 +197,23 @@ def _is_folder(name: str | Path) -> bool:
         )
     if isinstance(name, Path) or not REPOSITORY.fullmatch(name):
         raise FileNotFoundError(f"{name} is neither a folder nor the id of a repository; check its name.")
-    return False
+    return SHIPPED / name if name in shipped() else None
 
 
-def _folder_file(source: Source, filename: str) -> Path | None:
-    path = Path(source.name).expanduser() / (source.subfolder or "") / filename
+def check_name(source: str | Path) -> None:
+    """Raise FileNotFoundError for what can be known to be no folder, no id of a repository and no single file."""
+    path = Path(source).expanduser()
+    if path.suffix not in SINGLE_FILES and not path.is_file():
+        folder_of(source)
+
+
+def shipped() -> list[str]:
+    """The names of the models that fdiff ships."""
+    return sorted(folder.name for folder in SHIPPED.iterdir() if (folder / "model_index.json").is_file())
+
+
+def _file_in(folder: Path, filename: str) -> Path | None:
+    path = folder / filename
     if not path.is_file():
         return None
     check_whole(path)

@@ -54,6 +54,9 @@ def test_the_shipped_digits(tmp_path):
     out = tmp_path / "digits.png"
     assert main(["generate", "--num-images", "2", "--steps", "2", "--out", str(out)]) == 0
     assert Image.open(out).size == (65, 32)
+    named = tmp_path / "named.png"
+    assert main(["generate", "digits", "--num-images", "2", "--steps", "2", "--out", str(named)]) == 0
+    assert named.read_bytes() == out.read_bytes()
 
 
 def test_inspect(cats, capsys):
@@ -100,6 +103,8 @@ def test_convert(cats, tmp_path, capsys):
         (["generate", "{cats}", "--out", "{tmp}/picture.txt"], "picture.txt"),
         (["generate", "{cats}", "--animate", "{tmp}/run.mp4"], "GIF"),
         (["generate", "{tmp}/nowhere"], "nowhere"),
+        (["generate", "a cat in a hat"], 'say fdiff generate MODEL "a cat in a hat"'),
+        (["generate", "--image", "{tmp}/no.png"], "no.png is not there; check its name"),
         (["generate", "{cats}", "--out", "{tmp}/picture.psd"], "picture.psd does not end like a picture"),
         (["generate", "{cats}", "--out", "{tmp}/picture.h5"], "picture.h5 does not end like a picture"),
         (["generate", "{cats}", "--out", ""], "--out is empty"),

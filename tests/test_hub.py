@@ -280,3 +280,13 @@ def test_a_variant_that_is_here_asks_no_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "_on_hub", lambda source: pytest.fail("the Hub was asked"))
     assert hub.available_variant(hub.Source(tmp_path), "fp16") == "fp16"
     assert hub.available_variant(hub.Source(tmp_path, "unet"), "fp16") == "fp16"
+
+
+def test_models_that_ship_have_names(tmp_path, monkeypatch):
+    assert "digits" in hub.shipped()
+    pipe, _ = fdiff.DiffusionPipeline.from_pretrained("digits")
+    assert pipe == fdiff.DiffusionPipeline.from_pretrained(fdiff.DIGITS)[0]
+    assert fdiff.DDIMScheduler.from_pretrained("digits") == pipe.scheduler
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert hub.folder_of("digits") == Path("digits"), "a folder of one's own goes before"

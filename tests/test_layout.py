@@ -92,7 +92,7 @@ def test_the_parts_that_users_name_are_there():
 def test_importing_is_light():
     heavy = ["huggingface_hub", "PIL", "tokenizers", "tqdm", "optax", "matplotlib", "scipy.stats", "sklearn", "torch"]
     code = (
-        "import jax, flax.linen, sys; before = set(sys.modules); import fdiff;"
+        "import jax, flax.linen, sys; before = set(sys.modules); import fdiff.api;"
         f"print([m for m in {heavy} if m in sys.modules and m not in before]);"
         "print(jax._src.xla_bridge.backends_are_initialized())"
     )

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from fdiff import guidance, sampling
+from fdiff import guidance, hub, sampling
 from fdiff.models import UNet2DModel
 from fdiff.pipelines.checks import check_scale
 from fdiff.pipelines.denoise import Network
@@ -23,7 +22,7 @@ from fdiff.pipelines.unconditional import from_nothing, pixels
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 
-DIGITS = Path(__file__).parents[1] / "checkpoints" / "digits"  # the model that fdiff ships
+DIGITS = hub.SHIPPED / "digits"  # the model that `fdiff generate` draws with where none is named
 Labels = Sequence[int | str] | int | str
 
 

@@ -1,0 +1,44 @@
+"""All that `fdiff` offers by name: `fdiff.sample` is what `sample` is here."""
+
+from fdiff import adapters, guidance, models, pipelines, prompts, schedulers, solvers, tokenizers, torch_random
+from fdiff.likelihood import log_likelihood, slerp
+from fdiff.models import *  # noqa: F403
+from fdiff.pipelines import *  # noqa: F403
+from fdiff.plan import Grid, Memory, Plan, Solver, tabulate
+from fdiff.plan_files import load_plan, save_plan
+from fdiff.registry import register
+from fdiff.sampling import State, init, predict, sample, step, steps
+from fdiff.schedulers import *  # noqa: F403
+from fdiff.tokenizers import *  # noqa: F403
+
+__all__ = [
+    "Grid",
+    "Memory",
+    "Plan",
+    "Solver",
+    "State",
+    "adapters",
+    "guidance",
+    "init",
+    "load_plan",
+    "log_likelihood",
+    "models",
+    "pipelines",
+    "predict",
+    "prompts",
+    "register",
+    "sample",
+    "save_plan",
+    "schedulers",
+    "slerp",
+    "solvers",
+    "step",
+    "steps",
+    "tabulate",
+    "tokenizers",
+    "torch_random",
+]
+__all__ += models.__all__
+__all__ += pipelines.__all__
+__all__ += schedulers.__all__
+__all__ += tokenizers.__all__

@@ -1,0 +1,61 @@
+"""Starting: a command line is read, and refused, before JAX is imported; `import fdiff` is complete all the same."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import fdiff
+from fdiff import flags
+
+
+def fresh(code: str, *arguments: str) -> str:
+    """What a new interpreter prints."""
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_flags_that_are_kept_are_those_of_the_requests():
+    assert json.loads(flags.FILE.read_text()) == flags.of_requests(), "python -m fdiff.flags writes them anew"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"], ["--version"], ["--nothing"], ["paint"], ["generate", "--help"], ["generate", "--nothing"],
+        ["generate", "--steps", "0"], ["generate", "--steps", "many"], ["generate", "a cat in a hat"],
+        ["generate", "--image", "nowhere.png"], ["generate", "nowhere/at/all"], ["generate", "--out", "picture.txt"],
+        ["plot-scheduler", "DDIM", "--steps", "0"], ["plot-scheduler", "DDIM", "--out", "picture.txt"],
+        ["inspect", "nowhere/at/all"], ["convert", "nowhere/at/all", "folder"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_command_line_is_read_before_jax_is_imported(arguments):
+    code = (
+        "import contextlib, sys\n"
+        "from fdiff.cli import main\n"
+        "sys.argv[0] = 'fdiff'\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    assert main() == 2\n"
+        "print([name for name in ('jax', 'flax', 'optax', 'scipy') if name in sys.modules])"
+    )
+    assert fresh(code, *arguments).splitlines()[-1] == "[]"
+
+
+def test_the_package_knows_its_names_before_and_after_they_are_asked_for():
+    code = (
+        "import sys, fdiff; assert 'jax' not in sys.modules\n"
+        "first = dir(fdiff)\n"
+        "from fdiff import *\n"
+        "assert sample is fdiff.sample and models is fdiff.models and DDIMScheduler is fdiff.schedulers.DDIMScheduler\n"
+        "assert {*fdiff.__all__, '__version__'} <= set(first) and set(first) <= set(dir(fdiff))\n"
+        "print(fdiff.images.__name__, fdiff.plan.__name__, hasattr(fdiff, 'nothing'))"
+    )
+    assert fresh(code) == "fdiff.images fdiff.plan False\n"
+    assert all(getattr(fdiff, name) is not None for name in fdiff.__all__)
+
+
+@pytest.mark.parametrize("module", ["fdiff.plan", "fdiff.schedulers.ddim", "fdiff.pipelines.task", "fdiff.registry"])
+def test_a_module_may_be_imported_first(module):
+    code = f"import {module}, fdiff; print(fdiff.DiffusionPipeline.__name__)"
+    assert fresh(code) == "DiffusionPipeline\n"
