@@ -3,7 +3,8 @@
     python examples/train_digits.py --out digits          # seed 0, about ten minutes on two cores
     fdiff generate digits --class 7 --out sevens.png
 
-A fifth of the digits is held out. Afterwards the quality is measured (`measure`). Needs `pip install "fdiff[train]"`.
+A fifth of the digits is held out. Afterwards the quality is measured (`measure`). Needs
+`pip install "fdiff-jax[train]"`.
 """
 
 import argparse

@@ -24,7 +24,7 @@ def draw_schedulers(schedulers: Mapping[str, Scheduler], num_inference_steps: in
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ValueError('plots need matplotlib; install it with pip install "fdiff[plot]"') from None
+        raise ValueError('plots need matplotlib; install it with pip install "fdiff-jax[plot]"') from None
     from PIL import Image
 
     figure = Figure(figsize=(11, 8), layout="constrained", dpi=110)

@@ -74,7 +74,7 @@ library_name: fdiff
 
 # {repo_id.split("/")[-1]}
 
-A {kind} saved by fdiff, in the layout that diffusers reads too.
+A {kind} saved by fdiff (`pip install fdiff-jax`), in the layout that diffusers reads too.
 
 ```python
 import fdiff

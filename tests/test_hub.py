@@ -223,7 +223,7 @@ def test_push(fake: FakeHub, toy):
     assert sorted(files) == ["README.md", "config.json", "diffusion_pytorch_model.safetensors"]
     card = files["README.md"].decode()
     assert card.startswith("---\nlibrary_name: fdiff\ntags:\n- fdiff\n- jax\n- Toy\n---\n")
-    assert 'fdiff.Toy.from_pretrained("me/toy")' in card
+    assert 'fdiff.Toy.from_pretrained("me/toy")' in card and "pip install fdiff-jax" in card
     same(Toy.from_pretrained("me/toy")[1], params)
     files["README.md"] = b"mine"
     model.push_to_hub("me/toy", params, commit_message="again")
