@@ -6,11 +6,11 @@ of this save or of an earlier one, and those are not read. So a process that is 
 new ones, or files that refuse to be read; the next save clears away what it left, and says so.
 """
 
+import logging
 import os
 import re
 import secrets
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +25,7 @@ WEIGHTS = re.compile(r"(?P<stem>.+?)(-\d+-of-\d+)?\.safetensors(\.index(\.(?P<va
 
 UNFINISHED = ".unfinished-save"  # names of files, one a line
 
+LOGGER = logging.getLogger("fdiff")
 CURE = "make room, or choose a place where you may write"
 
 
@@ -134,7 +135,7 @@ def _clear(place: Path, name: str, own: Path) -> None:
         if (lock := _locked(path)) is not None:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
-            warnings.warn(f"{path} was left by a save that was cut off, and is removed", stacklevel=6)
+            LOGGER.warning("%s was left by a save that was cut off, and is removed", path)
 
 
 def _merge(source: Path, target: Path) -> None:
@@ -164,7 +165,7 @@ def _mark(folder: Path, place: Path) -> tuple[list[str], list[str]]:
     left = there & _unfinished(place)
     if left:
         names = ", ".join(sorted(left))
-        warnings.warn(f"{place} held files of a save that was cut off, which are removed: {names}", stacklevel=6)
+        LOGGER.warning("%s held files of a save that was cut off, which are removed: %s", place, names)
     gone = left | {name for name in there if _family(name) in families}
     (folder / UNFINISHED).write_text("".join(f"{name}\n" for name in sorted(written | gone)), encoding="utf-8")
     os.replace(folder / UNFINISHED, place / UNFINISHED)

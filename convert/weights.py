@@ -8,6 +8,7 @@ their layouts; a file that differs from it in any tensor is an error.
 """
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -122,6 +123,9 @@ def match(
         raise ValueError(f"{file} lacks {_several(missing)}, which the model needs; {cure}.")
     if left:
         raise ValueError(f"{file} holds {_several(left)}, which the model does not have; {cure}.")
+    spare = [name for name in found if name not in used]
+    if spare:
+        logging.getLogger("fdiff").info("%s holds %s, which no parameter needs; passed over", file, _several(spare))
     sources = []
     for path, name in spelled.items():
         assert name is not None

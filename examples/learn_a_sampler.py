@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.tree_util import Partial
-from tqdm import trange
+from tqdm.auto import trange
 
 import fdiff
 

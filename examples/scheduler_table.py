@@ -12,15 +12,15 @@ timestep at which the digits model is asked, and what the model says is put as t
 
 import argparse
 import dataclasses
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 import fdiff
+from fdiff.catalogue import declared_order
 
 OUT = {"DDIMInverse", "DPMSolverMultistepInverse"}  # from a picture to noise
 OUT |= {"ConsistencyDecoder", "DDIMParallel", "DDPMParallel", ""}  # of two steps; second names; the base class
@@ -73,7 +73,8 @@ def main(argv=None):
         table[name] = [np.sqrt(np.mean((of(run(plan)) - of(exact)) ** 2)) if plan else None for plan in plans]
         errors = ["-" if error is None else f"{error:.3f}" for error in table[name]]
         calls = [round(np.count_nonzero(plan.c_in) / n) for plan, n in zip(plans, arguments.steps, strict=True) if plan]
-        cells = [f"{name}Scheduler", order(name), "yes" if stochastic else "no", calls[-1], *errors]
+        full = f"{name}Scheduler"
+        cells = [full, declared_order(getattr(fdiff, full)) or "-", "yes" if stochastic else "no", calls[-1], *errors]
         tqdm.write("| " + " | ".join(str(cell) for cell in cells) + " |")
     other = run(fine, jax.random.normal(jax.random.key(2), noise.shape))
     print(f"two fine runs from other noise: {np.sqrt(np.mean((moments(other) - moments(exact)) ** 2)):.3f}")
@@ -105,17 +106,6 @@ def plan_of(name, trained, n):
         return scheduler_of(name, trained).plan(n + 1 if name == "MiniMaxH3" else n)  # which counts the 0 at the end
     except ValueError:
         return None
-
-
-def order(name):
-    """The order that the class declares."""
-    cls = getattr(fdiff, f"{name}Scheduler")
-    text = " ".join(cls.__doc__.split())
-    declared = re.search(r"[Oo]rder (is )?(\d|\w+_order)( \+ 1)?", text)
-    if re.search(r"\b[Nn]o order", text) or not declared:
-        return "-"
-    option = declared[2] if declared[2].endswith("_order") else "solver_order"  # "order 1 to 3"
-    return int(getattr(cls, option, declared[2])) + bool(declared[3])
 
 
 if __name__ == "__main__":

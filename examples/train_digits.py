@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
-from tqdm import trange
+from tqdm.auto import trange
 
 import fdiff
 from fdiff import training

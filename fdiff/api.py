@@ -1,6 +1,7 @@
 """All that `fdiff` offers by name: `fdiff.sample` is what `sample` is here."""
 
 from fdiff import adapters, guidance, models, pipelines, prompts, schedulers, solvers, tokenizers, torch_random
+from fdiff.catalogue import list_models, list_pipelines, list_schedulers
 from fdiff.likelihood import log_likelihood, slerp
 from fdiff.models import *  # noqa: F403
 from fdiff.pipelines import *  # noqa: F403
@@ -20,6 +21,9 @@ __all__ = [
     "adapters",
     "guidance",
     "init",
+    "list_models",
+    "list_pipelines",
+    "list_schedulers",
     "load_plan",
     "log_likelihood",
     "models",

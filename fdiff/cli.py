@@ -151,8 +151,7 @@ def _scheduler(name: str) -> Any:
 def convert(arguments: argparse.Namespace) -> None:
     """Write a model or a pipeline anew as safetensors in the Hub's layout."""
     hub.check_name(arguments.model)
-    from tqdm import tqdm
-
+    from fdiff.bars import bar
     from fdiff.conversion import convert
 
     bars: list[Any] = []  # none before something is written
@@ -160,7 +159,7 @@ def convert(arguments: argparse.Namespace) -> None:
 
         def progress(done: int, total: int) -> None:
             if not bars:
-                bars.append(stack.enter_context(tqdm(total=total, unit="B", unit_scale=True, desc="writing")))
+                bars.append(stack.enter_context(bar(total=total, unit="B", unit_scale=True, desc="writing")))
             bars[0].update(done - bars[0].n)
 
         kind = convert(

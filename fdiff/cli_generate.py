@@ -219,6 +219,6 @@ def _decode(pipe: Any, params: Any, x: Any) -> list[Any]:
 
 
 def _bar(run: Any) -> Any:
-    from tqdm import tqdm
+    from fdiff.bars import bar
 
-    return tqdm(run, unit="step", desc="denoising")
+    return bar(run, unit="step", desc="denoising")

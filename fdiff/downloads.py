@@ -6,10 +6,10 @@ and are told; one that is out of reach, or wants a longer pause than `LONGEST_PA
 """
 
 import hashlib
+import logging
 import os
 import re
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ BEGINNINGS = 6  # how often a download may begin anew, where the Hub does not go
 BUSY = (408, 429, 500, 502, 503, 504)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 T = TypeVar("T")
+LOGGER = logging.getLogger("fdiff")
 
 
 class Source(NamedTuple):
@@ -92,6 +93,7 @@ def _current(source: Source, path: str, cached: Path | None) -> Path:
         stated = _stated(source, path, cached)
         if cached is not None and (stated is None or f"/snapshots/{stated.commit_hash}/" in cached.as_posix()):
             return cached
+        LOGGER.info("downloading %s of %s", path, source.name)
         with watched():
             found = Path(
                 hf_hub_download(
@@ -157,7 +159,7 @@ def patient(attempt: Callable[[], T], what: str, known: bool = False) -> T:
             if not busy or wait > LONGEST_PAUSE:
                 raise
             wait = max(wait, pause)
-            warnings.warn(f"{what}: {reason(error)}; trying again in {wait:g} s", stacklevel=2)
+            LOGGER.warning("%s: %s; trying again in %g s", what, reason(error), wait)
             time.sleep(wait)
     return attempt()
 

@@ -15,6 +15,7 @@ Files come one by one, and only those that are needed.
 """
 
 import json
+import logging
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -158,6 +159,8 @@ def available_variant(source: Source, variant: str | None) -> str | None:
         return variant
     if source.subfolder is None:
         raise FileNotFoundError(f"{source.name} has no weights of the variant {variant}; leave variant out.")
+    said = "%s of %s has no weights of the variant %s; its plain ones are read"
+    logging.getLogger("fdiff").info(said, source.subfolder, source.name, variant)
     return None
 
 

@@ -79,16 +79,41 @@ def check_output_type(output_type: str) -> None:
         raise ValueError(f"output_type is {output_type!r}; it can be {', '.join(OUTPUT_TYPES)}")
 
 
-def grid(images: Sequence[Image.Image], columns: int | None = None, gap: int = 1) -> Image.Image:
-    """One sheet of all the images, near square unless `columns` is given."""
-    from PIL import Image
+def grid(
+    images: Sequence[Image.Image], columns: int | None = None, gap: int = 1, labels: Sequence[str] | None = None
+) -> Image.Image:
+    """One sheet of all the images, near square unless `columns` is given.
 
+    Args:
+        images: PIL images; the largest gives each its place.
+        columns: how many beside each other.
+        gap: pixels between two of them, grey, or white where there are labels.
+        labels: a line below each image, cut to its width.
+
+    Raises ValueError for no images, and another number of labels than of images.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    if not images or (labels is not None and len(labels) != len(images)):
+        raise ValueError(f"a sheet of {len(images)} images{f' and {len(labels)} labels' if labels else ''} cannot be "
+                         "laid; pass one image or more, and one label for each")
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    width, height = images[0].size
-    sheet = Image.new(images[0].mode, (columns * (width + gap) - gap, rows * (height + gap) - gap))
+    width, height = (max(side) for side in zip(*(image.size for image in images), strict=True))
+    font: Any = ImageFont.load_default(max(10, min(width // 6, 24))) if labels else None
+    line = math.ceil(sum(font.getmetrics()) * 1.1) if labels else 0
+    mode = images[0].mode if len({image.mode for image in images}) == 1 else "RGB"
+    extent = (columns * (width + gap) - gap, rows * (height + line + gap) - gap)
+    sheet = Image.new(mode, extent, "white" if labels else "grey")
     for i, image in enumerate(images):
-        sheet.paste(image, ((i % columns) * (width + gap), (i // columns) * (height + gap)))
+        left, top = (i % columns) * (width + gap), (i // columns) * (height + line + gap)
+        sheet.paste(image, (left, top))
+        if labels:
+            text = labels[i]
+            while text and font.getlength(text) > width:
+                text = text[:-1]
+            place = (left + (width - font.getlength(text)) / 2, top + height)
+            ImageDraw.Draw(sheet).text(place, text, fill="black", font=font)
     return sheet
 
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fdiff.display import attempted, plan_html
+
 Pair = tuple[Any, Any]
 Prediction = Callable[[Any, Any], tuple[Pair, Pair]]
 
@@ -74,6 +76,9 @@ class Plan:
     clip: Any
     variance_of: Any
     draws: Any
+
+    def _repr_html_(self) -> str | None:
+        return attempted(plan_html, self)
 
     def map(self, function: Callable[[Any], Any]) -> Plan:
         """The plan with `function` applied to every leaf."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def draw_schedulers(schedulers: Mapping[str, Scheduler], num_inference_steps: int) -> Image.Image:
     """One picture of several schedulers: timesteps, noise to signal, and what x is made of at each call.
 
-    The lower panels show, for x after each call, the weights of the x before (carry), of x0, of eps and of noise.
+    The lower panels show, for x after each call, the weights of the x before (carry), of x0, of eps and of noise; what
+    is 0 for all of them has no panel.
 
     Raises ValueError where matplotlib is absent.
     """
@@ -27,8 +28,6 @@ def draw_schedulers(schedulers: Mapping[str, Scheduler], num_inference_steps: in
         raise ValueError('plots need matplotlib; install it with pip install "fdiff-jax[plot]"') from None
     from PIL import Image
 
-    figure = Figure(figsize=(11, 8), layout="constrained", dpi=110)
-    axes = figure.subplots(3, 2).ravel()
     titles = [
         "timestep",
         "sigma / alpha",
@@ -37,26 +36,33 @@ def draw_schedulers(schedulers: Mapping[str, Scheduler], num_inference_steps: in
         "weight of eps",
         "deviation of fresh noise",
     ]
-    styles = ["-", "--", ":", "-."]
-    for number, (name, scheduler) in enumerate(schedulers.items()):
+    lines = []
+    for name, scheduler in schedulers.items():
         plan = scheduler.plan(num_inference_steps)
-        calls = np.arange(1, len(plan) + 1)
-        rows = [
+        lines.append((f"{name} ({plan.slots} slot{'s' * (plan.slots > 1)})", [
             plan.t, plan.sigma / np.maximum(plan.alpha, 1e-6),
             plan.carry[:, 0, 0], plan.from_x0[:, 0], plan.from_eps[:, 0], np.abs(plan.from_noise[:, 0]),
-        ]
-        label = f"{name} ({plan.slots} slot{'s' * (plan.slots > 1)})"
-        for axis, values in zip(axes, rows, strict=True):
-            axis.plot(calls, values, styles[number % 4], marker=".", label=label)
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set_title(title, fontsize=10)
+        ]))  # fmt: skip
+    panels = [i for i in range(len(titles)) if any(values[i].any() for _, values in lines)]  # the others are 0 for all
+    rows = [panels[i : i + 2] for i in range(0, len(panels), 2)]
+    figure = Figure(figsize=(11, 0.6 + 2.7 * len(rows)), layout="constrained", dpi=110)
+    mosaic: Any = [row * 2 if len(row) == 1 else row for row in rows]
+    axes: Any = figure.subplot_mosaic(mosaic)
+    styles = ["-", "--", ":", "-."]
+    for i, axis in axes.items():
+        for number, (label, values) in enumerate(lines):
+            calls = np.arange(1, len(values[i]) + 1)
+            axis.plot(calls, values[i], styles[number % 4], marker=".", label=label)
+        axis.set_title(titles[i], fontsize=11)
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[1].set_yscale("log")
-    axes[5].set_ylim(bottom=0)
-    for axis in axes[4:]:
-        axis.set_xlabel("network call")
-    handles, labels = axes[0].get_legend_handles_labels()
+        if i == 1:
+            axis.set_yscale("log")
+        if i == 5:
+            axis.set_ylim(bottom=0)
+        if i in rows[-1]:
+            axis.set_xlabel("network call")
+    handles, labels = next(iter(axes.values())).get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

@@ -7,7 +7,7 @@ Prompts that are used together, such as a negative and a positive one, belong in
 embeddings then have one length.
 """
 
-import warnings
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -83,11 +83,10 @@ def _chunks(
     for part in _parts(prompt) if weighted and isinstance(prompt, str) else [[(prompt, 1.0)]]:
         pairs = [(one, weight) for text, weight in part for one in tokenizer.ids(text)]
         if len(pairs) > room and not chunked:
-            warnings.warn(
-                f"the prompt has {len(pairs)} tokens and the text encoder reads {room}; this is cut off: "
-                f"{tokenizer.decode([one for one, _ in pairs[room:]])!r} (chunked=True would keep it).",
-                stacklevel=3,
-            )
+            logging.getLogger("fdiff").warning(
+                "the prompt has %d tokens and the text encoder reads %d; this is cut off: %r (chunked=True would keep "
+                "it)", len(pairs), room, tokenizer.decode([one for one, _ in pairs[room:]]),
+            )  # fmt: skip
             pairs = pairs[:room]
         for start in range(0, max(len(pairs), 1), room):
             chunk = pairs[start : start + room]

@@ -2,12 +2,12 @@
 
 import hashlib
 import time
-import warnings
 
 import pytest
 
 from fdiff import DDIMScheduler, downloads, hub
 from tests.fake_hub import FakeHub, breaking, busy, garbage, silent, stalling
+from tests.logs import logged
 
 FILE = "model.safetensors"
 DATA = bytes(range(256)) * 4
@@ -32,9 +32,7 @@ def repository(fake: FakeHub, monkeypatch):
 
 
 def fetch(filename: str = FILE, **options) -> bytes:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return hub.fetch(hub.Source("me/toy", **options), filename).read_bytes()
+    return hub.fetch(hub.Source("me/toy", **options), filename).read_bytes()
 
 
 @pytest.mark.parametrize("filename", [FILE, "config.json"])
@@ -95,7 +93,7 @@ def test_a_file_that_changes_between_two_halves_is_not_spliced(fake: FakeHub, pa
 @pytest.mark.parametrize("request_", ["HEAD", "GET"])
 def test_a_busy_hub_is_asked_again_after_growing_pauses(fake: FakeHub, pauses, request_):
     fake.faults[f"{request_} {FILE}"] = [busy(503), busy(500), busy(429, Retry_After="30")]
-    with pytest.warns(UserWarning, match=f"{FILE} of me/toy: .*; trying again in"):
+    with logged(f"{FILE} of me/toy: .*; trying again in"):
         assert hub.fetch(hub.Source("me/toy"), FILE).read_bytes() == DATA
     assert pauses[:2] == [1, 2] and pauses[2] in (30, 31)
 
@@ -171,7 +169,7 @@ def test_a_mistyped_folder_costs_one_request(fake: FakeHub, pauses, monkeypatch)
 def test_a_busy_listing_is_asked_again(fake: FakeHub, pauses):
     fake.add("me/pipe", {"model_index.json": b"{}", "unet/config.json": b"{}"})
     fake.faults["GET revision"] = [busy(503)]
-    with pytest.warns(UserWarning, match="the files of me/pipe: .*; trying again in 1 s"):
+    with logged("the files of me/pipe: .*; trying again in 1 s"):
         assert hub.has_folder("me/pipe", "unet")
 
 
@@ -180,7 +178,7 @@ def test_an_upload_to_a_faulty_hub(fake: FakeHub, pauses, monkeypatch):
     fake.token = "secret"
     scheduler = DDIMScheduler()
     fake.faults["POST api/repos/create"] = [busy(503), busy(502)]
-    with pytest.warns(UserWarning, match="me/ddim: .*; trying again in"):
+    with logged("me/ddim: .*; trying again in"):
         scheduler.push_to_hub("me/ddim")
     assert pauses == [1, 2] and "scheduler_config.json" in fake.repositories["me/ddim"]["main"]
     fake.faults["POST api/models/me/ddim/commit/main"] = [busy(429, Retry_After="3600")]

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 # What each part of fdiff may import of fdiff; parts that are not named may import anything.
 ALLOWED = {
-    "plan": set(),
+    "display": set(),
+    "plan": {"display"},
     "noise": set(),
     "spacing": set(),
     "torch_random": set(),
@@ -33,7 +34,7 @@ ALLOWED = {
     "training": {"training", "schedulers", "sampling", "keys"},
 }
 OPTIONAL = {"plotting": {"matplotlib"}}  # what an extra of pyproject.toml brings
-NUMPY_ONLY = ("plan", "noise", "spacing", "solvers", "torch_random")
+NUMPY_ONLY = ("display", "plan", "noise", "spacing", "solvers", "torch_random")
 
 
 def imports(file: Path) -> set[str]:

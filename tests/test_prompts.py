@@ -1,5 +1,4 @@
 import json
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import pytest
 from fdiff.models import CLIPTextModelWithProjection
 from fdiff.prompts import Tokens, encode, parse_weights, tokenize
 from fdiff.tokenizers import CLIPTokenizer
+from tests.logs import listening, logged
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,7 @@ def test_weights_are_written_in_brackets(prompt, expected):
 def test_padding_is_that_of_transformers(reference):
     saved = json.loads((reference / "clip" / "ids.json").read_text())
     for name in ("tokenizer", "tokenizer_2"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with listening():
             tokens = tokenize(CLIPTokenizer.from_folder(reference / "clip" / name), saved["texts"])
         np.testing.assert_array_equal(tokens.ids[:, 0], saved[f"{name}.padded"])
         assert tokens.weights is None
@@ -54,16 +53,16 @@ def test_padding_is_that_of_transformers(reference):
 
 
 def test_what_is_cut_off_is_told(tokenizer):
-    with pytest.warns(UserWarning, match=r"has 80 tokens .* reads 75; this is cut off: 'a a a a moon'"):
+    with logged(r"has 80 tokens .* reads 75; this is cut off: 'a a a a moon'"):
         tokens = tokenize(tokenizer, "a " * 79 + "moon")
     assert tokens.ids.shape == (1, 1, 77)
 
 
 def test_long_prompts_in_chunks(tokenizer):
     texts = ["a cat", "a " * 79 + "moon"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with listening() as told:
         tokens = tokenize(tokenizer, texts, chunked=True)
+    assert not told
     assert tokens.ids.shape == (2, 2, 77)
     np.testing.assert_array_equal(tokens.mask.sum(-1), [[2 + len(tokenizer.ids("a cat")), 2], [77, 7]])
     np.testing.assert_array_equal(tokens.ids[1, :, 1:-1].ravel()[:80], tokenizer.ids(texts[1]))
@@ -86,7 +85,7 @@ def test_weights_lie_on_their_tokens(tokenizer):
 
 def test_breaks_begin_chunks(tokenizer):
     text = "a red (moon BREAK (the cat):1.5) BREAK " + "a " * 79
-    with pytest.warns(UserWarning, match=r"has 79 tokens .* reads 75; this is cut off: 'a a a a'"):
+    with logged(r"has 79 tokens .* reads 75; this is cut off: 'a a a a'"):
         tokens = tokenize(tokenizer, [text, "a cat"], weighted=True)
     assert tokens.ids.shape == (2, 3, 77)
     for j, part in enumerate(("a red moon", "the cat", "a " * 75)):

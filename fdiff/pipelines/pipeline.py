@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax.numpy as jnp
 
 from fdiff import hub, registry, single_file, upload
+from fdiff.display import attempted
 from fdiff.pipelines.components import (
     INDEX,
     check_complete,
@@ -25,6 +27,7 @@ from fdiff.pipelines.components import (
     several,
     write_index,
 )
+from fdiff.pipelines.shown import output_html, pipeline_html
 
 Params = dict[str, Any]
 
@@ -37,6 +40,9 @@ class ImageOutput(NamedTuple):
 
     images: Any
     nsfw_content_detected: Any = None
+
+    def _repr_html_(self) -> str | None:
+        return attempted(output_html, self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +60,9 @@ class DiffusionPipeline:
     family: ClassVar[str] = ""
     autoencoder: ClassVar[str] = "vae"
     siblings: ClassVar[Mapping[str, str]] = {}
+
+    def _repr_html_(self) -> str | None:
+        return attempted(pipeline_html, self)
 
     @classmethod
     def from_pretrained(
@@ -109,7 +118,9 @@ class DiffusionPipeline:
                 built[name], tree = pair if isinstance(pair, tuple) else (pair, None)
             elif isinstance(entry, list) and (name not in OPT_IN or name in components or required(fields[name])):
                 built[name], tree = load_component(entry[1], source, name, where, load)
-            elif entry is not None and not isinstance(entry, list):
+            elif isinstance(entry, list):
+                logging.getLogger("fdiff").info("%s of %s is left out; pass %s=True to load it", name, source, name)
+            elif entry is not None:
                 built[name] = setting(entry)
             if tree is not None:
                 params[name] = tree

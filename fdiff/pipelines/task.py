@@ -33,6 +33,7 @@ from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 import jax
 
 from fdiff import sampling
+from fdiff.bars import bar
 from fdiff.pipelines.checks import check_finite
 from fdiff.pipelines.draws import Seed
 from fdiff.plan import Plan
@@ -119,10 +120,8 @@ class Run(sampling.Steps, Generic[Out]):
 
         Raises ValueError, after the first step or at the end, where the network gives values that are not finite.
         """
-        from tqdm import tqdm
-
         output, last = self.finish(), len(self) - 1
-        for i, (state, _) in enumerate(tqdm(self, disable=not self.progress, unit="step", leave=False)):
+        for i, (state, _) in enumerate(bar(self, disable=not self.progress, unit="step", leave=False)):
             if i in (0, last):
                 check_finite(x := state.x)
             if self.progress:

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from convert import weights
 from convert.files import staged
 from fdiff import hub
+from tests.logs import listening
 
 STEM = "diffusion_pytorch_model"
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")  # what an audit hook is told of
@@ -96,10 +96,9 @@ def kill(place: Path, before: str, kind: str, number: int) -> dict[str, Any] | N
     if not killed(folder, kind, number):
         return None
     after = {"before": before, "kind": kind, "number": number, "seen": seen(folder, kind), "left": leftovers(place)}
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with listening() as told:
         save(folder, 3.0, kind)
-    again = {"again": seen(folder, kind), "told": [str(one.message) for one in told], "left again": leftovers(place)}
+    again = {"again": seen(folder, kind), "told": told, "left again": leftovers(place)}
     shutil.rmtree(place)
     return after | again
 

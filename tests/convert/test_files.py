@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from convert.files import UNFINISHED, check_whole, reading, replacing, staged
+from tests.logs import logged
 
 
 def names(folder):
@@ -123,7 +124,7 @@ def test_files_of_a_save_that_was_cut_off(tmp_path):
         check_whole(tmp_path / "config.json")
     check_whole(tmp_path / "notes.txt")
     check_whole(tmp_path / "notes.txt" / "x")
-    told = pytest.warns(UserWarning, match=r"held files of a save that was cut off, which are removed: config.json$")
+    told = logged(r"held files of a save that was cut off, which are removed: config.json$")
     with told, staged(tmp_path) as temporary:
         write(temporary, "m.safetensors")
     assert names(tmp_path) == ["m.safetensors", "notes.txt"]
@@ -137,7 +138,7 @@ def test_what_a_killed_save_left_is_cleared_but_not_what_a_running_one_writes(tm
             part.write_text("")
         assert left.is_dir(), "of another name"
         saved = replacing(tmp_path / name) if name == "a.png" else staged(tmp_path / name)
-        with pytest.warns(UserWarning, match=rf"{left.name} was left by a save that was cut off"), saved as part:
+        with logged(rf"{left.name} was left by a save that was cut off"), saved as part:
             part.write_text("") if name == "a.png" else write(part, "x")
         assert not left.exists()
     with staged(tmp_path / "c") as first:
