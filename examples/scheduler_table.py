@@ -29,6 +29,7 @@ OPTIONS = {
     "HeliosDMD": {"stages": 1, "stage_range": (0, 1)},
     "RFD4Proteina": {"tail_steps": 0},
 }
+KARRAS = {"use_karras_sigmas": True}
 NAMES = [
     name.removesuffix("Scheduler") for name in fdiff.schedulers.__all__
     if name.endswith("Scheduler") and name.removesuffix("Scheduler") not in OUT
@@ -41,7 +42,9 @@ def main(argv=None):
     parser.add_argument("--each", type=int, default=30, help="pictures of each class")
     parser.add_argument("--fine", type=int, default=1000, help="steps of the run that counts as exact")
     parser.add_argument("--names", nargs="+", default=NAMES)
+    parser.add_argument("--karras", action="store_true", help="with use_karras_sigmas, those that have it")
     arguments = parser.parse_args(argv)
+    names = [name for name in arguments.names if not arguments.karras or "use_karras_sigmas" in fields_of(name)]
     pipe, params = fdiff.DiffusionPipeline.from_pretrained(fdiff.DIGITS)
     labels = jnp.repeat(jnp.arange(10), arguments.each)
     alpha, sigma = pipe.scheduler.levels(jnp.arange(pipe.scheduler.num_train_timesteps))
@@ -66,8 +69,8 @@ def main(argv=None):
     print("| " + " | ".join(heads) + " |")
     print("| --- " * (4 + len(arguments.steps)) + "|")
     table = {}
-    for name in tqdm(arguments.names, unit="scheduler"):
-        plans = [plan_of(name, pipe.scheduler, n) for n in arguments.steps]
+    for name in tqdm(names, unit="scheduler"):
+        plans = [plan_of(name, pipe.scheduler, n, arguments.karras) for n in arguments.steps]
         stochastic = any(np.any(plan.from_noise) for plan in plans if plan)
         of = moments if stochastic else np.asarray
         table[name] = [np.sqrt(np.mean((of(run(plan)) - of(exact)) ** 2)) if plan else None for plan in plans]
@@ -93,17 +96,21 @@ def step(network, log_ratios, row, state, noise):
     return fdiff.step(row, state, out, noise)
 
 
-def scheduler_of(name, trained):
+def fields_of(name):
+    """The options of the scheduler of that name."""
+    return {field.name for field in dataclasses.fields(getattr(fdiff, f"{name}Scheduler"))}
+
+
+def scheduler_of(name, trained, karras):
     """The scheduler, with the betas of the training where it has such options."""
-    cls, options = getattr(fdiff, f"{name}Scheduler"), OPTIONS.get(name, {})
-    has_betas = "beta_start" in {field.name for field in dataclasses.fields(cls)}
-    return cls.from_config(trained, **options) if has_betas else cls(**options)
+    cls, options = getattr(fdiff, f"{name}Scheduler"), {**OPTIONS.get(name, {}), **(KARRAS if karras else {})}
+    return cls.from_config(trained, **options) if "beta_start" in fields_of(name) else cls(**options)
 
 
-def plan_of(name, trained, n):
+def plan_of(name, trained, n, karras=False):
     """The plan of n steps, None where there is none."""
     try:
-        return scheduler_of(name, trained).plan(n + 1 if name == "MiniMaxH3" else n)  # which counts the 0 at the end
+        return scheduler_of(name, trained, karras).plan(n + 1 if name == "MiniMaxH3" else n)  # which counts the 0
     except ValueError:
         return None
 

@@ -1,6 +1,7 @@
 """Each example runs as a user runs it, with small numbers."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,30 @@ def test_scheduler_table():
         assert table[name][1] < 0.6 * table[name][0]
     assert np.isfinite(table["DDPM"] + table["SCM"]).all()
     assert table["CMStochasticIterative"][2] is None  # it has 40 levels
+    karras = run("scheduler_table", "--steps", "12", "--each", "1", "--fine", "60", "--names", *names, "--karras")
+    assert list(karras) == ["UniPCMultistep"] and karras["UniPCMultistep"][0] < table["UniPCMultistep"][1]
+
+
+def test_scheduler_orders():
+    tables = run("scheduler_orders", "--count", "64", "--names", "LMS", "UniPC 2", "FlowMatchEuler, shift 3")
+    heads, _, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in tables["order"]]
+    orders = {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
+    assert float(orders["UniPC 2"]["as configured"]) < 1.2 and orders["UniPC 2"]["Karras"].startswith("stops at ")
+    assert float(orders["UniPC 2"]["Karras, to sigma_min"]) == pytest.approx(3, abs=0.3)
+    assert float(orders["LMS"]["as configured"]) > 2.7
+    page = (EXAMPLES.parent / "docs" / "schedulers.md").read_text().splitlines()
+    for row in [row for found in tables.values() for row in found[2:]]:
+        assert any(alike(row, line) for line in page), row
+
+
+def alike(row, line):
+    """Whether two rows of a table say the same, but for the last digits of numbers."""
+    return all(map(same, *(re.split(r"[ |]+", text) for text in (row, line)))) and row.count("|") == line.count("|")
+
+
+def same(one, other):
+    """Whether two words are one, or nearly the same number."""
+    try:
+        return float(one) == pytest.approx(float(other), rel=0.02, abs=0.11 * (len(one) == 3))  # 2.1 for 2.0
+    except ValueError:
+        return one == other
