@@ -34,7 +34,6 @@ INKS = {
     "cyan": (60, 210, 220), "blue": (45, 85, 235), "purple": (145, 50, 190), "pink": (250, 130, 190),
 }  # fmt: skip
 PAPERS = {"black": (0, 0, 0), "white": (255, 255, 255), "gray": (128, 128, 128), "navy": (20, 25, 80)}
-STEPS = 25  # of a picture, when it is measured
 
 VAE = fdiff.AutoencoderKL(
     sample_size=32,
@@ -127,7 +126,9 @@ def make_tokenizer():
 def fit(name, params, loss, batch, *, steps, rate, arguments):
     """Averaged parameters after so many steps of AdamW, which go on from the state beside --out where there is one."""
     optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0, rate, min(200, steps // 5), steps), weight_decay=0.01)
-    step = jax.jit(partial(training.train_step, loss=loss, optimizer=optimizer, decay=0.998), donate_argnums=0)
+    decays = (training.warmed(0.998),)
+    step = partial(training.train_step, loss=loss, optimizer=optimizer, decays=decays)
+    step = jax.jit(step, donate_argnums=0)
     state = training.init(params, optimizer)
     file = arguments.out.with_name(f"{arguments.out.name}-{name}-{arguments.seed}-{steps}.state")
     if file.exists():
@@ -135,9 +136,9 @@ def fit(name, params, loss, batch, *, steps, rate, arguments):
     key = jax.random.key(arguments.seed)
     bar = trange(int(state.done), steps, initial=int(state.done), total=steps, desc=name, unit="step")
     for i in bar:
-        state, value = step(state, batch(np.random.default_rng((arguments.seed, i))), jax.random.fold_in(key, i))
+        state, metrics = step(state, batch(np.random.default_rng((arguments.seed, i))), jax.random.fold_in(key, i))
         if i % 50 == 0:
-            bar.set_postfix(loss=f"{value:.4f}")
+            bar.set_postfix(loss=f"{metrics['loss']:.4f}")
         if (i + 1) % 100 == 0:
             with hub.replacing(file) as part:
                 part.write_bytes(flax.serialization.to_bytes(state))
@@ -198,10 +199,10 @@ def train_denoiser(vae_params, digits, arguments):
     return pipe, {"vae": vae_params, **params}
 
 
-def drawn(pipe, params, texts):
+def drawn(pipe, params, texts, steps):
     """The pictures (b, 32, 32, 3) of texts, from 0 to 1."""
     parts = [texts[i : i + 80] for i in range(0, len(texts), 80)]
-    options = {"key": jax.random.key(1), "num_inference_steps": STEPS, "output_type": "np"}
+    options = {"key": jax.random.key(1), "num_inference_steps": steps, "guidance_scale": 3, "output_type": "np"}
     return np.concatenate([pipe(params, part, **options).images for part in parts])
 
 
@@ -221,7 +222,7 @@ def seen(pictures):
     return ink, *found
 
 
-def measure(pipe, params, train, held_out, *, count):
+def measure(pipe, params, train, held_out, *, count, steps):
     """How many pictures show the digit and the colours asked for; a classifier of real digits reads them."""
 
     def points(ink):
@@ -229,7 +230,8 @@ def measure(pipe, params, train, held_out, *, count):
 
     classifier = SVC(C=10.0).fit(points(train.ink), train.labels)
     asked = [(i, ink, paper) for ink in INKS for paper in PAPERS for i in range(10)] * (count // 320 + 1)
-    ink, inks, papers = seen(drawn(pipe, params, [f"a {ink} {NAMES[i]} on {paper}" for i, ink, paper in asked[:count]]))
+    texts = [f"a {ink} {NAMES[i]} on {paper}" for i, ink, paper in asked[:count]]
+    ink, inks, papers = seen(drawn(pipe, params, texts, steps))
     shown = zip(classifier.predict(points(ink)), inks, papers, strict=True)
     digit, front, back = np.mean([np.equal(*both) for both in zip(shown, asked[:count], strict=True)], axis=0)
     return (
@@ -239,10 +241,10 @@ def measure(pipe, params, train, held_out, *, count):
     )
 
 
-def draw_sheet(pipe, params, file):
+def draw_sheet(pipe, params, file, *, steps):
     """A row for each ink, on one paper after the other, and a column for each digit."""
     texts = [f"a {ink} {name} on {[*PAPERS][i % 4]}" for i, ink in enumerate(INKS) for name in NAMES]
-    sheet = images.grid(images.to_pil(drawn(pipe, params, texts) * 2 - 1), columns=10)
+    sheet = images.grid(images.to_pil(drawn(pipe, params, texts, steps) * 2 - 1), columns=10)
     images.save(images.enlarge(sheet, 500), file)
 
 
@@ -254,6 +256,7 @@ def main(argv=None):
     parser.add_argument("--steps", default=4000, type=int)
     parser.add_argument("--batch-size", default=32, type=int)
     parser.add_argument("--seed", default=0, type=int)
+    parser.add_argument("--picture-steps", default=25, type=int, help="network calls of a picture that is measured")
     parser.add_argument("--count", default=960, type=int, help="generated digits to measure; 0 measures nothing")
     parser.add_argument("--measure", type=Path, help="a model that is there: measure it and train nothing")
     parser.add_argument("--sheet", type=Path, help="a picture to write, of all digits and inks")
@@ -262,15 +265,18 @@ def main(argv=None):
     train, held_out = read_digits(arguments.data)
     if arguments.quick:
         train = Digits(train.ink[:200], train.labels[:200])
-        arguments.vae_steps, arguments.steps, arguments.batch_size, arguments.count = 2, 2, 4, 80
+        arguments.vae_steps, arguments.steps, arguments.batch_size, arguments.picture_steps = 2, 2, 4, 2
+        arguments.count = 80
     if arguments.measure is None:
         pipe, params = train_denoiser(train_vae(train, arguments), train, arguments)
-        pipe.save_pretrained(arguments.out, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params))
+        for name in ("vae", "unet"):  # the text encoder stays float32: transformers 5 computes in what a file has
+            params[name] = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params[name])
+        pipe.save_pretrained(arguments.out, params)
     pipe, params = fdiff.StableDiffusionPipeline.from_pretrained(arguments.measure or arguments.out)
     if arguments.count:
-        print(measure(pipe, params, train, held_out, count=arguments.count))
+        print(measure(pipe, params, train, held_out, count=arguments.count, steps=arguments.picture_steps))
     if arguments.sheet:
-        draw_sheet(pipe, params, arguments.sheet)
+        draw_sheet(pipe, params, arguments.sheet, steps=arguments.picture_steps)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ def shipped():
 
 
 def draw(pipe, params, *inputs, **options):
-    """The pictures (b, 32, 32, 3) of a few steps, from 0 to 255."""
-    options = {"key": jax.random.key(0), "num_inference_steps": 10, "output_type": "np", **options}
-    return pipe(params, *inputs, **options).images * 255
+    """The pictures of a few steps: (b, 32, 32, 3) from 0 to 255, or PIL's."""
+    options = {"key": jax.random.key(0), "num_inference_steps": 10, "guidance_scale": 3, "output_type": "np", **options}
+    pictures = pipe(params, *inputs, **options).images
+    return pictures if options["output_type"] == "pil" else pictures * 255
 
 
 def paper_and_ink(picture):
@@ -57,7 +58,7 @@ def test_colors_are_those_asked_for(shipped):
 
 def test_a_picture_is_redrawn_in_another_color(shipped):
     pipe, params = shipped
-    [picture] = pipe(params, "a red seven on black", key=jax.random.key(0), num_inference_steps=10).images
+    [picture] = draw(pipe, params, "a red seven on black", output_type="pil")
     other = fdiff.StableDiffusionImg2ImgPipeline.from_pipe(pipe)
     [redrawn] = draw(other, params, "a blue seven on black", image=picture, strength=0.9)
     assert nearest(paper_and_ink(redrawn)[1], RED, BLUE) == 1
@@ -65,7 +66,7 @@ def test_a_picture_is_redrawn_in_another_color(shipped):
 
 def test_the_half_that_is_masked_is_painted_anew(shipped):
     pipe, params = shipped
-    [picture] = pipe(params, "a red seven on black", key=jax.random.key(0), num_inference_steps=10).images
+    [picture] = draw(pipe, params, "a red seven on black", output_type="pil")
     mask = np.zeros((1, 32, 32, 1), np.float32)
     mask[:, :, 16:] = 1
     other = fdiff.StableDiffusionInpaintPipeline.from_pipe(pipe)
