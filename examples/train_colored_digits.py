@@ -55,7 +55,7 @@ UNET = fdiff.UNet2DConditionModel(
     norm_num_groups=8,
 )
 SCHEDULER = fdiff.DPMSolverMultistepScheduler(
-    beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", timestep_spacing="trailing"
+    beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", timestep_spacing="trailing", steps_offset=1
 )
 
 
@@ -252,8 +252,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="colored-digits", type=Path)
     parser.add_argument("--data", type=Path, help="a folder of MNIST's idx files (.gz); OpenML if not given")
-    parser.add_argument("--vae-steps", default=1500, type=int)
-    parser.add_argument("--steps", default=4000, type=int)
+    parser.add_argument("--vae-steps", default=4000, type=int)
+    parser.add_argument("--steps", default=10000, type=int)
     parser.add_argument("--batch-size", default=32, type=int)
     parser.add_argument("--seed", default=0, type=int)
     parser.add_argument("--picture-steps", default=25, type=int, help="network calls of a picture that is measured")
