@@ -122,7 +122,9 @@ def inspect(arguments: argparse.Namespace) -> None:
     hub.check_name(arguments.model)
     from fdiff.summary import summary
 
-    print(summary(arguments.model))
+    print(summary(
+        arguments.model, revision=arguments.revision, variant=arguments.variant, config=arguments.config
+    ))  # fmt: skip
 
 
 def plot_scheduler(arguments: argparse.Namespace) -> None:

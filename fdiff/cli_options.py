@@ -8,6 +8,9 @@ from typing import Any
 
 DTYPES = ("float32", "bfloat16", "float16")
 
+# What an option is where it is not given: argparse leaves it None, so that what is given is known.
+DEFAULTS: Mapping[str, Any] = {"seed": 0, "lora": (), "textual_inversion": (), "dtype": "float32", "out": "fdiff.png"}
+
 # In which group of the help an option of pipelines stands, by its flag; the others tell how to draw.
 DRAWN = ("class", "negative-prompt", "prompt-2", "negative-prompt-2", "weighted", "chunked", "height", "width",
          "torch-seed")  # fmt: skip
@@ -15,43 +18,107 @@ LOOKED_AT = ("image", "strength", "mask", "padding-mask-crop", "image-guidance-s
              "controlnet-conditioning-scale", "control-guidance-start", "control-guidance-end", "guess-mode",
              "adapter-conditioning-scale", "adapter-conditioning-factor", "denoising-start")  # fmt: skip
 
+# The help of options whose description is for those who write Python.
+HELP: Mapping[str, str] = {
+    "torch-seed": "in place of --seed, the random numbers of torch, which draw the picture that diffusers draws",
+    "steps": "how often the network is called (default: the pipeline's own)",
+    "class": "numbers or names of classes, with commas between; the pictures take turns (default: all of them)",
+    "guidance-scale": "how closely to keep to the prompt or class; 1 is none (default: the pipeline's own)",
+    "height": "in pixels, a multiple of 8 (default: what the model was trained on, or the picture's own)",
+    "width": "in pixels, a multiple of 8 (default: what the model was trained on, or the picture's own)",
+    "weighted": "read (a cat:1.3) in the prompts as a word of that weight",
+    "image": "the picture to begin from, a .png or .jpg; the model's pipeline that takes one is chosen",
+    "mask": "a picture as large as that of --image, whose white part is painted anew",
+    "strength": "how much of the --image to redraw, from 0, nothing, to 1, everything",
+    "padding-mask-crop": "paint only the part around the mask, and so many pixels around it, at full size, and put it "
+                         "into the picture",
+    "control-image": "the edges, the depth or the pose that the --controlnet was trained on",
+    "controlnet-conditioning-scale": "how strongly the --controlnet acts",
+    "control-guidance-start": "the part of the run, 0 to 1, at which the --controlnet begins to act",
+    "control-guidance-end": "the part of the run, 0 to 1, at which the --controlnet ends to act",
+    "guess-mode": "let the --controlnet act as if there were no prompt",
+    "adapter-conditioning-scale": "how strongly the T2I-Adapter of the model acts",
+    "adapter-conditioning-factor": "the part of the run, 0 to 1, in which the T2I-Adapter acts",
+    "denoising-end": "stop when this share of the noise is gone, 0 to 1",
+    "denoising-start": "the share of the noise, 0 to 1, that is gone from the --image already",
+    "image-guidance-scale": "how closely to keep to the --image; below 1 there is no guidance at all",
+    "noise-level": "how much noise the --image gets before it is looked at; more hides its flaws",
+}  # fmt: skip
+
 
 def add_generate(parser: argparse.ArgumentParser, flags: Mapping[str, Mapping[str, Any]]) -> None:
     """The options of `fdiff generate`; `flags` are those of pipelines, as argparse takes them."""
     parser.usage = "%(prog)s [MODEL] [PROMPT] [options]"
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a Hub id, a folder, or a model that fdiff "
-                        "ships (default: digits)")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a Hub id, a folder, one file of weights such as "
+                        "model.safetensors or model.ckpt, or a model that fdiff ships (default: digits)")
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what to draw, for models that read text")
     group = parser.add_argument_group
-    drawn, how = group("what to draw"), group("how to draw it, for the pipelines that have such an option")
-    looked_at, model, written = group("pictures to work on"), group("the model"), group("what is written")
-
-    add = drawn.add_argument
-    add("--seed", type=int, metavar="N", help="image i of a seed is the same whatever else is drawn (default: 0)")
-    add("--num-images", type=int, metavar="N", help="how many pictures (default: 1; 100 of the digits)")
-
-    add = model.add_argument
-    add("--scheduler", metavar="NAME", help="such as EulerDiscreteScheduler (default: the model's own)")
-    add("--lora", action="append", metavar="FILE[:SCALE]", help="merge a LoRA; may be given several times")
-    add("--dtype", choices=DTYPES, help="what to compute in (default: float32)")
-
-    add = written.add_argument
-    add("--out", metavar="FILE", help="a sheet of all pictures, such as sheet.png, or a folder for one file each "
-        "(default: fdiff.png)")
-    add("--animate", metavar="GIF", help="also write the denoising as a .gif")
-
+    drawn, looked_at, model = group("what to draw"), group("pictures to work on"), group("the model")
+    how, written = group("how to draw it, for the pipelines that have such an option"), group("what is written")
+    _add_drawn(drawn)
     for flag, options in flags.items():
         place = drawn if flag in DRAWN else looked_at if flag in LOOKED_AT else how
-        place.add_argument(f"--{flag}", **options)
+        place.add_argument(f"--{flag}", **{**options, "help": HELP.get(flag, options["help"])})
+    add = looked_at.add_argument
+    add("--ip-adapter-image", metavar="FILE", help="the picture that the --ip-adapter sees as a prompt")
+    add = how.add_argument
+    add("--scheduler", metavar="NAME", help="such as EulerDiscreteScheduler (default: the model's own)")
+    add("--plan", metavar="FILE", help="run the plan of this file, which --save-plan or fdiff.save_plan wrote, in "
+        "place of the scheduler's own")
+    _add_model(model)
+    _add_written(written)
+
+
+def _add_drawn(group: Any) -> None:
+    add = group.add_argument
+    add("--prompt", dest="prompt_text", metavar="TEXT", help="the same as PROMPT, wherever it stands")
+    add("--seed", type=int, metavar="N", help="image i of a seed is the same whatever else is drawn (default: 0)")
+    add("--num-images", type=int, metavar="N", help="how many pictures (default: 1; 100 of the digits)")
+    add("--like", metavar="PICTURE", help="draw what this picture says, as `fdiff generate` wrote it, once more, to "
+        "the last bit on the same machine; other options go before what it says. Of a picture of AUTOMATIC1111's web "
+        "UI what means the same here is taken")
+
+
+def _add_model(group: Any) -> None:
+    add = group.add_argument
+    add("--dtype", choices=DTYPES, help="what to compute in (default: float32)")
+    add("--variant", metavar="NAME", help="read the weights of this variant, such as fp16")
+    add("--revision", metavar="NAME", help="the branch, tag or commit of the Hub's repository")
+    add("--tokenizer", metavar="SOURCE", help="where a MODEL in one file, which lacks one, takes it from (default: "
+        "openai/clip-vit-large-patch14)")
+    add("--config", metavar="SOURCE", help="where a MODEL in one file takes its configs from (default: known by the "
+        "tensors)")
+    add("--lora", action="append", metavar="FILE[:SCALE]", help="merge a LoRA; may be given several times")
+    add("--textual-inversion", action="append", metavar="FILE[:TOKEN]", help="add the word of a textual inversion, "
+        "under the name in the file or as TOKEN; may be given several times")
+    add("--controlnet", metavar="MODEL", help="steer by --control-image with this ControlNet: a Hub id, a folder or "
+        "one file")
+    add("--ip-adapter", metavar="FILE[:SCALE]", help="see --ip-adapter-image as a prompt, with this IP-Adapter")
+    add("--image-encoder", metavar="MODEL", help="CLIP's vision model for the --ip-adapter (default: the folder "
+        "image_encoder beside it)")
+    add("--any-memory", action="store_true", default=None, help="go on though the model seems not to fit into memory")
+
+
+def _add_written(group: Any) -> None:
+    add = group.add_argument
+    add("--out", metavar="FILE", help="a sheet of all pictures, such as sheet.png, or a folder for one file each "
+        "(default: fdiff.png); .png, .jpg, .webp and .gif carry how they were drawn, see --like")
+    add("--animate", metavar="GIF", help="also write the denoising as a .gif")
+    add("--preview", type=int, metavar="N", help="every N steps, write what the picture would be as NAME.preview.png "
+        "beside --out, where it stays until the run ends")
+    add("--save-plan", metavar="FILE", help="also write the numbers of the run's sampler, for --plan and "
+        "fdiff.load_plan")
 
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
     """The options of `fdiff inspect`."""
-    parser.add_argument("model", metavar="MODEL", help="a Hub id, a folder, or a model that fdiff ships")
-
-
-# What an option is where it is not given: argparse leaves it None, so that what is given is known.
-DEFAULTS: Mapping[str, Any] = {"seed": 0, "lora": (), "dtype": "float32", "out": "fdiff.png"}
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a Hub id, a folder, one file of weights such as model.safetensors, or a model "
+        "that fdiff ships")
+    add("--variant", metavar="NAME", help="look at the weights of this variant, such as fp16")
+    add("--revision", metavar="NAME", help="the branch, tag or commit of the Hub's repository")
+    add("--config", metavar="SOURCE", help="where a MODEL in one file takes its configs from (default: known by the "
+        "tensors)")
 
 
 def with_defaults(arguments: argparse.Namespace) -> argparse.Namespace:

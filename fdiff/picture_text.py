@@ -47,7 +47,8 @@ def _quoted(value: str) -> str:
 
 def _packed(value: dict[str, Any]) -> str:
     """A JSON object in a JSON string without commas and colons, so that readers which know no quotes find no fields."""
-    return json.dumps(json.dumps(value)).replace(",", "\\u002c").replace(":", "\\u003a")
+    text = json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False)
+    return text.replace(",", "\\u002c").replace(":", "\\u003a")
 
 
 def parse(text: str) -> Parameters:

@@ -10,10 +10,12 @@ of a repository, or of a folder where there is no network.
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from convert import families, single_file, weights
+from convert.tensors import Tensor
 from fdiff import hub
 from fdiff.models.model import CONFIG, Model
 from fdiff.registry import find_component
@@ -110,14 +112,7 @@ def inspect(
     found = weights.tensors(file)
     parts = single_file.parts(found, file=file, ema=ema)
     vocabulary = tokenizer or config or CLIP
-    if config is None and len(parts) == 1 and (file.parent / CONFIG).is_file():
-        config = file.parent
-    if config is not None:
-        family = from_configs(place._replace(name=config), parts)
-        if prediction_type is not None and family.scheduler:
-            family = family._replace(scheduler={**family.scheduler, "prediction_type": prediction_type})
-    else:
-        family = single_file.family(found, parts, file=file, prediction_type=prediction_type)
+    family = described(file, found, parts, config=config, prediction_type=prediction_type, place=place)
     built = {name: find_component(kind, config or file, entry).from_config(entry)
              for name, (kind, entry) in family.models.items()}  # fmt: skip
     encoders = [name for name in built if name.startswith("text_encoder")]
@@ -127,6 +122,21 @@ def inspect(
     if family.scheduler:
         scheduler = Scheduler.from_config(family.scheduler)
     return Loaded(family.pipeline, built, parts, scheduler, tokenizers, family.options)
+
+
+def described(
+    file: Path, found: Mapping[str, Tensor], parts: single_file.Parts, *, config: str | Path | None = None,
+    prediction_type: str | None = None, place: hub.Source = ANYWHERE,
+) -> families.Family:  # fmt: skip
+    """What a file with these tensors and components is, by the configs that are given, or else by the tensors."""
+    if config is None and len(parts) == 1 and (file.parent / CONFIG).is_file():
+        config = file.parent
+    if config is None:
+        return single_file.family(found, parts, file=file, prediction_type=prediction_type)
+    family = from_configs(place._replace(name=config), parts)
+    if prediction_type is not None and family.scheduler:
+        family = family._replace(scheduler={**family.scheduler, "prediction_type": prediction_type})
+    return family
 
 
 def pad(tokenizer: Any, encoder: Any) -> CLIPTokenizer:

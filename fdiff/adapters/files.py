@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from fdiff import hub
-
-ENDINGS = (".safetensors", ".bin", ".pt", ".ckpt")  # which no repository's name has
+from fdiff.sources import ENDINGS
 
 
 def find(source: hub.Source, weight_name: str | None, names: tuple[str, ...]) -> Path:

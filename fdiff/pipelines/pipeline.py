@@ -54,7 +54,8 @@ class DiffusionPipeline:
 
     family: pipelines of one family can use each other's checkpoints.
     autoencoder: the component that `decode` uses.
-    siblings: by an option such as image, the class of the same family that takes it.
+    siblings: by an option such as image, or the class of a component such as ControlNetModel, the class of the same
+        family that takes it.
     """
 
     family: ClassVar[str] = ""

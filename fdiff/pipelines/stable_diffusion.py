@@ -110,6 +110,8 @@ class StableDiffusion(DiffusionPipeline):
     encoders: ClassVar[tuple[Any, ...]] = (CLIPEncoder(),)
     siblings: ClassVar[dict[str, str]] = {
         "image": "StableDiffusionImg2ImgPipeline", "mask_image": "StableDiffusionInpaintPipeline",
+        "ControlNetModel": "StableDiffusionControlNetPipeline",
+        "ControlNetXSAdapter": "StableDiffusionControlNetXSPipeline",
     }  # fmt: skip
 
     vae: AutoencoderKL

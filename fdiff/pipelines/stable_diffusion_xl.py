@@ -147,6 +147,9 @@ class StableDiffusionXL(DiffusionPipeline):
     )
     siblings: ClassVar[dict[str, str]] = {
         "image": "StableDiffusionXLImg2ImgPipeline", "mask_image": "StableDiffusionXLInpaintPipeline",
+        "ControlNetModel": "StableDiffusionXLControlNetPipeline",
+        "ControlNetUnionModel": "StableDiffusionXLControlNetUnionPipeline",
+        "ControlNetXSAdapter": "StableDiffusionXLControlNetXSPipeline",
     }  # fmt: skip
 
     vae: AutoencoderKL

@@ -1,0 +1,13 @@
+"""The kinds of places that models come from: folders and repositories of the Hub, and single files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")  # of files of weights, which no repository's name has
+
+
+def is_single_file(source: str | Path) -> bool:
+    """Whether a source is one file of weights, here or on the Hub; others are folders and repositories."""
+    path = Path(source).expanduser()
+    return not path.is_dir() and (path.is_file() or path.suffix.lower() in ENDINGS)
