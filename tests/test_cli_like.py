@@ -153,7 +153,7 @@ def test_changed_and_missing_files_are_one_sentence(model, files, tmp_path, caps
     shutil.copytree(model, own)
     shutil.copy(files["photo"], photo)
     picture = tmp_path / "a.png"
-    generate(own, "a cat", "--image", photo, "--steps", 1, "--lora", files["lora"], "--out", picture)
+    generate(own, "a cat", "--image", photo, "--steps", 2, "--lora", files["lora"], "--out", picture)
     again = ["--like", picture, "--out", tmp_path / "b.png"]
 
     Image.open(files["edges"]).save(photo)
