@@ -1,4 +1,4 @@
-"""The `fdiff` command: generate, inspect, plot-scheduler, convert.
+"""The `fdiff` command: generate, inspect, list, plot-scheduler, convert, completion.
 
 What a command needs is imported when it runs, after what can be known to be wrong: JAX takes a second.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fdiff import __version__, hub
+from fdiff.cli_list import KINDS
 from fdiff.cli_options import DTYPES, add_generate, add_inspect
 from fdiff.flags import flags
 
@@ -32,7 +34,14 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for bad input, 130 when interrupted, 143 when terminated."""
-    arguments = parser().parse_args(argv)
+    if argv is None:
+        keep_compiled()
+    known = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell that asks what may come next, see `completion`
+        import argcomplete
+
+        argcomplete.autocomplete(known)
+    arguments = known.parse_args(argv)
     try:
         with _terminated_like_interrupted():
             arguments.run(arguments)
@@ -44,6 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("fdiff: interrupted; nothing was written", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     return 0
+
+
+def keep_compiled() -> None:
+    """Let JAX keep what it compiles in the user's cache folder, so that the next run starts sooner.
+
+    JAX_COMPILATION_CACHE_DIR names another folder, and where it is empty none. JAX keeps apart what its versions and
+    other processors compile.
+    """
+    caches = {"darwin": "~/Library/Caches", "win32": "~/AppData/Local"}.get(sys.platform, "~/.cache")
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or caches).expanduser() / "fdiff" / "compiled"
+    with contextlib.suppress(OSError):  # a home that cannot be written keeps nothing
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+            os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**31))  # bytes; the least used goes first
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 @contextlib.contextmanager
@@ -88,6 +113,10 @@ def parser() -> argparse.ArgumentParser:
     examples = ["fdiff inspect google/ddpm-cat-256"]
     add_inspect(command("inspect", inspect, "Show what a model consists of.", examples))
 
+    examples = ["fdiff list", "fdiff list schedulers", "fdiff list cached"]
+    command("list", list_, "Show which pipelines, models and schedulers there are, and which checkpoints.", examples) \
+        .add_argument("kind", nargs="?", choices=KINDS, help="of these alone")
+
     add = command("plot-scheduler", plot_scheduler, "Draw timesteps, noise levels and coefficients of schedulers.", [
         "fdiff plot-scheduler DDIMScheduler EulerDiscreteScheduler --steps 20 --out schedulers.png",
         "fdiff plot-scheduler ./model/scheduler",
@@ -107,6 +136,12 @@ def parser() -> argparse.ArgumentParser:
     add("--config", metavar="SOURCE", help="where single files take their configs from (default: known by the tensors)")
     add("--prediction-type", choices=("epsilon", "v_prediction"), help="of single files whose tensors do not say it")
     add("--ema", action="store_true", help="of single files with averaged weights of the U-Net too, take those")
+
+    command("completion", completion, "Write what makes a shell complete the command.", [
+        'eval "$(fdiff completion bash)"                              in ~/.bashrc',
+        'eval "$(fdiff completion zsh)"                               in ~/.zshrc, after compinit',
+        "fdiff completion fish > ~/.config/fish/completions/fdiff.fish",
+    ]).add_argument("shell", choices=("bash", "zsh", "fish"))
     return top
 
 
@@ -125,6 +160,22 @@ def inspect(arguments: argparse.Namespace) -> None:
     print(summary(
         arguments.model, revision=arguments.revision, variant=arguments.variant, config=arguments.config
     ))  # fmt: skip
+
+
+def list_(arguments: argparse.Namespace) -> None:
+    """Print the classes and the checkpoints that there are."""
+    from fdiff.cli_list import listing
+
+    print(listing(arguments.kind))
+
+
+def completion(arguments: argparse.Namespace) -> None:
+    """Print the script of a shell by which `fdiff` is asked at every tab."""
+    try:
+        import argcomplete
+    except ImportError:
+        raise ValueError('completion needs argcomplete; install it with pip install "fdiff-jax[completion]"') from None
+    print(argcomplete.shellcode(["fdiff"], shell=arguments.shell))
 
 
 def plot_scheduler(arguments: argparse.Namespace) -> None:

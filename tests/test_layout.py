@@ -33,7 +33,7 @@ ALLOWED = {
     "tokenizers": {"tokenizers", "hub", "registry"},
     "training": {"training", "schedulers", "sampling", "keys"},
 }
-OPTIONAL = {"plotting": {"matplotlib"}}  # what an extra of pyproject.toml brings
+OPTIONAL = {"plotting": {"matplotlib"}, "cli": {"argcomplete"}}  # what an extra of pyproject.toml brings
 NUMPY_ONLY = ("display", "plan", "noise", "spacing", "solvers", "torch_random")
 
 
