@@ -61,3 +61,17 @@ def test_a_picture_that_would_fill_the_memory_is_one_sentence(tmp_path, monkeypa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match=r"x.png is too large a picture"):
         cli_pictures.open_picture(str(tmp_path / "x.png"))
+
+
+def test_a_sheet_shows_its_gap_and_its_labels():
+    black = [Image.new("L", (32, 32)) for _ in range(3)]
+    plain = np.asarray(images.grid(black, columns=2, gap=4))
+    assert plain.shape == (68, 68) and (plain[:32, 32:36] > 60).all() and not plain[:32, :32].any()
+    named = np.asarray(images.grid(black, columns=2, gap=4, labels=["7", "a name that is too long for it", ""]))
+    line = (named.shape[0] - 68) // 2
+    below = named[32 : 32 + line]
+    assert line > 8 and below[:, :32].min() < 128 and below[:, 36:].min() < 128 and (below[:, 32:36] == 255).all()
+    assert (named[-line:] == 255).all(), "an empty label writes nothing"
+    for sheet in (lambda: images.grid([]), lambda: images.grid(black, labels=["one"])):
+        with pytest.raises(ValueError, match="cannot be laid; pass one image or more, and one label for each"):
+            sheet()

@@ -33,7 +33,7 @@ def tiny_xl(tmp_path_factory):
     return parity.pair(tmp_path_factory.mktemp("xl"), checkpoints.stable_diffusion_xl("tiny"))
 
 
-@pytest.mark.parametrize(("prompts", "wanted"), [(1, 0), (2, 0.11)])
+@pytest.mark.parametrize(("prompts", "wanted"), [(1, 0), (2, 0.035)])
 def test_sizes_told_to_the_negative_prompt_reach_the_wrong_pictures(tiny_xl, prompts, wanted):
     """diffusers repeats (negative, positive) as a pair, beside texts that are all negative first."""
     theirs, ours, params = tiny_xl
@@ -60,7 +60,7 @@ def test_pictures_meet_other_prompts_where_each_is_drawn_twice(tiny):
     pictures = inputs.picture(16, 2)
     ours, theirs = of_pictures(tiny, "StableDiffusionImg2ImgPipeline", pictures, {"strength": 0.5})
     assert size(ours, theirs) == pytest.approx(0.24, rel=0.1)
-    assert size(ours[[0, 3]], theirs[[0, 3]]) < 1e-3
+    assert size(ours[::3], theirs[::3]) < 1e-3
 
 
 def test_features_of_adapters_meet_other_prompts_where_each_is_drawn_twice(tiny, tmp_path):
@@ -79,13 +79,13 @@ def test_features_of_adapters_meet_other_prompts_where_each_is_drawn_twice(tiny,
         theirs, inputs.PROMPTS, image=parity.nchw(pictures), latents=parity.nchw(latents), **options
     )
     got = ours(params, inputs.PROMPTS, pictures, latents=latents, **options, **QUIET).images
-    assert size(got, other) == pytest.approx(1, rel=0.1)
-    assert size(got[[0, 3]], other[[0, 3]]) < 1e-3
+    assert size(got, other) == pytest.approx(0.031, rel=0.1)
+    assert size(got[::3], other[::3]) < 1e-3
 
 
 @pytest.mark.parametrize(
     ("name", "config", "wanted"),
-    [("PNDMScheduler", {"skip_prk_steps": True}, 1), ("PNDMScheduler", {}, 18), ("LMSDiscreteScheduler", {}, 0.031)],
+    [("PNDMScheduler", {}, 17.6), ("LMSDiscreteScheduler", {}, 0.031)],
 )
 def test_solvers_that_remember_begin_in_the_middle(tiny, name, config, wanted):
     import diffusers
@@ -114,22 +114,20 @@ def test_numbers_of_eight_and_sixteen_bits():
     assert pictures("image", wide, mode="L").max() == 1 and processor.preprocess(wide).max() == 513
 
 
-def test_a_neighbour_changes_what_a_union_of_controls_gives(xl_pair):
-    """Kept: its attention runs along the batch, so what else is drawn changes a picture; and no guess_mode runs."""
+def test_no_guess_mode_of_a_union_of_controls_runs(xl_pair):
+    """diffusers halves the batch for it, but not the kinds of the pictures."""
     from tests.pipelines.test_more_members import union
 
     theirs, _, _ = parity.other(
         xl_pair, "StableDiffusionXLControlNetUnionPipeline", their_components={"controlnet": union(xl_pair[0].unet)},
         ours=False,
     )  # fmt: skip
-    controls = [parity.nchw(inputs.picture(batch_size=2, seed=s) / 2 + 0.5) for s in (2, 3)]
-    options, latents = {"control_mode": [1, 3], **EIGHT}, parity.nchw(inputs.latents(2))
-    first = {"control_image": [one[:1] for one in controls], "latents": latents[:1]}
-    alone = parity.latents_of(theirs, inputs.PROMPTS[0], **first, **options)
-    both = parity.latents_of(theirs, inputs.PROMPTS, control_image=controls, latents=latents, **options)
-    assert size(alone, both[:1]) == pytest.approx(1, rel=0.2)
+    controls = [parity.nchw(inputs.picture(seed=s) / 2 + 0.5) for s in (2, 3)]
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        parity.latents_of(theirs, inputs.PROMPTS[0], **first, guess_mode=True, **options)
+        parity.latents_of(
+            theirs, inputs.PROMPTS[0], control_image=controls, control_mode=[1, 3], guess_mode=True,
+            num_inference_steps=2,
+        )  # fmt: skip
 
 
 def test_a_part_around_a_mask_is_the_same():
