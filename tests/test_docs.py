@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,18 +15,21 @@ WITH_CODE = [page for page in pages() if any(block.runs for block in blocks_of(t
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """What makes pages compile quickly, and each program once."""
-    return {
+def runs(request, tmp_path_factory):
+    """The runs of the pages that are to be tested, two side by side; each program is compiled once, and quickly."""
+    environment = {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
+    chosen = [item.callspec.params["page"] for item in request.session.items if "runs" in item.fixturenames]
+    with ThreadPoolExecutor(2) as pool:
+        yield {page: pool.submit(run_page, page, tmp_path_factory.mktemp("page"), **environment) for page in chosen}
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_code_of_a_page_runs(page, tmp_path, compiled):
-    run_page(page, tmp_path, **compiled)
+def test_the_code_of_a_page_runs(page, runs):
+    runs[page].result()
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -6,7 +6,8 @@ import ast
 import dataclasses
 import inspect
 import types
-from collections.abc import Iterable
+import typing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import fdiff
 import fdiff.images
 import fdiff.single_file
 import fdiff.training
+from fdiff.models.fields import OneOf
 from fdiff.pipelines.task import Task, options_of
 
 SAMPLING = "Sampling", "A scheduler gives a plan; these run it, keep it in a file, or make one of a solver."
@@ -35,6 +37,7 @@ MODULES = {  # what is public as a whole: the page of each
     "prompts": "prompts.md", "schedulers": "schedulers.md", "solvers": "solvers.md", "tokenizers": "tokenizers.md",
     "torch_random": "torch_random.md",
 }  # fmt: skip
+KEPT = ("parent", "name", "others", "given")  # fields that no config sets
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ONE = "    options:\n      show_root_heading: false\n      show_root_toc_entry: false\n      heading_level: 4\n"
 
@@ -97,23 +100,36 @@ def _default(value: Any) -> str:
     if value is dataclasses.MISSING:
         return "needed"
     text = getattr(value, "__name__", None) or repr(value)
-    return f"`{text}`".replace("|", "\\|")
+    return f"`{text}`"
 
 
 def _fields(cls: Any) -> str:
     """The fields of a dataclass that a config or a call sets, as a table that opens."""
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    kinds = typing.get_type_hints(cls, include_extras=True)
     rows = [
-        f"    | `{field.name}` | {_kind(field.type)} | {_default(field.default)} |"
-        for field in fields if field.init and field.name not in ("parent", "name")
+        f"    | `{field.name}` | {_cell(_words(kinds[field.name]))} | {_default(field.default)} |"
+        for field in fields if field.init and field.name not in KEPT
     ]
     table = "\n".join(["    | option | kind | default |", "    | --- | --- | --- |", *rows])
     return f'\n??? note "Options"\n\n{table}\n' if rows else ""
 
 
-def _kind(kind: Any) -> str:
-    text = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
-    return f"`{text}`".replace("|", "\\|")
+def _words(kind: Any) -> str:
+    """A kind of values in words, its range or its choices with it."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        rule = inside[1]
+        choices = rule if isinstance(rule, OneOf) else getattr(rule, "words", str(rule))
+        if isinstance(choices, tuple):
+            return ", ".join(choices)
+        return choices.removeprefix("a ") if "number" in choices else f"{_words(inside[0])}, {choices}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_words, inside))
+    if origin in (tuple, list, Sequence):
+        return f"list: {_words(inside[0])}"
+    known = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "none"}
+    return known.get(kind) or getattr(kind, "__name__", str(kind))
 
 
 def _schedulers() -> str:
@@ -171,7 +187,7 @@ def _asked(name: str) -> str:
     """The options of a call, from the request."""
     task = getattr(fdiff, name).steps.task
     rows = [
-        f"| `{one.name}` | {_kind(one.kind)} | {_default(one.default)} | {_cell(one.doc)} |"
+        f"| `{one.name}` | `{one.kind}` | {_default(one.default)} | {_cell(one.doc)} |"
         for one in options_of(task.request)
     ]
     head = ["| option | kind | default | meaning |", "| --- | --- | --- | --- |"]

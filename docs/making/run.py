@@ -1,7 +1,7 @@
 """Run the code of a page as a reader would, in a process of its own: `python -m docs.making.run PAGE FOLDER`.
 
 Blocks run in order, Python in one namespace and in FOLDER, where what they write stays. Commands are those of `fdiff`;
-lines that set up an environment (pip, venv, export) are left to `docs/making/newcomer.py`. The Hub is a stand-in with
+lines that set up an environment (pip, venv, export) are left out. The Hub is a stand-in with
 tiny checkpoints (`docs/making/stand_ins.py`). What each block printed and showed is written to FOLDER/.outcome.json.
 """
 
@@ -42,17 +42,19 @@ def run_page(page: Path, folder: Path, **environment: str) -> dict[str, Any]:
 
 def main(page: Path, folder: Path) -> None:
     """Run the page, with the stand-in for the Hub answering."""
-    from docs.making.stand_ins import fill
+    from docs.making.stand_ins import fill, give
     from tests.fake_hub import serving
 
+    text = text_of(page)
     with serving() as hub:
-        fill(hub)
         os.environ |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(folder / ".hub"), "HF_TOKEN": "secret"}
+        fill(hub, text)
+        give(folder, text)
         os.chdir(folder)
         module = types.ModuleType("__main__")
         sys.modules["__main__"] = module  # as in a script: classes that the page makes are found there
         outputs, pictures = [], []
-        for block in blocks_of(text_of(page)):
+        for block in blocks_of(text):
             run = _python if block.kind == "python" else _commands
             printed, shown = run(page, block, module, len(outputs)) if block.runs else ("", [])
             outputs.append(printed)
