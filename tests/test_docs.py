@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import fdiff
-from docs.making import links, reference
+from docs.making import links, newcomer, reference
 from docs.making.pages import ROOT, blocks_of, pages, text_of, with_outputs
 from docs.making.run import SETS_UP, run_page
 
@@ -120,6 +120,17 @@ def test_the_reference_and_the_examples_are_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in [*reference.pages(), *reference.examples()]:
         assert f"- {page}\n" in navigation, page
+
+
+def test_the_minutes_of_a_newcomer_are_under_their_tasks(tmp_path, monkeypatch):
+    titles = list(newcomer.tasks())
+    assert len(titles) == 10
+    monkeypatch.setattr(newcomer, "MINUTES", tmp_path / "minutes.json")
+    assert newcomer.with_minutes("## 1. x\n") == "## 1. x\n"
+    newcomer.MINUTES.write_text(json.dumps({title: [90.0, 30.0] for title in titles}))
+    text = newcomer.with_minutes(newcomer.PAGE.read_text())
+    for title in titles:
+        assert f"## {title}\n\n*1.5 minutes, 0.5 of them of one core*" in text
 
 
 def test_what_sets_up_is_only_what_installs():

@@ -21,7 +21,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from docs.making import reference  # noqa: E402
+from docs.making import newcomer, reference  # noqa: E402
 from docs.making.pages import DOCS, blocks_of, text_of, with_outputs  # noqa: E402
 from docs.making.run import OUTCOME, run_page  # noqa: E402
 
@@ -55,7 +55,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """The page with what its code printed."""
     name = page.file.src_uri
     folder = config["made"].get(name)
-    return markdown if folder is None else _shown(markdown, name, folder)
+    text = markdown if folder is None else _shown(markdown, name, folder)
+    return newcomer.with_minutes(text) if DOCS / name == newcomer.PAGE else text
 
 
 def _sources() -> Iterator[str]:

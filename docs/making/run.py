@@ -1,7 +1,7 @@
 """Run the code of a page as a reader would, in a process of its own: `python -m docs.making.run PAGE FOLDER`.
 
 Blocks run in order, Python in one namespace and in FOLDER, where what they write stays. Commands are those of `fdiff`;
-lines that set up an environment (pip, venv, export) are left out. The Hub is a stand-in with
+lines that set up an environment (pip, venv, export) are left to `docs/making/newcomer.py`. The Hub is a stand-in with
 tiny checkpoints (`docs/making/stand_ins.py`). What each block printed and showed is written to FOLDER/.outcome.json.
 """
 
