@@ -1,0 +1,155 @@
+"""Batches of samples: decoded, resized, cropped and flipped in worker processes, in an order that a restart keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fdiff import images
+from fdiff.training.data import Source
+
+log = logging.getLogger("fdiff")
+
+FITS = ("crop", "pad", "stretch")
+# Samples that cannot be read are passed over; this many, and this share of those seen besides, before it is an error.
+SPARED, SPARED_SHARE = 10, 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """What is done to a picture: (sample, random) -> its arrays, pixels as bytes (height, width, channels).
+
+    size: (height, width) to bring it to; None leaves it as it is.
+    channels: 1 or 3.
+    fit: crop scales it to cover the size and cuts the middle; pad scales it down to fit, never up, and lays it on the
+        colour of its first corner; stretch does neither.
+    random_crop: cut anywhere in place of the middle.
+    flip: mirror it left to right half of the time.
+    """
+
+    size: tuple[int, int] | None = None
+    channels: int = 3
+    fit: str = "crop"
+    random_crop: bool = False
+    flip: bool = False
+
+    def __call__(self, sample: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
+        """The sample with its picture as an array."""
+        from PIL import Image, ImageOps
+
+        picture = sample["image"]
+        if isinstance(picture, np.ndarray):
+            picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+        picture = images.in_mode(picture, "RGB" if self.channels == 3 else "L")
+        if self.size is not None and picture.size != self.size[::-1]:
+            picture = self._fitted(picture, random)
+        if self.flip and random.random() < 0.5:
+            picture = ImageOps.mirror(picture)
+        array = np.asarray(picture)
+        return {**sample, "image": array if array.ndim == 3 else array[..., None]}
+
+    def _fitted(self, picture: Any, random: np.random.Generator) -> Any:
+        from PIL import Image
+
+        assert self.size is not None
+        height, width = self.size
+        if self.fit == "stretch":
+            return picture.resize((width, height), Image.Resampling.LANCZOS)
+        scales = width / picture.width, height / picture.height
+        scale = min(1.0, *scales) if self.fit == "pad" else max(scales)
+        size = [max(1, round(scale * side)) for side in picture.size]
+        if self.fit == "crop":
+            size = [max(side, least) for side, least in zip(size, (width, height), strict=True)]
+        scaled = picture if scale == 1 else picture.resize(tuple(size), Image.Resampling.LANCZOS)
+        if self.fit == "pad":
+            sheet = Image.new(picture.mode, (width, height), picture.getpixel((0, 0)))
+            sheet.paste(scaled, ((width - scaled.width) // 2, (height - scaled.height) // 2))
+            return sheet
+        room = scaled.width - width, scaled.height - height
+        left, top = [int(random.integers(side + 1)) if self.random_crop else side // 2 for side in room]
+        return scaled.crop((left, top, left + width, top + height))
+
+
+class Batch(NamedTuple):
+    """Arrays (b, ...) by their names, texts as lists, and how many samples have been taken when it is done."""
+
+    arrays: dict[str, Any]
+    taken: int
+
+
+def batches(
+    source: Source, prepare: Prepare, batch_size: int, *, seed: int = 0, taken: int = 0, workers: int = 0
+) -> Iterator[Batch]:
+    """Batches without end: every sample once in each epoch, in an order that the seed and the epoch give.
+
+    Args:
+        source: see `fdiff.training.data.find`.
+        prepare: what is done to each picture.
+        batch_size: how many a batch has.
+        seed: of the order, the crops and the flips.
+        taken: of a batch of an earlier iterator, after which this one goes on, with however many workers.
+        workers: processes that read and prepare; 0 does it in this one.
+
+    Samples that cannot be read are named in a warning and passed over. Raises ValueError for more than a few of them,
+    for pictures of several sizes, and for fewer samples than a batch.
+    """
+    if len(source) < 1:
+        raise ValueError("there are no samples; give more data")
+    got: list[dict[str, Any]] = []
+    failed: set[str] = set()
+    for i, sample in enumerate(_samples(source, prepare, seed, taken, workers), taken + 1):
+        if "failed" in sample:
+            _passed_over(sample["failed"], failed, len(source))
+            continue
+        got.append(sample)
+        if len(got) == batch_size:
+            yield Batch(_stacked(got), i)
+            got = []
+
+
+def _samples(source: Source, prepare: Prepare, seed: int, taken: int, workers: int) -> Iterator[dict[str, Any]]:
+    """Prepared samples in order, from the one after `taken` on."""
+    import grain
+
+    numbers = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    prepared = numbers.random_map(functools.partial(_read, source, prepare))[taken:].to_iter_dataset()
+    if workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # grain's processes ask for absl's flags, which only its own programs parse
+            flags.FLAGS.mark_as_parsed()
+        prepared = prepared.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(prepared)
+
+
+def _read(source: Source, prepare: Prepare, i: int, random: np.random.Generator) -> dict[str, Any]:
+    """The prepared sample, or what failed."""
+    try:
+        return prepare(source[i], random)
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # as Pillow's readers raise
+        return {"failed": f"{source.name(i)} ({error})"}
+
+
+def _passed_over(name: str, failed: set[str], count: int) -> None:
+    if name not in failed:
+        failed.add(name)
+        log.warning("passed over %s", name)
+    if len(failed) > SPARED + SPARED_SHARE * count or len(failed) == count:
+        raise ValueError(f"{len(failed)} of {count} samples cannot be read, the last of them {name}; mend the data")
+
+
+def _stacked(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    shapes = {sample["image"].shape for sample in samples}
+    if len(shapes) > 1:
+        (a, b, _), (c, d, _) = sorted(shapes)[:2]
+        raise ValueError(f"the pictures have several sizes, such as {a}x{b} and {c}x{d}; give --size")
+    return {
+        name: [sample[name] for sample in samples] if isinstance(samples[0][name], str)
+        else np.stack([np.asarray(sample[name]) for sample in samples])
+        for name in samples[0]
+    }

@@ -1,0 +1,187 @@
+"""A training from its data to a Hub folder: steps, checkpoints, metrics, samples and the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fdiff import hub, images, keys
+from fdiff.training import step as steps
+from fdiff.training.averages import warmed
+from fdiff.training.checkpoints import Checkpoints, opened
+from fdiff.training.data import Source
+from fdiff.training.loader import Batch, batches
+from fdiff.training.recipe import Recipe, Settings, Task
+
+METRICS, CURVE, CHECKPOINTS, SAMPLES = "metrics.jsonl", "loss.png", "checkpoints", "samples"
+
+
+class Report(NamedTuple):
+    """What is known after a step: its number, and its metrics, "images_per_second" among them."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+def train(
+    task: Task, settings: Settings, source: Source, output: str | Path, *, resume: bool = False,
+    report: Callable[[Report], None] | None = None,
+) -> tuple[Any, Any]:  # fmt: skip
+    """(pipeline, params) of the averaged parameters, which also stand in `output` as a Hub folder.
+
+    Beside them are metrics.jsonl, a line a step; loss.png; sheets of samples; and the last checkpoints, from which
+    `resume` goes on as if nothing had happened, bit for bit on the same machine and number of devices.
+
+    Args:
+        task: one of `fdiff.training.tasks.TASKS`.
+        settings: of the task's own class.
+        source: see `fdiff.training.data.find`.
+        output: the folder; without `resume` it must not hold a training yet.
+        resume: go on from the last checkpoint there.
+        report: told of each step as soon as its loss is known.
+
+    Raises ValueError for settings or data that do not fit, a folder with a training, or a loss that is no number.
+    """
+    folder = Path(output)
+    if not resume and (folder / METRICS).exists():
+        raise ValueError(f"{folder} holds a training already; give --resume to go on with it, or another folder")
+    if resume and not (folder / CHECKPOINTS).is_dir():
+        raise ValueError(f"{folder} holds no training to resume; leave --resume out to begin one")
+    recipe, optimizer = task.recipe(settings, source), settings.optimizer()
+    state = steps.init(recipe.params, optimizer)
+    with opened(folder / CHECKPOINTS, settings.keep) as checkpoints:
+        taken = 0
+        if resume:
+            state, facts = checkpoints.restore(state)
+            taken = facts["taken"]
+        _cut(folder / METRICS, int(state.done))
+        stream = batches(source, recipe.prepare, settings.batch_size, seed=settings.seed, taken=taken,
+                         workers=settings.workers)
+        state = _run(recipe, settings, optimizer, state, stream, folder, checkpoints, report)
+    pipe, params = recipe.pipeline(jax.device_get(state.average))
+    pipe.save_pretrained(folder, params)
+    images.save(curve(folder / METRICS), folder / CURVE)
+    return pipe, params
+
+
+def _run(
+    recipe: Recipe, settings: Settings, optimizer: Any, state: Any, stream: Iterator[Batch], folder: Path,
+    checkpoints: Checkpoints, report: Callable[[Report], None] | None,
+) -> Any:  # fmt: skip
+    """The steps that are left. What a step gave is looked at while the next one runs."""
+    advance = jax.jit(
+        partial(
+            steps.train_step, loss=recipe.loss, optimizer=optimizer, decays=(warmed(settings.decay),),
+            accumulate=settings.accumulate, clip=settings.clip,
+            dtype=None if settings.dtype == "float32" else settings.dtype,
+        ),
+        donate_argnums=0,
+    )  # fmt: skip
+    key, every = jax.random.key(settings.seed), settings.sample_every
+    every = max(1, settings.steps // 10) if every is None else every
+    began = int(state.done)
+    watch = _Watch(folder / METRICS, settings.batch_size, report)
+    for i, batch in zip(range(began, settings.steps), stream, strict=False):
+        state, metrics = advance(state, recipe.collate(batch.arrays), keys.fold_in(key, i))
+        watch.see(i + 1, metrics, batch.taken)
+        saved = (i + 1) % settings.save_every == 0 or i + 1 == settings.steps
+        if saved:
+            watch.flush()  # so that what is saved is known to be good
+            checkpoints.save(i + 1, state, {"taken": batch.taken, "settings": dataclasses.asdict(settings)})
+        if every and ((i + 1) % every == 0 or i + 1 == settings.steps):
+            watch.flush()
+            _sheet(recipe, state.average, settings, folder / SAMPLES / f"{i + 1:06d}.png")
+            watch.pause()
+    watch.flush()
+    return state
+
+
+class _Watch:
+    """Writes what steps gave, one late, so that the device need not wait, and stops at what is no number."""
+
+    def __init__(self, file: Path, batch_size: int, report: Callable[[Report], None] | None) -> None:
+        self.file, self.batch_size, self.report = file, batch_size, report
+        self.last: tuple[int, Any, int] | None = None
+        self.since = time.perf_counter()
+
+    def see(self, step: int, metrics: Any, taken: int) -> None:
+        """What a step that has begun will give; that of the one before is written."""
+        self.flush()
+        self.last = step, metrics, taken
+
+    def flush(self) -> None:
+        """Write what is known of the last step, once it is."""
+        if self.last is None:
+            return
+        step, metrics, taken = self.last
+        self.last = None
+        known = {name: float(value) for name, value in metrics.items()}
+        if not np.isfinite([known["loss"], known["gradient_norm"]]).all():
+            raise ValueError(
+                f"the loss is not a number in step {step} (samples {taken - self.batch_size} to {taken} of the order); "
+                "the last checkpoint is good: go on from it with --resume and a lower --learning-rate"
+            )
+        now = time.perf_counter()
+        known["images_per_second"] = self.batch_size / max(now - self.since, 1e-9)
+        self.since = now
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **known}) + "\n")
+        if self.report is not None:
+            self.report(Report(step, known))
+
+    def pause(self) -> None:
+        """What happened since is not the next step's time."""
+        self.since = time.perf_counter()
+
+
+def _sheet(recipe: Recipe, average: Any, settings: Settings, file: Path) -> None:
+    pipe, params = recipe.pipeline(average)
+    drawn = recipe.draw(pipe, params, jax.random.key(settings.seed), settings.samples)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    images.save(images.grid([images.enlarge(image, 32) for image in drawn]), file)
+
+
+def _cut(file: Path, done: int) -> None:
+    """Leave the lines of the first `done` steps alone: those after them are done again."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    kept = [line for line in lines[:done] if line.endswith("}")]
+    with hub.replacing(file) as part:
+        part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def curve(file: Path, size: tuple[int, int] = (800, 400)) -> Any:
+    """The losses of a metrics.jsonl as a picture: each step's, and their running mean, on a logarithmic scale."""
+    from PIL import Image, ImageDraw
+
+    losses = np.array([json.loads(line)["loss"] for line in file.read_text(encoding="utf-8").splitlines()])
+    (width, height), (left, top, right, bottom) = size, (60, 20, 20, 40)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    heights = np.log10(np.maximum(losses, 1e-12))
+    low, high = float(heights.min()), float(heights.max())
+    span = max(high - low, 1e-3)
+
+    def places(values: np.ndarray) -> list[tuple[float, float]]:
+        x = left + np.linspace(0, 1, len(values)) * (width - left - right)
+        y = top + (high - values) / span * (height - top - bottom)
+        return list(zip(x.tolist(), y.tolist(), strict=True))
+
+    window = max(1, len(losses) // 50)
+    mean = np.convolve(np.pad(losses, (window - 1, 0), mode="edge"), np.full(window, 1 / window), mode="valid")
+    for values, colour, thick in ((heights, "#c8d4ea", 1), (np.log10(np.maximum(mean, 1e-12)), "#1f4e9c", 2)):
+        points = places(values)
+        draw.line(points if len(points) > 1 else points * 2, fill=colour, width=thick)
+    for share in (0.0, 0.5, 1.0):
+        y = top + share * (height - top - bottom)
+        draw.text((6, y - 6), f"{10 ** (high - share * span):.3g}", fill="black")
+    draw.text((left, height - 24), "loss of steps 1", fill="black")
+    draw.text((width - right - 60, height - 24), f"to {len(losses)}", fill="black")
+    return sheet
