@@ -31,9 +31,11 @@ ALLOWED = {
         "schedulers", "registry", "solvers", "spacing", "noise", "plan", "sampling", "keys", "hub", "upload",
     },
     "tokenizers": {"tokenizers", "hub", "registry"},
-    "training": {"training", "schedulers", "sampling", "keys"},
+    "training": {"training", "pipelines", "models", "schedulers", "sampling", "keys", "images", "hub"},
 }
-OPTIONAL = {"plotting": {"matplotlib"}, "cli": {"argcomplete"}}  # what an extra of pyproject.toml brings
+OPTIONAL = {  # what an extra of pyproject.toml brings
+    "plotting": {"matplotlib"}, "cli": {"argcomplete"}, "loader": {"grain", "absl"}, "checkpoints": {"orbax"},
+}  # fmt: skip
 NUMPY_ONLY = ("display", "plan", "noise", "spacing", "solvers", "torch_random")
 
 

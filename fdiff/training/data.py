@@ -138,10 +138,11 @@ def find(place: str | Path) -> Source:
         return _by_folder(path, files)
     if not path.is_file():
         raise ValueError(f"{path} is not there; give a folder of pictures, an .npz or a .tar file")
-    kinds = {".npz": _npz, ".tar": _tar}
-    if path.suffix not in kinds:
-        raise ValueError(f"{path} is no data; give a folder of pictures, an .npz or a .tar file")
-    return kinds[path.suffix](path)
+    if path.suffix == ".npz":
+        return _npz(path)
+    if path.suffix == ".tar":
+        return _tar(path)
+    raise ValueError(f"{path} is no data; give a folder of pictures, an .npz or a .tar file")
 
 
 def of_dataset(rows: Any) -> Rows:

@@ -131,14 +131,14 @@ def _read(source: Source, prepare: Prepare, i: int, random: np.random.Generator)
     """The prepared sample, or what failed."""
     try:
         return prepare(source[i], random)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # as Pillow's readers raise
-        return {"failed": f"{source.name(i)} ({error})"}
+    except (OSError, ValueError, SyntaxError, EOFError):  # as Pillow's readers raise
+        return {"failed": source.name(i)}
 
 
 def _passed_over(name: str, failed: set[str], count: int) -> None:
     if name not in failed:
         failed.add(name)
-        log.warning("passed over %s", name)
+        log.warning("%s is no picture or is damaged; it is passed over", name)
     if len(failed) > SPARED + SPARED_SHARE * count or len(failed) == count:
         raise ValueError(f"{len(failed)} of {count} samples cannot be read, the last of them {name}; mend the data")
 

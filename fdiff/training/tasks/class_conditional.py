@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from fdiff import ClassConditionalPipeline
+from fdiff.pipelines import ClassConditionalPipeline
 from fdiff.pipelines.task import option
 from fdiff.training.data import Source
 from fdiff.training.loss import denoising_loss, withhold

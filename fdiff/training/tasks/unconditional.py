@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.tree_util import Partial
 
-from fdiff import DDIMPipeline
+from fdiff.pipelines import DDIMPipeline
 from fdiff.training.data import Source
 from fdiff.training.loss import denoising_loss
 from fdiff.training.recipe import Recipe, Task
