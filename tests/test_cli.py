@@ -30,7 +30,7 @@ def test_generate_a_sheet_and_an_animation(cats, tmp_path):
     options = ["--num-images", "4", "--steps", "2", "--out", str(out), "--animate", str(gif)]
     assert main(["generate", str(cats), *options]) == 0
     with Image.open(out) as sheet, Image.open(gif) as run:
-        assert sheet.size == (65, 65) and sheet.mode == "RGB"
+        assert sheet.size == (132, 162) and sheet.mode == "RGB"
         assert run.n_frames == 2 and run.size == sheet.size
 
 
@@ -53,7 +53,7 @@ def test_the_same_seed_is_the_same_picture(cats, tmp_path):
 def test_the_shipped_digits(tmp_path):
     out = tmp_path / "digits.png"
     assert main(["generate", "--num-images", "2", "--steps", "2", "--out", str(out)]) == 0
-    assert Image.open(out).size == (65, 32)
+    assert Image.open(out).size == (132, 79)
     named = tmp_path / "named.png"
     assert main(["generate", "digits", "--num-images", "2", "--steps", "2", "--out", str(named)]) == 0
     assert named.read_bytes() == out.read_bytes()

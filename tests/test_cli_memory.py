@@ -9,8 +9,8 @@ import pytest
 import tqdm
 
 import fdiff
-from fdiff import bars, cli_generate, manifest, memory
-from fdiff.cli import main
+from fdiff import bars, manifest, memory
+from fdiff.cli import generate, main
 
 NAMES = ("down_block_types", "up_block_types")
 
@@ -108,7 +108,7 @@ def test_the_time_that_is_left_is_told_without_compiling(monkeypatch):
             made.append(self)
 
     monkeypatch.setattr(bars, "bar", Bar)
-    with cli_generate._bar(11) as done:
+    with generate._bar(11) as done:
         assert "compiling" in out.getvalue()
         for i in range(11):
             now[0] += 100 if i == 0 else 1

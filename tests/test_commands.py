@@ -12,7 +12,8 @@ import pytest
 
 import fdiff
 from fdiff import cli, hub, registry
-from fdiff.cli_list import KINDS
+from fdiff.cli.commands import keep_compiled
+from fdiff.cli.list import KINDS
 from fdiff.models import Model
 from tests.fake_hub import FakeHub
 
@@ -116,7 +117,7 @@ def test_completion_needs_its_library(capsys, monkeypatch):
 def test_what_is_compiled_is_kept_unless_told_otherwise(tmp_path, monkeypatch):
     def kept(**environ: str) -> dict[str, str]:
         monkeypatch.setattr(os, "environ", environ)
-        cli.keep_compiled()
+        keep_compiled()
         return environ
 
     (tmp_path / "file").write_text("")

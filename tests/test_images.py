@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from fdiff import cli_pictures, images
+from fdiff import images
+from fdiff.cli.pictures import open_picture
 from fdiff.image_processors import CLIPImageProcessor
 from fdiff.pipelines.inputs import pictures
 
@@ -51,7 +52,7 @@ def test_the_command_opens_a_photo_as_viewers_show_it(tmp_path, number, turn, en
     file = tmp_path / f"photo.{ending}"
     Image.fromarray(np.rot90(shown, turn)).save(file, exif=exif)
     right = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
-    opened = cli_pictures.open_picture(str(file)).convert("RGB")
+    opened = open_picture(str(file)).convert("RGB")
     np.testing.assert_array_equal(opened, right)
     assert np.abs(np.asarray(opened, int) - shown).mean() < 8
 
@@ -60,7 +61,7 @@ def test_a_picture_that_would_fill_the_memory_is_one_sentence(tmp_path, monkeypa
     ramp(255, np.uint8).save(tmp_path / "x.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match=r"x.png is too large a picture"):
-        cli_pictures.open_picture(str(tmp_path / "x.png"))
+        open_picture(str(tmp_path / "x.png"))
 
 
 def test_a_sheet_shows_its_gap_and_its_labels():

@@ -34,7 +34,7 @@ ALLOWED = {
     "training": {"training", "pipelines", "models", "schedulers", "sampling", "keys", "images", "hub"},
 }
 OPTIONAL = {  # what an extra of pyproject.toml brings
-    "plotting": {"matplotlib"}, "cli": {"argcomplete"}, "loader": {"grain", "absl"}, "checkpoints": {"orbax"},
+    "plotting": {"matplotlib"}, "commands": {"argcomplete"}, "loader": {"grain", "absl"}, "checkpoints": {"orbax"},
 }  # fmt: skip
 NUMPY_ONLY = ("display", "plan", "noise", "spacing", "solvers", "torch_random")
 

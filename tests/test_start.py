@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import fdiff
-from fdiff import flags
+from fdiff.cli import flags
 
 
 def fresh(code: str, *arguments: str) -> str:
@@ -16,7 +16,7 @@ def fresh(code: str, *arguments: str) -> str:
 
 
 def test_the_flags_that_are_kept_are_those_of_the_requests():
-    assert json.loads(flags.FILE.read_text()) == flags.of_requests(), "python -m fdiff.flags writes them anew"
+    assert json.loads(flags.FILE.read_text()) == flags.of_requests(), "python -m fdiff.cli.flags writes them anew"
 
 
 @pytest.mark.parametrize(

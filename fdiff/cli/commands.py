@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from fdiff import __version__, hub
-from fdiff.cli_list import KINDS
-from fdiff.cli_options import DTYPES, add_generate, add_inspect
-from fdiff.flags import flags
+from fdiff.cli.flags import flags
+from fdiff.cli.list import KINDS
+from fdiff.cli.options import DTYPES, add_generate, add_inspect
 
 EXAMPLES = """examples:
   fdiff generate --out digits.png                      the model that fdiff ships: a sheet of digits
@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
 
 def generate(arguments: argparse.Namespace) -> None:
     """Make pictures, a sheet or a folder of them, and an animation if asked."""
-    from fdiff.cli_generate import generate
+    from fdiff.cli.generate import generate
 
     print(f"wrote {' and '.join(generate(arguments))}")
 
@@ -164,7 +164,7 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 def list_(arguments: argparse.Namespace) -> None:
     """Print the classes and the checkpoints that there are."""
-    from fdiff.cli_list import listing
+    from fdiff.cli.list import listing
 
     print(listing(arguments.kind))
 

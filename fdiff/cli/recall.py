@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fdiff.cli_checks import FILES, flag
-from fdiff.cli_options import add_generate
-from fdiff.cli_remember import ADAPTERS, MODELS, SAMPLERS, hashes, versions
+from fdiff.cli.checks import FILES, flag
+from fdiff.cli.options import add_generate
+from fdiff.cli.remember import ADAPTERS, MODELS, SAMPLERS, hashes, versions
 from fdiff.picture_text import Parameters, parse
 
 # Options that an option given on the command line takes the place of.
@@ -48,7 +48,7 @@ def recalled(arguments: argparse.Namespace) -> tuple[argparse.Namespace, int | N
 
 def _read(file: str) -> Parameters:
     from fdiff import images
-    from fdiff.cli_pictures import opening
+    from fdiff.cli.pictures import opening
 
     with opening(file):
         text = images.read_text(file)
@@ -60,7 +60,7 @@ def _read(file: str) -> Parameters:
 
 def _kept(own: Mapping[str, Any], file: str) -> tuple[dict[str, Any], int | None]:
     """The options and the number, each of its kind. Raises ValueError for what no `fdiff generate` wrote."""
-    from fdiff.flags import flags
+    from fdiff.cli.flags import flags
 
     parser = argparse.ArgumentParser()
     add_generate(parser, flags())
@@ -86,7 +86,7 @@ def _kept(own: Mapping[str, Any], file: str) -> tuple[dict[str, Any], int | None
 
 def _beside(name: str, value: Any, file: str) -> Any:
     """What a picture says of a file, which may lie beside the picture where it is not where it was."""
-    from fdiff.cli_sources import given
+    from fdiff.cli.sources import given
 
     if name not in (*FILES, *MODELS, *ADAPTERS):
         return value

@@ -2,7 +2,7 @@
 
 The requests stand among what imports jax, and a command line is to be read before. After a change of requests:
 
-    python -m fdiff.flags
+    python -m fdiff.cli.flags
 """
 
 from __future__ import annotations

@@ -9,33 +9,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fdiff import cli_memory, cli_recall, cli_remember
-from fdiff.cli_checks import check_options
-from fdiff.cli_options import with_defaults
-from fdiff.cli_pictures import open_picture
+from fdiff.cli import memory, recall, remember
+from fdiff.cli.checks import check_options
+from fdiff.cli.options import with_defaults
+from fdiff.cli.pictures import open_picture
+
+LEAST = 64  # pixels of a side of what is written: smaller pictures are magnified, their pixels kept sharp
 
 
 def generate(arguments: argparse.Namespace) -> list[str]:
     """Make pictures, a sheet or a folder of them, and what else is asked for; returns what was written."""
-    arguments, number = cli_recall.recalled(arguments)
+    arguments, number = recall.recalled(arguments)
     arguments = with_defaults(arguments)
     check_options(arguments)
-    from fdiff import cli_sources, images
+    from fdiff import images
+    from fdiff.cli import sources
 
-    arguments = cli_remember.pinned(arguments)
-    cli_memory.check(arguments)
-    pipe, params, options = cli_sources.load(arguments)
+    arguments = remember.pinned(arguments)
+    memory.check(arguments)
+    pipe, params, options = sources.load(arguments)
     options |= _call_options(pipe, arguments)
     run = pipe.steps(params, **options)
-    told = cli_remember.Told(arguments, pipe, options, run.plan, (0, 0), cli_remember.hashes(arguments))
+    told = remember.Told(arguments, pipe, options, run.plan, (0, 0), remember.hashes(arguments))
     if Path(arguments.out).suffix:
         images.text_options(arguments.out, told.text(number))  # which may be too long
-    pictures, frames = _drawn(pipe, params, run, arguments)
-    _write(pictures, frames, run.plan, dataclasses.replace(told, size=pictures[0].size), number)
+    labels = [str(label) for label in options.get("class_labels", ())]
+    pictures, frames = _drawn(pipe, params, run, arguments, labels)
+    _write(pictures, frames, run.plan, dataclasses.replace(told, size=pictures[0].size), number, labels)
     return [str(path) for path in (arguments.out, arguments.animate, arguments.save_plan) if path]
 
 
-def _drawn(pipe: Any, params: Any, run: Any, arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
+def _drawn(
+    pipe: Any, params: Any, run: Any, arguments: argparse.Namespace, labels: list[str]
+) -> tuple[list[Any], list[Any]]:
     """The pictures, and the frames of the animation if there is to be one, or previews."""
     from fdiff import images
 
@@ -47,24 +53,26 @@ def _drawn(pipe: Any, params: Any, run: Any, arguments: argparse.Namespace) -> t
             bar(i)
             shown = preview is not None and (i + 1) % arguments.preview == 0
             if arguments.animate or shown:
-                sheet = images.grid([images.enlarge(image, 32) for image in _decode(pipe, params, x0)])
+                sheet = _sheet(_decode(pipe, params, x0), labels)
                 frames.append(sheet)
                 if preview is not None and shown:
                     images.save(sheet, preview)
         return finish(x).images, frames
 
 
-def _write(pictures: list[Any], frames: list[Any], plan: Any, told: Any, number: int | None) -> None:
+def _write(
+    pictures: list[Any], frames: list[Any], plan: Any, told: Any, number: int | None, labels: list[str]
+) -> None:
     """Write what was drawn, each file with how that was done; of pictures of a folder only that of the number."""
     from fdiff import images, save_plan
 
     arguments = told.arguments
-    pictures = [images.enlarge(image, 32) for image in pictures]
     numbers = range(len(pictures)) if number is None else [number]
     if not Path(arguments.out).suffix:
-        images.save_all([pictures[i] for i in numbers], arguments.out, [told.text(i) for i in numbers])
+        alone = [images.enlarge(pictures[i], LEAST) for i in numbers]
+        images.save_all(alone, arguments.out, [told.text(i) for i in numbers])
     else:
-        sheet = images.grid([pictures[i] for i in numbers], columns=10 if len(numbers) == 100 else None)
+        sheet = _sheet([pictures[i] for i in numbers], [labels[i] for i in numbers if labels])
         images.save(sheet, arguments.out, told.text(number))
     if arguments.animate:
         images.save_animation(frames, arguments.animate, text=told.text(number))
@@ -112,8 +120,8 @@ def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from fdiff import load_plan
-    from fdiff.cli_sources import count_of
-    from fdiff.flags import flags
+    from fdiff.cli.flags import flags
+    from fdiff.cli.sources import count_of
 
     known = {_flag(pipe, one): one for one in pipe.steps.task.options if one.flag}
     count = count_of(arguments)
@@ -154,9 +162,18 @@ def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _flag(pipe: Any, one: Any) -> str:
     """The flag of an option of this pipeline."""
-    from fdiff.cli_sources import option_of
+    from fdiff.cli.sources import option_of
 
     return "control-image" if option_of(pipe, one.name) != one.name else one.flag
+
+
+def _sheet(pictures: list[Any], labels: list[str]) -> Any:
+    """All pictures in one, large enough to look at, with a gap, and of several each one's label below it, if any."""
+    from fdiff import images
+
+    large = [images.enlarge(picture, LEAST) for picture in pictures]
+    return images.grid(large, columns=10 if len(large) == 100 else None, gap=4,
+                       labels=labels if len(large) > 1 and labels else None)
 
 
 def _decode(pipe: Any, params: Any, x: Any) -> list[Any]:

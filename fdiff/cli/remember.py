@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fdiff import __version__
-from fdiff.cli_checks import FILES
+from fdiff.cli.checks import FILES
 from fdiff.picture_text import Parameters, write
 from fdiff.sources import is_single_file
 
@@ -54,7 +54,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _hash(name: str, source: Any, arguments: argparse.Namespace) -> str:
     from fdiff import manifest
-    from fdiff.cli_sources import adapter_file
+    from fdiff.cli.sources import adapter_file
     from fdiff.pipelines import DIGITS
 
     if name in FILES:
@@ -87,7 +87,7 @@ class Told:
 
     def _kept(self) -> dict[str, Any]:
         """The options that were given, and how many pictures they meant."""
-        from fdiff.cli_sources import count_of, is_default
+        from fdiff.cli.sources import count_of, is_default
 
         given = {name: _listed(value) if isinstance(value, tuple) else value
                  for name, value in vars(self.arguments).items() if name not in NOT_KEPT and value not in (None, ())}
@@ -96,7 +96,7 @@ class Told:
         return {**given, "num_images": count_of(self.arguments)}
 
     def _loras(self) -> list[str]:
-        from fdiff.cli_sources import scaled
+        from fdiff.cli.sources import scaled
 
         pairs = [scaled("lora", one) for one in self.arguments.lora]
         return [f"<lora:{Path(source).stem}:{scale:g}>" for source, scale in pairs]
@@ -125,7 +125,7 @@ class Told:
 
     def _added(self) -> dict[str, str | None]:
         """What was added to the model, each with its hash."""
-        from fdiff.cli_sources import given
+        from fdiff.cli.sources import given
 
         arguments = self.arguments
 

@@ -9,7 +9,7 @@ from typing import Any
 def check(arguments: argparse.Namespace) -> None:
     """Raise ValueError, with what helps, where a model seems not to fit; where anything is unknown it may go on."""
     from fdiff import manifest, memory
-    from fdiff.cli_sources import count_of
+    from fdiff.cli.sources import count_of
     from fdiff.pipelines import DIGITS
 
     if arguments.any_memory:
@@ -57,7 +57,7 @@ def _size(arguments: argparse.Namespace) -> tuple[int | None, int | None]:
         return size
     from PIL import Image
 
-    from fdiff.cli_pictures import opening
+    from fdiff.cli.pictures import opening
 
     with opening(picture), Image.open(picture) as found:
         return found.height, found.width
