@@ -126,7 +126,7 @@ class CausalLM(Model):
         options = self.rope_parameters or self.rope_scaling or {}
         kind = options.get("rope_type", options.get("type", "default"))
         if kind != "default":
-            raise ValueError(f"rope_type {kind!r} is unknown to {type(self).__name__}; only default is.")
+            raise ValueError(f"rope_type {reprlib.repr(kind)} is unknown to {type(self).__name__}; only default is.")
         theta = options.get("rope_theta", self.rope_theta)
         return float(checked(type(self).__name__, "rope_theta", Theta, theta))
 

@@ -1,6 +1,7 @@
 """Softmax attention: the function that every model calls, and the Hub's `Attention` module."""
 
 import functools
+import reprlib
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -224,7 +225,8 @@ class Attention(nn.Module):
         if self.cross_attention_norm == "group_norm":
             return GroupNorm(self.cross_attention_norm_num_groups, name="norm_cross")(context)
         raise ValueError(
-            f"cross_attention_norm {self.cross_attention_norm!r} is unknown; choose layer_norm or group_norm."
+            f"cross_attention_norm {reprlib.repr(self.cross_attention_norm)} is unknown; "
+            "choose layer_norm or group_norm."
         )
 
     def norm_heads(self, x: jax.Array, name: str) -> jax.Array:
@@ -233,4 +235,4 @@ class Attention(nn.Module):
             return LayerNorm(self.eps, name=name)(x)
         if self.qk_norm == "rms_norm":
             return RMSNorm(self.eps, name=name)(x)
-        raise ValueError(f"qk_norm {self.qk_norm!r} is unknown; choose layer_norm or rms_norm.")
+        raise ValueError(f"qk_norm {reprlib.repr(self.qk_norm)} is unknown; choose layer_norm or rms_norm.")

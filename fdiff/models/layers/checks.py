@@ -170,4 +170,4 @@ def check_sizes(model: Any) -> None:
 def needs(model: Any, option: str, other: str) -> None:
     """Refuse a model with the one option but without the other."""
     good = getattr(model, other) is not None
-    require(good, f"{option} {getattr(model, option)!r} needs {other}; give it a number.")
+    require(good, f"{option} {reprlib.repr(getattr(model, option))} needs {other}; give it a number.")

@@ -5,6 +5,7 @@ that model, whose fields they read.
 """
 
 import functools
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -200,7 +201,7 @@ def embed_addition(
 ) -> tuple[jax.Array | None, jax.Array | None]:
     """The vectors that addition_embed_type asks for, and the picture of "image_hint"."""
     kind, name = model.addition_embed_type, "add_embedding"
-    option = f"addition_embed_type {kind!r}"
+    option = f"addition_embed_type {reprlib.repr(kind)}"
     if kind is None:
         return None, None
     if kind == "text":
@@ -226,7 +227,7 @@ def project_context(model: nn.Module, context: jax.Array | None, added: Added) -
     if kind is None:
         return context
     features, name = model.cross_attention_dim, "encoder_hid_proj"
-    option = f"encoder_hid_dim_type {kind!r}"
+    option = f"encoder_hid_dim_type {reprlib.repr(kind)}"
     if kind == "text_proj":
         return Linear(features, name=name)(needed(context, "encoder_hidden_states", option))
     if kind == "text_image_proj":

@@ -1,5 +1,7 @@
 """The feed-forward layers of transformers."""
 
+import reprlib
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -51,7 +53,7 @@ class Activated(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.activation_fn not in ACTIVATIONS:
             raise ValueError(
-                f"activation_fn {self.activation_fn!r} is unknown; choose one of {', '.join(ACTIVATIONS)}."
+                f"activation_fn {reprlib.repr(self.activation_fn)} is unknown; choose one of {', '.join(ACTIVATIONS)}."
             )
         activation, gates = ACTIVATIONS[self.activation_fn]
         x = Linear(self.features * (2 if gates else 1), self.use_bias, name="proj")(x)
