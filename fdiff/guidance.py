@@ -135,6 +135,14 @@ def interval(guided: Network, plain: Network, low: jax.Array | float, high: jax.
     return Partial(_interval, guided, plain, jnp.float32(low), jnp.float32(high))
 
 
+def part(guided: Network, plain: Network, on: Any) -> Network:
+    """Guide only where `on` is not 0, a `sampling.ByRow` of numbers or of booleans; elsewhere `plain` is called alone.
+
+    This tells rows apart that share one t, which the `interval` does not: those of Heun's method, and of PNDM's start.
+    """
+    return Partial(_part, guided, plain, on)
+
+
 def composed(
     network: Conditional,
     conditions: Sequence[Any],
@@ -279,7 +287,11 @@ def _side_by_side(*arrays: jax.Array) -> jax.Array:
 def _interval(
     guided: Network, plain: Network, low: jax.Array, high: jax.Array, x: jax.Array, t: jax.Array
 ) -> jax.Array:
-    return jax.lax.cond((low <= t) & (t <= high), guided, lambda x, t: plain(x, t).astype(jnp.float32), x, t)
+    return _part(guided, plain, (low <= t) & (t <= high), x, t)
+
+
+def _part(guided: Network, plain: Network, on: Any, x: jax.Array, t: jax.Array) -> jax.Array:
+    return jax.lax.cond(jnp.not_equal(on, 0), guided, lambda x, t: plain(x, t).astype(jnp.float32), x, t)
 
 
 def _rescale(guided: jax.Array, positive: jax.Array, rescale: jax.Array) -> jax.Array:

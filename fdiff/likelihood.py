@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from fdiff.plan import Plan
-from fdiff.sampling import Network, predict
+from fdiff.sampling import Network, as_partial, at_row, fitted, predict
 
 
 def log_likelihood(
@@ -32,7 +32,7 @@ def log_likelihood(
             dimension, if not given.
         probes: how many probes to average.
     """
-    network = network if isinstance(network, Partial) else Partial(network)
+    network = fitted(as_partial(network), plan)
     return _log_likelihood(network, plan, jnp.asarray(x, jnp.float32), key, probes=probes)
 
 
@@ -41,11 +41,13 @@ def _log_likelihood(network: Network, plan: Plan, x: jax.Array, key: jax.Array |
     size = x[0].size
     up = jax.tree.map(lambda leaf: jnp.asarray(leaf)[::-1], plan)
 
-    def flow(row: Plan, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """eps at z, and its divergence (b,)."""
+    def flow(row: Plan, i: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """eps at z by row i of the plan, and its divergence (b,)."""
+        told = at_row(network, i)
+
         def eps(z: jax.Array) -> jax.Array:
             x = row.alpha * z
-            return predict(row, x, network(row.c_in * x, row.t))[1]
+            return predict(row, x, told(row.c_in * x, row.t))[1]
 
         if key is None:
             basis = jnp.eye(size, dtype=jnp.float32).reshape(size, 1, *z.shape[1:])
@@ -62,15 +64,16 @@ def _log_likelihood(network: Network, plan: Plan, x: jax.Array, key: jax.Array |
 
         return eps(z), scale * jnp.sum(jax.lax.map(along, directions), axis=0)
 
-    def step(carry: tuple[jax.Array, jax.Array], rows: tuple[Plan, Plan]) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def step(carry: tuple[jax.Array, jax.Array], rows: Any) -> tuple[tuple[jax.Array, jax.Array], None]:
         z, total = carry
-        low, high = rows
+        low, high, i = rows
         dr = high.sigma / high.alpha - low.sigma / low.alpha
-        slope, divergence = flow(low, z)
-        slope_to, divergence_to = flow(high, z + dr * slope)
+        slope, divergence = flow(low, i, z)
+        slope_to, divergence_to = flow(high, i - 1, z + dr * slope)
         return (z + dr / 2 * (slope + slope_to), total + dr / 2 * (divergence + divergence_to)), None
 
-    rows = (jax.tree.map(lambda leaf: leaf[:-1], up), jax.tree.map(lambda leaf: leaf[1:], up))
+    last_first = jnp.arange(len(plan) - 1, 0, -1)
+    rows = (jax.tree.map(lambda leaf: leaf[:-1], up), jax.tree.map(lambda leaf: leaf[1:], up), last_first)
     start = (x / up.alpha[0], jnp.zeros(len(x), jnp.float32))
     (z, total), _ = jax.lax.scan(step, start, rows)
     last, deviation = up.alpha[-1], up.start_std[-1]

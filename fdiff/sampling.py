@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from fdiff.plan import Plan
 
 Network = Callable[[jax.Array, jax.Array], jax.Array]
 Edit = Callable[[jax.Array, jax.Array], jax.Array]
+Tree = TypeVar("Tree")
 
 jax.tree_util.register_dataclass(
     Plan,
@@ -34,6 +35,72 @@ class State(NamedTuple):
     def x(self) -> jax.Array:
         """The sample."""
         return self.slots[0]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["values", "which"], meta_fields=[])
+@dataclasses.dataclass(frozen=True, eq=False)
+class ByRow:
+    """What is another array at each row of a plan: `values[which[i]]` at row i, or `values[i]` without `which`.
+
+        early = ByRow(np.arange(len(plan)) < len(plan) // 2)
+        sample(Partial(network, params, early), plan, x)       # network(params, True, x, t) in the first half
+
+    It stands among the arguments of a network's Partial, at any depth, in the place of an array; whoever runs a plan
+    puts what holds at a row there (see `at_row`), so that the network sees an array and knows nothing of rows. Rows
+    are what a part of a run is counted in, since several of them may share one t.
+
+    Attributes:
+        values: (m, ...).
+        which: (n,) integers below m.
+    """
+
+    values: Any
+    which: Any = None
+
+    def __len__(self) -> int:
+        return len(self.values if self.which is None else self.which)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.values[row if self.which is None else self.which[row]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array at a row."""
+        return tuple(self.values.shape[1:])
+
+    @property
+    def dtype(self) -> Any:
+        """Of the array at a row."""
+        return self.values.dtype
+
+
+def at_row(tree: Tree, row: jax.Array | int) -> Tree:
+    """The tree, such as a network or a condition, with what holds at that row in the place of each `ByRow`."""
+    return _replaced(tree, lambda rows: rows[row])
+
+
+def _replaced(tree: Tree, function: Callable[[ByRow], Any]) -> Tree:
+    """The tree with the function of each `ByRow` in its place."""
+    def one(leaf: Any) -> Any:
+        return function(leaf) if isinstance(leaf, ByRow) else leaf
+
+    found: Tree = jax.tree.map(one, tree, is_leaf=lambda leaf: isinstance(leaf, ByRow))
+    return found
+
+
+def fitted(network: Network, plan: Plan) -> Network:
+    """The network with as many rows in each `ByRow` as the plan has, the last one going on through what padding adds.
+
+    Raises ValueError where the plan has fewer.
+    """
+    def fit(rows: ByRow) -> ByRow:
+        if len(rows) > len(plan):
+            raise ValueError(f"the network is made for a plan of {len(rows)} rows and this one has {len(plan)}; make "
+                             "its ByRow anew, of as many rows")
+        kept = np.minimum(np.arange(len(plan)), len(rows) - 1)
+        return ByRow(rows.values[kept]) if rows.which is None else ByRow(rows.values, rows.which[kept])
+
+    return _replaced(network, lambda rows: rows if len(rows) == len(plan) else fit(rows))
 
 
 def init(plan: Plan, x: jax.Array) -> State:
@@ -95,7 +162,8 @@ def sample(
 
     Args:
         network: (x, t) -> out. A `jax.tree_util.Partial(function, params, ...)` makes its parameters
-            arguments of the compiled program; a plain function is compiled anew for each function object.
+            arguments of the compiled program; a plain function is compiled anew for each function object. For
+            arguments that change from row to row see `ByRow`.
         plan: from a scheduler's `plan`, or `tabulate`.
         x: (b, ...) the first sample, of standard deviation `plan.start`.
         key: a JAX key for stochastic plans; or (b,) keys, one for each sample of the batch.
@@ -105,10 +173,12 @@ def sample(
         remat: whether a gradient computes each row again on its way back, so that it keeps the state between rows and
             what one network call needs, in place of what all of them need; a third more time (Chen et al. 2016).
 
-    Raises ValueError where the plan is stochastic and neither key nor noise is given.
+    Raises ValueError where the plan is stochastic and neither key nor noise is given, and where it has fewer rows than
+    a `ByRow` of the network.
     """
     _needs_noise(plan, key, noise)
-    return _sample(as_partial(network), plan, jnp.asarray(x), key, noise, after and as_partial(after), remat)
+    network = fitted(as_partial(network), plan)
+    return _sample(network, plan, jnp.asarray(x), key, noise, after and as_partial(after), remat)
 
 
 def steps(
@@ -127,7 +197,7 @@ def steps(
     Arguments, all but `remat`, and errors are those of `sample`.
     """
     _needs_noise(plan, key, noise)
-    return Steps(as_partial(network), plan, jnp.asarray(x), key, noise, after and as_partial(after))
+    return Steps(fitted(as_partial(network), plan), plan, jnp.asarray(x), key, noise, after and as_partial(after))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,7 +218,7 @@ class Steps:
         state = init(self.plan, self.x)
         for i in range(len(self)):
             given = None if self.noise is None else self.noise[i]
-            state, x0 = _advance(self.network, self.plan[i], state, self.key, given, self.after)
+            state, x0 = _advance(at_row(self.network, i), self.plan[i], state, self.key, given, self.after)
             yield state, x0
 
 
@@ -164,7 +234,7 @@ def _sample(
 ) -> jax.Array:
     def body(state: State, inputs: tuple[Plan, jax.Array | None]) -> tuple[State, None]:
         row, given = inputs
-        return _run(network, row, state, key, given, after)[0], None
+        return _run(at_row(network, state.done), row, state, key, given, after)[0], None
 
     row = jax.checkpoint(body, prevent_cse=False) if remat else body  # in a scan there is nothing to prevent
     return jax.lax.scan(row, init(plan, x), (plan, noise))[0].x

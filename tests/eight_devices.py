@@ -62,7 +62,11 @@ def network(params, x, t, condition):
 
 
 def guided(params, condition):
-    return guidance.classifier_free(jax.tree_util.Partial(network, params), condition, -condition, 3.0)
+    return guided_from(params, condition, condition)
+
+
+def guided_from(params, condition, other):
+    return guidance.classifier_free(jax.tree_util.Partial(network, params), condition, -other, 3.0)
 
 
 def sample(scheduler, **options):
@@ -73,6 +77,11 @@ def sample(scheduler, **options):
 def steps(params, x, condition, keys):
     run = fdiff.steps(guided(params, condition), fdiff.DDPMScheduler().plan(3), x, jax.random.key(5))
     return [(state.x, x0) for state, x0 in run]
+
+
+def by_row(params, x, condition, keys):
+    changing = fdiff.ByRow(jnp.stack([condition, -condition]), np.array([0, 1, 0]))
+    return fdiff.sample(guided_from(params, changing, condition), fdiff.DDPMScheduler().plan(3), x, keys)
 
 
 def gradient(params, x, condition, keys):
@@ -100,13 +109,14 @@ CASES = {
     "unconditional": (drawn, (LATENTS, TOKENS, KEYS)),
     "sample": (sample(fdiff.DDPMScheduler()), (LATENTS, TOKENS, KEYS)),
     "steps": (steps, (LATENTS, TOKENS, KEYS)),
+    "sample, by row": (by_row, (LATENTS, TOKENS, KEYS)),
     "gradient": (gradient, (LATENTS, TOKENS, KEYS)),
     "sample, multistep": (sample(sde_dpm), (LATENTS, TOKENS, KEYS)),
     "sample, thresholding": (sample(fdiff.DDPMScheduler(thresholding=True)), (LATENTS, TOKENS, KEYS)),
     "sample, edited": (sample(fdiff.DDIMScheduler(), after=halve), (LATENTS, TOKENS, KEYS)),
 }
 BOTH = ("UNet2DConditionModel", "CLIPTextModel", "sample", "steps")  # over Auto axes as well, where JAX decides
-LOCAL = ("CLIPTextModel", "sample", "sample, multistep", "sample, thresholding")  # also inside shard_map
+LOCAL = ("CLIPTextModel", "sample", "sample, by row", "sample, multistep", "sample, thresholding")  # also inside shard_map
 
 
 def wrong(function, arrays, wanted, mesh):

@@ -53,6 +53,14 @@ def test_interval(t, scale):
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
+@pytest.mark.parametrize("on", [True, False, np.float32(1), np.float32(0)])
+def test_part(on):
+    guided = guidance.classifier_free(Partial(network, 2.0), CONDITION, NEGATIVE, 3.0)
+    plain = guidance.given(Partial(network, 2.0), CONDITION)
+    got = guidance.part(guided, plain, on)(X, 0.5)
+    np.testing.assert_allclose(got, (guided if on else plain)(X, 0.5), rtol=1e-5)
+
+
 def test_scale_and_condition_compile_nothing():
     traces = 0
 

@@ -8,6 +8,7 @@ import pytest
 from fdiff import solvers
 from fdiff.likelihood import log_likelihood, slerp
 from fdiff.plan import Grid, tabulate
+from fdiff.sampling import ByRow
 
 MEAN = np.array([[0.4, -0.2, 0.1]], np.float32)
 STD = np.array([0.5, 1.0, 0.8], np.float32)
@@ -51,6 +52,20 @@ def test_order_two():
         return np.abs(log_likelihood(network(True), table, x) - density(x, table.alpha[-1], table.sigma[-1])).mean()
 
     assert 3 < error(40) / error(80) < 6
+
+
+def test_what_holds_at_a_row():
+    table = plan(12, True)
+    x = np.random.default_rng(0).normal(size=(5, 1, 3)).astype(np.float32)
+    scales = np.linspace(0.5, 1, 12, dtype=np.float32)
+    base = network(True)
+
+    def by_t(x, r):
+        return jnp.asarray(scales)[jnp.argmin(jnp.abs(table.t - r))] * base(x, r)
+
+    by_row = jax.tree_util.Partial(lambda scale, x, r: scale * base(x, r), ByRow(scales))
+    wanted = log_likelihood(jax.tree_util.Partial(lambda s, x, r: by_t(x, r), 0.0), table, x)
+    np.testing.assert_allclose(log_likelihood(by_row, table, x), wanted, rtol=1e-5)
 
 
 def test_hutchinson_is_unbiased():

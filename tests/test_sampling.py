@@ -166,6 +166,63 @@ def test_a_missing_key_is_an_error_or_not_a_number():
     assert np.isfinite(run(PLANS["ddim"])).all()
 
 
+def scaled(params, scale, x, t):
+    return scale * network_of(params, x, t)
+
+
+SCALES = np.random.default_rng(0).uniform(0.2, 1, (8, 1, 1, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["dpm", "unipc"])
+def test_a_network_is_told_what_holds_at_a_row(name):
+    plan, x, key = PLANS[name], noise(), jax.random.key(3)
+    which = np.array([0, 0, 3, 1, 1, 0, 7, 2])
+    for told, scales in ((sampling.ByRow(SCALES), SCALES), (sampling.ByRow(SCALES, which), SCALES[which])):
+        bound = jax.tree_util.Partial(scaled, 0.6, told)
+        state = sampling.init(plan, x)
+        for i in range(len(plan)):
+            row = plan[i]
+            out = scaled(0.6, scales[i], row.c_in * state.x, row.t)
+            state = sampling.step(row, state, out, sampling.draw(key, i, x.shape))
+        *_, (last, _) = steps(bound, plan, x, key)
+        np.testing.assert_allclose(last.x, state.x, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(sample(bound, plan, x, key), state.x, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(sample(bound, plan.pad(rows=10), x, key), state.x, rtol=1e-5, atol=1e-5)
+        assert told.shape == (1, 1, 1) and told.dtype == np.float32 and len(told) == 8
+    with pytest.raises(ValueError, match="made for a plan of 8 rows and this one has 5"):
+        sample(bound, plan[:5], x, key)
+
+
+def test_what_holds_at_rows_is_mapped_differentiated_and_compiled_once():
+    plan, x, traces = PLANS["ddim"], noise(), []
+
+    def traced(params, scale, x, t):
+        traces.append(1)
+        return scaled(params, scale, x, t)
+
+    def run(scales, plan=plan):
+        return sample(jax.tree_util.Partial(traced, 0.6, sampling.ByRow(scales)), plan, x)
+
+    both = jnp.stack([SCALES, SCALES[::-1]])
+    for one, scales in zip(jax.vmap(run)(both), both, strict=True):
+        np.testing.assert_allclose(one, run(scales), rtol=1e-5, atol=1e-5)
+    slope = jax.grad(lambda scales: jnp.sum(run(scales)))(SCALES)
+    shift = np.zeros_like(SCALES)
+    shift[3] = 1e-2
+    measured = (jnp.sum(run(SCALES + shift)) - jnp.sum(run(SCALES - shift))) / 2e-2
+    np.testing.assert_allclose(slope[3].sum(), measured, rtol=2e-2)
+
+    run(SCALES, plan.pad(rows=16))
+    before = len(traces)
+    for n in (1, 5):
+        run(SCALES[:n], plan[:n].pad(rows=16))
+    network = jax.tree_util.Partial(traced, 0.6, sampling.ByRow(SCALES[:5]))
+    list(steps(network, plan[:5], x))
+    assert len(traces) == before + 1
+    list(steps(jax.tree_util.Partial(traced, 0.6, sampling.ByRow(SCALES)), plan, x))
+    assert len(traces) == before + 1
+
+
 def test_a_network_of_another_shape_is_one_sentence():
     with pytest.raises(ValueError, match="the network returned shape"):
         sample(lambda x, t: x[..., :1], PLANS["ddim"], noise())

@@ -104,7 +104,7 @@ class UnionControlled:
         steered: Steered, residuals: Residuals = NOTHING,
     ) -> jax.Array:  # fmt: skip
         """What the network says of x."""
-        on = acts.scale * ((acts.low <= t) & (t <= acts.high))
+        strengths = acts.scale * acts.on
         told, first = tell(steered.condition), 0
         found: list[Any] = []
         for net, tree, modes in zip(self.nets, params, self.modes, strict=True):
@@ -113,7 +113,8 @@ class UnionControlled:
             kinds = jnp.zeros((len(x), net.num_control_type)).at[:, jnp.asarray(modes)].set(1.0)
             found.append(net.apply(
                 {"params": tree}, x, t, controlnet_cond=steered.pictures[mine], control_type=kinds,
-                control_type_idx=jnp.asarray(modes), conditioning_scale=on[mine], from_multi=len(self.nets) > 1, **told,
+                control_type_idx=jnp.asarray(modes), conditioning_scale=strengths[mine],
+                from_multi=len(self.nets) > 1, **told,
             ))  # fmt: skip
         total = add_residuals(found)
         residuals = residuals._replace(down=total.down_block_res_samples, mid=total.mid_block_res_sample)

@@ -59,7 +59,7 @@ class JointDenoiser:
             variables["attention"] = steered.condition.attention
         out: Any = self.unet.apply(
             variables, x, t, controlnet_cond=steered.pictures[0], conditioning_scale=acts.scale[0],
-            apply_control=(acts.low[0] <= t) & (t <= acts.high[0]), **told,
+            apply_control=acts.on[0] != 0, **told,
         )  # fmt: skip
         return out
 

@@ -17,6 +17,7 @@ from fdiff.models import UNet2DConditionModel, edits
 from fdiff.models.layers.embeddings import sinusoidal
 from fdiff.pipelines.checks import check_scale, numeric
 from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.plans import count_rows
 from fdiff.pipelines.requests import Interval, Scale
 from fdiff.plan import Plan
 
@@ -110,13 +111,13 @@ def append(condition: Any, channels: jax.Array | None) -> Any:
 
 def guide(
     network: guidance.Conditional, condition: Any, negative: Any, scale: Scale, rescale: Scale = 0.0,
-    interval: tuple[Any, Any] | None = None, guider: guidance.Guider | None = None,
+    on: sampling.ByRow | None = None, guider: guidance.Guider | None = None,
 ) -> sampling.Network:  # fmt: skip
-    """Classifier-free guidance, or another, within an interval of t if given; else the condition alone."""
+    """Classifier-free guidance, or another, at all rows or at those that are `on`; else the condition alone."""
     guided = (guider or guidance.classifier_free)(network, condition, negative, scale, rescale=rescale)
-    if interval is None or (negative is None and guider is None):
+    if on is None or (negative is None and guider is None):
         return guided
-    return guidance.interval(guided, guidance.given(network, condition), *interval)
+    return guidance.part(guided, guidance.given(network, condition), on)
 
 
 def attention_perturbed(unet_params: Any, layers: str = "mid_block.*attn1") -> Callable[[Any, bool], Any]:
@@ -196,8 +197,8 @@ def guided(
     traced = isinstance(guidance_rescale, jax.core.Tracer)
     if not traced and not np.all((np.asarray(guidance_rescale) >= 0) & (np.asarray(guidance_rescale) <= 1)):
         raise ValueError(f"guidance_rescale is {guidance_rescale!r}; it must lie within 0 and 1")
-    times = times_of(plan, guidance_interval)
-    return Network(guide(denoiser, *both, guidance_scale, guidance_rescale, times, guider))
+    on = rows_within(plan, guidance_interval)
+    return Network(guide(denoiser, *both, guidance_scale, guidance_rescale, on, guider))
 
 
 def check_condition(pipe: Any, condition: Condition) -> None:
@@ -229,15 +230,16 @@ def check_condition(pipe: Any, condition: Condition) -> None:
             )
 
 
-def times_of(plan: Plan, interval: Interval) -> tuple[float, float] | None:
-    """The lowest and highest t of the rows within an interval of the run, 0 its start and 1 its end.
+def rows_within(plan: Plan, interval: Interval) -> sampling.ByRow | None:
+    """1 at the rows within an interval of the run, 0 its start and 1 its end, and 0 at the others.
 
-    Row i of n is within it where start <= i / n < stop. Raises ValueError unless 0 <= start <= stop <= 1.
+    Row i of n is within it where int(start n) <= i < int(stop n). Raises ValueError unless 0 <= start <= stop <= 1.
     """
     if interval is None:
         return None
     if np.shape(interval) != (2,) or not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(f"guidance_interval is {interval!r}; it must be two numbers that rise from 0 to 1")
-    start, stop = interval
-    t = np.asarray(plan.t)[int(start * len(plan)) : int(stop * len(plan))]
-    return (float(t.min()), float(t.max())) if len(t) else (np.inf, -np.inf)
+    n = count_rows(plan)
+    start, stop = (int(share * n) for share in interval)
+    rows = np.arange(n)
+    return sampling.ByRow(((start <= rows) & (rows < stop)).astype(np.float32))

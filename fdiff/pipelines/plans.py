@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from fdiff.plan import Plan, unit_interval
@@ -60,6 +61,14 @@ def _laid(scheduler: Scheduler, num_inference_steps: int, strength: float) -> Pl
     """The scheduler's own table, laid once for runs that are alike."""
     plan = scheduler.plan(num_inference_steps, **({} if strength == 1 else {"strength": strength}))
     return plan.pad(slots=max(plan.slots, SLOTS))
+
+
+def count_rows(plan: Plan) -> int:
+    """How many rows a run has, those that padding added behind its last network call left out."""
+    if isinstance(plan.c_in, jax.core.Tracer):  # whose values cannot be known
+        return len(plan)
+    calls = np.flatnonzero(plan.c_in)
+    return int(calls[-1]) + 1 if len(calls) else len(plan)
 
 
 def until(plan: Plan, scheduler: Scheduler, denoising_end: float | None) -> Plan:

@@ -22,6 +22,7 @@ from fdiff.pipelines.checks import numeric
 from fdiff.pipelines.denoise import NOTHING, Both, Denoising, Residuals, tell
 from fdiff.pipelines.inputs import check_number, check_range, pictures, spread
 from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.plans import count_rows
 from fdiff.pipelines.requests import (
     Guided,
     Large,
@@ -39,6 +40,7 @@ from fdiff.pipelines.requests import (
 from fdiff.pipelines.task import Request, option
 from fdiff.pipelines.text import Texts
 from fdiff.plan import Plan, unit_interval
+from fdiff.sampling import ByRow
 
 Numbers = float | Sequence[float]
 Nets = ControlNetModel | tuple[ControlNetModel, ...]
@@ -46,11 +48,10 @@ Adapters = T2IAdapter | tuple[T2IAdapter, ...]
 
 
 class Control(NamedTuple):
-    """How strongly each ControlNet acts, and while which t: `scale`, `low` and `high` (nets,)."""
+    """How strongly each ControlNet acts, and whether: `scale` and `on` (nets,), 1 or 0, the latter at each row."""
 
     scale: jax.Array
-    low: jax.Array
-    high: jax.Array
+    on: Any  # an array, or a ByRow of such
 
 
 class Steered(NamedTuple):
@@ -80,11 +81,11 @@ class Controlled:
         steered: Steered, residuals: Residuals = NOTHING,
     ) -> jax.Array:  # fmt: skip
         """What the network says of x."""
-        on = control.scale * ((control.low <= t) & (t <= control.high))
+        strengths = control.scale * control.on
         told = {**tell(steered.condition), "guess_mode": self.guess_mode}
         found: list[Any] = [
             net.apply({"params": tree}, x, t, controlnet_cond=picture, conditioning_scale=scale, **told)
-            for net, tree, picture, scale in zip(self.nets, params, steered.pictures, on, strict=True)
+            for net, tree, picture, scale in zip(self.nets, params, steered.pictures, strengths, strict=True)
         ]
         total = add_residuals(found)
         if steered.share is not None:
@@ -252,7 +253,7 @@ def with_pictures(both: Both, arrays: tuple[jax.Array, ...], guess_mode: bool = 
 
 
 def control(plan: Plan, count: int, scale: Numbers = 1.0, start: Numbers = 0.0, end: Numbers = 1.0) -> Control:
-    """The strength of `count` ControlNets, and while which t they act.
+    """The strength of `count` ControlNets, and at which rows they act.
 
     Row i of n has a net that acts from `start` to `end` where start <= i / n and (i + 1) / n <= end.
     """
@@ -260,12 +261,10 @@ def control(plan: Plan, count: int, scale: Numbers = 1.0, start: Numbers = 0.0, 
     starts, ends = _each("control_guidance_start", start, count), _each("control_guidance_end", end, count)
     if np.any(starts < 0) or np.any(ends > 1) or np.any(starts >= ends):
         raise ValueError(f"control_guidance_start {start} and _end {end} must rise, from 0 to 1")
-    n, t = len(plan), np.asarray(plan.t)
+    n = count_rows(plan)
     rows = np.arange(n)[:, None]
-    acts = (rows / n >= starts) & ((rows + 1) / n <= ends)  # (n, count)
-    low = np.where(acts, t[:, None], np.inf).min(0)
-    high = np.where(acts, t[:, None], -np.inf).max(0)
-    return Control(*(jnp.asarray(value, jnp.float32) for value in (scales, low, high)))
+    on = ((rows / n >= starts) & ((rows + 1) / n <= ends)).astype(np.float32)  # (n, count)
+    return Control(jnp.asarray(scales, jnp.float32), on[0] if on.all() else ByRow(on))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,20 +305,21 @@ def adapted(
     found = [_adapt(*each) for each in zip(adapters, trees, seen, strict=True)]
     features = tuple(spread(called, level, len(x)) for level in add_features(found, list(weights)))
     condition, negative = both
-    acting = int(len(plan) * unit_interval("adapter_conditioning_factor", adapter_conditioning_factor))
-    low = None if acting == len(plan) else jnp.float32(np.append(np.inf, plan.t)[acting])
+    n = count_rows(plan)
+    acting = int(n * unit_interval("adapter_conditioning_factor", adapter_conditioning_factor))
+    on = None if acting == n else ByRow((np.arange(n) < acting).astype(np.float32))
     return Denoising(
-        Partial(_with_features, denoiser, low),
+        Partial(_with_features, denoiser, on),
         (Featured(condition, features), None if negative is None else Featured(negative, features)),
     )
 
 
 def _with_features(
-    network: guidance.Conditional, low: jax.Array | None, x: jax.Array, t: jax.Array, told: Featured,
+    network: guidance.Conditional, on: jax.Array | None, x: jax.Array, t: jax.Array, told: Featured,
     residuals: Residuals = NOTHING,
 ) -> jax.Array:  # fmt: skip
-    """The network with the features, down to the time `low` if given."""
-    features = told.features if low is None else tuple(level * (low <= t) for level in told.features)
+    """The network with the features, where they are `on`."""
+    features = told.features if on is None else tuple((level * on).astype(level.dtype) for level in told.features)
     return network(x, t, told.condition, residuals._replace(features=features))  # type: ignore[call-arg]
 
 

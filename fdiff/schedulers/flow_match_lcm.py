@@ -86,7 +86,8 @@ class FlowMatchLCMScheduler(ShiftedFlowScheduler):
                              "jax.random.key(0), num_inference_steps=...)")
         sizes = tuple(tuple(round(factor * side) for side in x.shape[1:-1]) for factor in factors)
         x = jnp.asarray(x, jnp.float32)
-        return _sample(sampling.as_partial(network), plan, x, key, noise, sizes, self.upscale_mode)
+        network = sampling.fitted(sampling.as_partial(network), plan)
+        return _sample(network, plan, x, key, noise, sizes, self.upscale_mode)
 
 
 @partial(jax.jit, static_argnums=(5, 6))
@@ -99,11 +100,12 @@ def _sample(
     sizes: tuple[tuple[int, ...], ...],
     mode: str,
 ) -> jax.Array:
-    def clean(row: Plan, x: jax.Array) -> jax.Array:
-        return sampling.predict(row, x, network(row.c_in * x, row.t))[0]
+    def clean(i: int, x: jax.Array) -> jax.Array:
+        row = plan[i]
+        return sampling.predict(row, x, sampling.at_row(network, i)(row.c_in * x, row.t))[0]
 
     for i, size in enumerate(sizes):  # unrolled, since x has another shape in each step
-        row, x0 = plan[i], clean(plan[i], x)
+        row, x0 = plan[i], clean(i, x)
         x0 = upscale(x0, size, mode) if size != x.shape[1:-1] else x0
         if noise is not None:
             fresh = jnp.asarray(noise[i])
@@ -111,5 +113,4 @@ def _sample(
             assert key is not None  # `sample` says so in a sentence
             fresh = sampling.draw(key, i, x0.shape)
         x = row.from_x0[0] * x0 + row.from_noise[0] * fresh
-    last = plan[len(sizes)]
-    return last.from_x0[0] * clean(last, x)
+    return plan[len(sizes)].from_x0[0] * clean(len(sizes), x)

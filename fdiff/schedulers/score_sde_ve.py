@@ -76,7 +76,8 @@ class ScoreSdeVeScheduler(Scheduler):
                              "jax.random.key(0))")
         plan = self.plan(num_inference_steps, strength=strength)
         x = jnp.asarray(x, jnp.float32)
-        return _sample(sampling.as_partial(network), plan, x, key, noise, self.snr, self.correct_steps)
+        network = sampling.fitted(sampling.as_partial(network), plan)
+        return _sample(network, plan, x, key, noise, self.snr, self.correct_steps)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
         """(1, sigma) at timesteps t from 0 to num_train_timesteps - 1, of which the network is told sigma."""
@@ -110,12 +111,12 @@ def _sample(
         return jnp.linalg.norm(v.reshape(v.shape[0], -1), axis=1).mean()
 
     def body(state: sampling.State, row: Plan) -> tuple[sampling.State, None]:
-        now = state.x
+        now, told = state.x, sampling.at_row(network, state.done)
         for k in range(correct_steps):
-            score, fresh = network(now, row.t).astype(jnp.float32), draw(state.done, k)
+            score, fresh = told(now, row.t).astype(jnp.float32), draw(state.done, k)
             size = 2 * (snr * norm(fresh) / norm(score)) ** 2
             now = now + size * score + jnp.sqrt(2 * size) * fresh
         state = state._replace(slots=now[None])
-        return sampling.step(row, state, network(now, row.t), draw(state.done, correct_steps)), None
+        return sampling.step(row, state, told(now, row.t), draw(state.done, correct_steps)), None
 
     return jax.lax.scan(body, sampling.init(plan, x), plan)[0].x
