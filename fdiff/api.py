@@ -8,17 +8,20 @@ from fdiff.pipelines import *  # noqa: F403
 from fdiff.plan import Grid, Memory, Plan, Solver, tabulate
 from fdiff.plan_files import load_plan, save_plan
 from fdiff.registry import register
+from fdiff.rows import ByRow, at_row
 from fdiff.sampling import State, init, predict, sample, step, steps
 from fdiff.schedulers import *  # noqa: F403
 from fdiff.tokenizers import *  # noqa: F403
 
 __all__ = [
+    "ByRow",
     "Grid",
     "Memory",
     "Plan",
     "Solver",
     "State",
     "adapters",
+    "at_row",
     "guidance",
     "init",
     "list_models",

@@ -7,7 +7,7 @@ or prompt compiles nothing, and all of it can be vmapped and differentiated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,18 @@ from fdiff.sampling import Network
 
 Conditional = Callable[[jax.Array, jax.Array, Any], jax.Array]
 Guider = Callable[..., Network]  # (network, condition, negative, scale, *, rescale) -> network
+
+
+class Sum(NamedTuple):
+    """Conditions that add up to one, which guidance takes in the place of `condition` (Liu et al. 2022, eq. 11):
+
+        positive = negative + sum_k weights[k] (positive[k] - negative)
+
+    so that with one condition of weight 1 it is that one. All are seen in one call, beside the negative one.
+    """
+
+    conditions: tuple[Any, ...]
+    weights: tuple[jax.Array, ...]  # numbers, or (b,) one for each sample
 
 
 def classifier_free(
@@ -33,7 +45,8 @@ def classifier_free(
 
     Args:
         network: (x, t, condition) -> out, for example `Partial(f, params)`.
-        condition, negative: trees of arrays (b, ...); without a negative one there is no guidance.
+        condition, negative: trees of arrays (b, ...), the first also a `Sum` of such; without a negative one there is
+            no guidance.
         scale: a number, or (b,) one for each sample; 1 is no guidance.
         rescale: 0 to 1, how far the deviation of `out` is brought back to that of the positive prediction (Lin et
             al. 2023, eq. 15-16), against overexposure.
@@ -136,7 +149,7 @@ def interval(guided: Network, plain: Network, low: jax.Array | float, high: jax.
 
 
 def part(guided: Network, plain: Network, on: Any) -> Network:
-    """Guide only where `on` is not 0, a `sampling.ByRow` of numbers or of booleans; elsewhere `plain` is called alone.
+    """Guide only where `on` is not 0, a `ByRow` of numbers or of booleans; elsewhere `plain` is called alone.
 
     This tells rows apart that share one t, which the `interval` does not: those of Heun's method, and of PNDM's start.
     """
@@ -162,7 +175,9 @@ def composed(
 
 
 def given(network: Conditional, condition: Any) -> Network:
-    """The network under one condition, without guidance."""
+    """The network under one condition, without guidance. Raises ValueError for a `Sum`, which is one with guidance."""
+    if isinstance(condition, Sum):
+        raise ValueError("conditions add up with guidance alone; give a negative one too")
     return Partial(_given, network, condition)
 
 
@@ -272,10 +287,20 @@ def _composed(
 
 
 def _predictions(network: Conditional, conditions: Sequence[Any], x: jax.Array, t: jax.Array) -> list[jax.Array]:
-    """What the network says under each condition, float32, in one call."""
-    out = network(_side_by_side(*[x] * len(conditions)), t, jax.tree.map(_side_by_side, *conditions))
-    each = out.astype(jnp.float32).reshape(len(x), len(conditions), *out.shape[1:])
-    return [each[:, i] for i in range(len(conditions))]
+    """What the network says under each condition, float32, in one call; a `Sum` is one with the first that is none."""
+    parts = [part for one in conditions for part in (one.conditions if isinstance(one, Sum) else (one,))]
+    out = network(_side_by_side(*[x] * len(parts)), t, jax.tree.map(_side_by_side, *parts))
+    each = out.astype(jnp.float32).reshape(len(x), len(parts), *out.shape[1:])
+    outs = iter([each[:, i] for i in range(len(parts))])
+    said: list[Any] = [
+        [next(outs) for _ in one.conditions] if isinstance(one, Sum) else next(outs) for one in conditions
+    ]
+    without: Any = next((out for out in said if not isinstance(out, list)), None)
+    return [
+        sum((_column(w, x) * (out - without) for w, out in zip(one.weights, found, strict=True)), start=without)
+        if isinstance(one, Sum) else found
+        for one, found in zip(conditions, said, strict=True)
+    ]  # fmt: skip
 
 
 def _side_by_side(*arrays: jax.Array) -> jax.Array:

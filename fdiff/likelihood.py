@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from fdiff.plan import Plan
-from fdiff.sampling import Network, as_partial, at_row, fitted, predict
+from fdiff.rows import at_row, fitted
+from fdiff.sampling import Network, as_partial, predict
 
 
 def log_likelihood(

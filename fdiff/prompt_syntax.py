@@ -117,8 +117,8 @@ def schedule(prompt: str, num_inference_steps: int) -> list[tuple[range, str]]:
     [from:to:when] is `from` for the first `when` steps and then `to`; [to:when] and [from::when] begin or end with
     nothing. `when` is a number of steps, or, with a decimal point, a share of all. [one|another|...] takes turns from
     step to step. They nest, and hold weights. Brackets that are none of these are text, and so is what is around
-    them; a | outside of such brackets makes the whole prompt text, as it does in the web UI. Where a plan calls the
-    network more often than once a step, give its number of rows. ValueError for a number of steps that is none.
+    them; a | outside of such brackets makes the whole prompt text, as it does in the web UI. Pipelines count the
+    steps that a run does, of one network call or two. ValueError for a number of steps that is none.
     """
     check_steps(num_inference_steps)
     items = _parse(prompt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,10 @@ import numpy as np
 
 from fdiff import keys
 from fdiff.plan import Plan
+from fdiff.rows import at_row, fitted
 
 Network = Callable[[jax.Array, jax.Array], jax.Array]
 Edit = Callable[[jax.Array, jax.Array], jax.Array]
-Tree = TypeVar("Tree")
 
 jax.tree_util.register_dataclass(
     Plan,
@@ -35,72 +35,6 @@ class State(NamedTuple):
     def x(self) -> jax.Array:
         """The sample."""
         return self.slots[0]
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["values", "which"], meta_fields=[])
-@dataclasses.dataclass(frozen=True, eq=False)
-class ByRow:
-    """What is another array at each row of a plan: `values[which[i]]` at row i, or `values[i]` without `which`.
-
-        early = ByRow(np.arange(len(plan)) < len(plan) // 2)
-        sample(Partial(network, params, early), plan, x)       # network(params, True, x, t) in the first half
-
-    It stands among the arguments of a network's Partial, at any depth, in the place of an array; whoever runs a plan
-    puts what holds at a row there (see `at_row`), so that the network sees an array and knows nothing of rows. Rows
-    are what a part of a run is counted in, since several of them may share one t.
-
-    Attributes:
-        values: (m, ...).
-        which: (n,) integers below m.
-    """
-
-    values: Any
-    which: Any = None
-
-    def __len__(self) -> int:
-        return len(self.values if self.which is None else self.which)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self.values[row if self.which is None else self.which[row]]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the array at a row."""
-        return tuple(self.values.shape[1:])
-
-    @property
-    def dtype(self) -> Any:
-        """Of the array at a row."""
-        return self.values.dtype
-
-
-def at_row(tree: Tree, row: jax.Array | int) -> Tree:
-    """The tree, such as a network or a condition, with what holds at that row in the place of each `ByRow`."""
-    return _replaced(tree, lambda rows: rows[row])
-
-
-def _replaced(tree: Tree, function: Callable[[ByRow], Any]) -> Tree:
-    """The tree with the function of each `ByRow` in its place."""
-    def one(leaf: Any) -> Any:
-        return function(leaf) if isinstance(leaf, ByRow) else leaf
-
-    found: Tree = jax.tree.map(one, tree, is_leaf=lambda leaf: isinstance(leaf, ByRow))
-    return found
-
-
-def fitted(network: Network, plan: Plan) -> Network:
-    """The network with as many rows in each `ByRow` as the plan has, the last one going on through what padding adds.
-
-    Raises ValueError where the plan has fewer.
-    """
-    def fit(rows: ByRow) -> ByRow:
-        if len(rows) > len(plan):
-            raise ValueError(f"the network is made for a plan of {len(rows)} rows and this one has {len(plan)}; make "
-                             "its ByRow anew, of as many rows")
-        kept = np.minimum(np.arange(len(plan)), len(rows) - 1)
-        return ByRow(rows.values[kept]) if rows.which is None else ByRow(rows.values, rows.which[kept])
-
-    return _replaced(network, lambda rows: rows if len(rows) == len(plan) else fit(rows))
 
 
 def init(plan: Plan, x: jax.Array) -> State:
@@ -163,7 +97,7 @@ def sample(
     Args:
         network: (x, t) -> out. A `jax.tree_util.Partial(function, params, ...)` makes its parameters
             arguments of the compiled program; a plain function is compiled anew for each function object. For
-            arguments that change from row to row see `ByRow`.
+            arguments that change from row to row see `fdiff.rows.ByRow`.
         plan: from a scheduler's `plan`, or `tabulate`.
         x: (b, ...) the first sample, of standard deviation `plan.start`.
         key: a JAX key for stochastic plans; or (b,) keys, one for each sample of the batch.

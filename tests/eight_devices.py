@@ -116,7 +116,8 @@ CASES = {
     "sample, edited": (sample(fdiff.DDIMScheduler(), after=halve), (LATENTS, TOKENS, KEYS)),
 }
 BOTH = ("UNet2DConditionModel", "CLIPTextModel", "sample", "steps")  # over Auto axes as well, where JAX decides
-LOCAL = ("CLIPTextModel", "sample", "sample, by row", "sample, multistep", "sample, thresholding")  # also inside shard_map
+LOCAL = ("CLIPTextModel", "sample", "sample, by row", "sample, multistep",
+         "sample, thresholding")  # also inside shard_map
 
 
 def wrong(function, arrays, wanted, mesh):

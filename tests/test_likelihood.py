@@ -8,7 +8,7 @@ import pytest
 from fdiff import solvers
 from fdiff.likelihood import log_likelihood, slerp
 from fdiff.plan import Grid, tabulate
-from fdiff.sampling import ByRow
+from fdiff.rows import ByRow
 
 MEAN = np.array([[0.4, -0.2, 0.1]], np.float32)
 STD = np.array([0.5, 1.0, 0.8], np.float32)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fdiff import sampling, schedulers
+from fdiff.rows import ByRow
 from fdiff.sampling import sample, steps
 
 SHAPE = (2, 3, 3, 2)
@@ -177,7 +178,7 @@ SCALES = np.random.default_rng(0).uniform(0.2, 1, (8, 1, 1, 1)).astype(np.float3
 def test_a_network_is_told_what_holds_at_a_row(name):
     plan, x, key = PLANS[name], noise(), jax.random.key(3)
     which = np.array([0, 0, 3, 1, 1, 0, 7, 2])
-    for told, scales in ((sampling.ByRow(SCALES), SCALES), (sampling.ByRow(SCALES, which), SCALES[which])):
+    for told, scales in ((ByRow(SCALES), SCALES), (ByRow(SCALES, which), SCALES[which])):
         bound = jax.tree_util.Partial(scaled, 0.6, told)
         state = sampling.init(plan, x)
         for i in range(len(plan)):
@@ -201,7 +202,7 @@ def test_what_holds_at_rows_is_mapped_differentiated_and_compiled_once():
         return scaled(params, scale, x, t)
 
     def run(scales, plan=plan):
-        return sample(jax.tree_util.Partial(traced, 0.6, sampling.ByRow(scales)), plan, x)
+        return sample(jax.tree_util.Partial(traced, 0.6, ByRow(scales)), plan, x)
 
     both = jnp.stack([SCALES, SCALES[::-1]])
     for one, scales in zip(jax.vmap(run)(both), both, strict=True):
@@ -216,10 +217,10 @@ def test_what_holds_at_rows_is_mapped_differentiated_and_compiled_once():
     before = len(traces)
     for n in (1, 5):
         run(SCALES[:n], plan[:n].pad(rows=16))
-    network = jax.tree_util.Partial(traced, 0.6, sampling.ByRow(SCALES[:5]))
+    network = jax.tree_util.Partial(traced, 0.6, ByRow(SCALES[:5]))
     list(steps(network, plan[:5], x))
     assert len(traces) == before + 1
-    list(steps(jax.tree_util.Partial(traced, 0.6, sampling.ByRow(SCALES)), plan, x))
+    list(steps(jax.tree_util.Partial(traced, 0.6, ByRow(SCALES)), plan, x))
     assert len(traces) == before + 1
 
 

@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from fdiff import guidance
 from fdiff.models import ControlNetUnionModel
 from fdiff.models.controlnet import add_residuals
-from fdiff.pipelines.denoise import NOTHING, Both, Denoising, Residuals, denoising, guided, tell
+from fdiff.pipelines.denoise import NOTHING, Both, Denoising, Residuals, denoising, each, guided, tell
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import from_masked
 from fdiff.pipelines.inputs import check_number, pictured, spread
@@ -171,7 +171,7 @@ def union_steered(
     ready = tuple(spread(called, array, len(x)) for array in seen)
     split = tuple((mode,) for mode in modes) if len(nets) > 1 else (modes,)
     network = Partial(UnionControlled(nets, split), denoiser, trees, acts)
-    condition, negative = (side and Steered(side, ready) for side in both)
+    condition, negative = (each(side, lambda one: Steered(one, ready)) for side in both)
     return Denoising(network, (condition, negative))
 
 

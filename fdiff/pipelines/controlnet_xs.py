@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from fdiff.models import ControlNetXSAdapter, UNet2DConditionModel, UNetControlNetXSModel
 from fdiff.pipelines import stable_diffusion_xl
-from fdiff.pipelines.denoise import Both, Denoising, guided, tell
+from fdiff.pipelines.denoise import Both, Denoising, each, guided, tell
 from fdiff.pipelines.inputs import check_number, spread
 from fdiff.pipelines.latent import pictures
 from fdiff.pipelines.pipeline import Params, tree_of
@@ -90,7 +90,7 @@ def jointly_denoising(
     check_number(called, seen[0], len(x), texts.prompts)
     acts = control(plan, 1, controlnet_conditioning_scale, control_guidance_start, control_guidance_end)
     ready = (spread(called, seen[0], len(x)),)
-    condition, negative = (side and Steered(side, ready) for side in both)
+    condition, negative = (each(side, lambda one: Steered(one, ready)) for side in both)
     return Denoising(Partial(JointDenoiser(model), {"params": tree}, acts), (condition, negative))
 
 

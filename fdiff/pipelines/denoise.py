@@ -20,6 +20,7 @@ from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.pipelines.plans import count_rows
 from fdiff.pipelines.requests import Interval, Scale
 from fdiff.plan import Plan
+from fdiff.rows import ByRow
 
 
 class Condition(NamedTuple):
@@ -97,8 +98,17 @@ def denoiser(unet: UNet2DConditionModel, params: Params, freeu: Any = None) -> g
     return Partial(Denoiser(unet), own)
 
 
+def each(condition: Any, function: Callable[[Any], Any]) -> Any:
+    """The function of a condition, or the sum with that of each that a `guidance.Sum` adds up; None of None."""
+    if isinstance(condition, guidance.Sum):
+        return condition._replace(conditions=tuple(function(one) for one in condition.conditions))
+    return None if condition is None else function(condition)
+
+
 def change(condition: Any, edit: Callable[[Condition], Condition]) -> Any:
-    """The condition with the U-Net's own one edited, which may lie inside what steers it (see `steering`)."""
+    """The condition with the U-Net's own one edited, which may lie inside what steers it (see `steering`), or a sum."""
+    if isinstance(condition, guidance.Sum):
+        return each(condition, lambda one: change(one, edit))
     if isinstance(condition, Condition):
         return edit(condition)
     return condition._replace(condition=change(condition.condition, edit))
@@ -111,13 +121,15 @@ def append(condition: Any, channels: jax.Array | None) -> Any:
 
 def guide(
     network: guidance.Conditional, condition: Any, negative: Any, scale: Scale, rescale: Scale = 0.0,
-    on: sampling.ByRow | None = None, guider: guidance.Guider | None = None,
+    on: ByRow | None = None, guider: guidance.Guider | None = None,
 ) -> sampling.Network:  # fmt: skip
     """Classifier-free guidance, or another, at all rows or at those that are `on`; else the condition alone."""
     guided = (guider or guidance.classifier_free)(network, condition, negative, scale, rescale=rescale)
     if on is None or (negative is None and guider is None):
         return guided
-    return guidance.part(guided, guidance.given(network, condition), on)
+    summed = isinstance(condition, guidance.Sum)  # which is what guidance of scale 1 makes of it
+    one = guidance.classifier_free(network, condition, negative, 1.0) if summed else guidance.given(network, condition)
+    return guidance.part(guided, one, on)
 
 
 def attention_perturbed(unet_params: Any, layers: str = "mid_block.*attn1") -> Callable[[Any, bool], Any]:
@@ -172,7 +184,7 @@ class Denoising(NamedTuple):
 
 def denoising(pipe: Any, unet: UNet2DConditionModel, params: Params, both: Both, freeu: Any = None) -> Denoising:
     """Stage: the U-Net. Raises ValueError for conditions of another one, which then belongs to another pipeline."""
-    check_condition(pipe, both[0])
+    each(both[0], lambda condition: check_condition(pipe, condition))
     if freeu is not None and (np.shape(freeu) != (4,) or not numeric(np.asarray(freeu))):
         raise ValueError(f"freeu is {freeu!r}; it must be four numbers, s1, s2, b1 and b2")
     return Denoising(denoiser(unet, params, freeu), both)
@@ -230,7 +242,7 @@ def check_condition(pipe: Any, condition: Condition) -> None:
             )
 
 
-def rows_within(plan: Plan, interval: Interval) -> sampling.ByRow | None:
+def rows_within(plan: Plan, interval: Interval) -> ByRow | None:
     """1 at the rows within an interval of the run, 0 its start and 1 its end, and 0 at the others.
 
     Row i of n is within it where int(start n) <= i < int(stop n). Raises ValueError unless 0 <= start <= stop <= 1.
@@ -242,4 +254,4 @@ def rows_within(plan: Plan, interval: Interval) -> sampling.ByRow | None:
     n = count_rows(plan)
     start, stop = (int(share * n) for share in interval)
     rows = np.arange(n)
-    return sampling.ByRow(((start <= rows) & (rows < stop)).astype(np.float32))
+    return ByRow(((start <= rows) & (rows < stop)).astype(np.float32))

@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from fdiff import guidance
 from fdiff.models import AutoencoderKL
 from fdiff.pipelines import inputs, latent
-from fdiff.pipelines.denoise import Both, Condition, Denoising, denoiser
+from fdiff.pipelines.denoise import Both, Condition, Denoising, denoiser, each
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw_as_asked
 from fdiff.pipelines.inputs import pictured
 from fdiff.pipelines.latent import pictures
@@ -27,6 +27,7 @@ from fdiff.pipelines.task import Key, Task, option
 from fdiff.pipelines.text import CLIPEncoder, Conditions, Texts
 from fdiff.plan import Plan, edm
 from fdiff.prompts import Encoded, Tokens
+from fdiff.rows import each_row
 
 LEVEL = 64  # how many ones and zeros stand for the noise level of the picture, which is none
 
@@ -112,11 +113,11 @@ def conditions(texts: Texts, appended: jax.Array) -> Conditions:
 
     def condition(side: Encoded, attention: Any) -> Condition:
         level = jnp.concatenate([jnp.ones((texts.batch_size, LEVEL)), jnp.zeros((texts.batch_size, LEVEL))], axis=-1)
-        told = jnp.concatenate([level, side.pooled.astype(jnp.float32)], axis=-1)
+        told = each_row(side.pooled, lambda pooled: jnp.concatenate([level, pooled.astype(jnp.float32)], axis=-1))
         return Condition(side.embeddings, scale=told, appended=appended, attention=attention)
 
     sides = zip((texts.positive, texts.negative), texts.attention, strict=True)
-    positive, negative = (side and condition(side, attention) for side, attention in sides)
+    positive, negative = (each(side, partial(condition, attention=attention)) for side, attention in sides)
     return Conditions((positive, negative))
 
 

@@ -43,7 +43,11 @@ class Told(Request):
         "`fdiff.adapters.ip_adapter.collection` makes of a picture, and of none",
     )
     clip_skip: int = option(0, "how many of the text encoder's last layers to leave out, of the prompt's")
-    weighted: bool = option(False, "read (a cat:1.3) as weights of words, see `fdiff.prompts.parse_weights`")
+    weighted: bool = option(
+        False,
+        "read what people write into prompts: weights as (a cat:1.3), BREAK between chunks, [from:to:when] and [a|b], "
+        "which change in the course of the run, and AND between prompts that add up; see `fdiff.prompt_syntax`",
+    )
     chunked: bool = option(False, "read prompts of more than 75 tokens in chunks of them, so that nothing is cut off")
     freeu: tuple[float, float, float, float] | None = option(
         None, "(s1, s2, b1, b2) of FreeU (Si et al. 2023), such as (0.9, 0.2, 1.5, 1.6) for SD 1.5"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -21,7 +22,7 @@ from fdiff.models import (
 )
 from fdiff.pipelines import latent, text
 from fdiff.pipelines.checks import numeric
-from fdiff.pipelines.denoise import Condition, denoising, guided, told_scale
+from fdiff.pipelines.denoise import Condition, denoising, each, guided, told_scale
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import from_masked
 from fdiff.pipelines.inputs import pictured
@@ -64,7 +65,9 @@ def conditions(
         return Condition(side.embeddings, added, scale=told, appended=appended, attention=attention)
 
     sides = zip((texts.positive, texts.negative), texts.attention, time_ids(pipe, micro, pixels), strict=True)
-    positive, negative = (side and condition(side, attention, ids) for side, attention, ids in sides)
+    positive, negative = (
+        each(side, functools.partial(condition, attention=attention, ids=ids)) for side, attention, ids in sides
+    )
     return Conditions((positive, negative))
 
 

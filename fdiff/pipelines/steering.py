@@ -19,7 +19,7 @@ from fdiff.models.controlnet import add_residuals
 from fdiff.models.t2i_adapter import add_features
 from fdiff.pipelines import latent
 from fdiff.pipelines.checks import numeric
-from fdiff.pipelines.denoise import NOTHING, Both, Denoising, Residuals, tell
+from fdiff.pipelines.denoise import NOTHING, Both, Denoising, Residuals, each, tell
 from fdiff.pipelines.inputs import check_number, check_range, pictures, spread
 from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.pipelines.plans import count_rows
@@ -40,7 +40,7 @@ from fdiff.pipelines.requests import (
 from fdiff.pipelines.task import Request, option
 from fdiff.pipelines.text import Texts
 from fdiff.plan import Plan, unit_interval
-from fdiff.sampling import ByRow
+from fdiff.rows import ByRow
 
 Numbers = float | Sequence[float]
 Nets = ControlNetModel | tuple[ControlNetModel, ...]
@@ -247,9 +247,9 @@ def with_pictures(both: Both, arrays: tuple[jax.Array, ...], guess_mode: bool = 
     """The conditions with the pictures; with guess_mode they steer the first one alone."""
     condition, negative = both
     if negative is None:
-        return Steered(condition, arrays), None
+        return each(condition, lambda one: Steered(one, arrays)), None
     shares = (jnp.ones(len(arrays[0])), jnp.zeros(len(arrays[0]))) if guess_mode else (None, None)
-    return Steered(condition, arrays, shares[0]), Steered(negative, arrays, shares[1])
+    return each(condition, lambda one: Steered(one, arrays, shares[0])), Steered(negative, arrays, shares[1])
 
 
 def control(plan: Plan, count: int, scale: Numbers = 1.0, start: Numbers = 0.0, end: Numbers = 1.0) -> Control:
@@ -304,14 +304,11 @@ def adapted(
         check_number(called, array, len(x), texts.prompts)
     found = [_adapt(*each) for each in zip(adapters, trees, seen, strict=True)]
     features = tuple(spread(called, level, len(x)) for level in add_features(found, list(weights)))
-    condition, negative = both
     n = count_rows(plan)
     acting = int(n * unit_interval("adapter_conditioning_factor", adapter_conditioning_factor))
     on = None if acting == n else ByRow((np.arange(n) < acting).astype(np.float32))
-    return Denoising(
-        Partial(_with_features, denoiser, on),
-        (Featured(condition, features), None if negative is None else Featured(negative, features)),
-    )
+    condition, negative = (each(side, lambda one: Featured(one, features)) for side in both)
+    return Denoising(Partial(_with_features, denoiser, on), (condition, negative))
 
 
 def _with_features(

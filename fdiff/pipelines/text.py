@@ -11,17 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import prompts
+from fdiff import guidance, prompts, rows
 from fdiff.adapters.ip_adapter import IPAdapter
 from fdiff.adapters.ip_adapter import collection as adapter_collection
 from fdiff.adapters.ip_adapter import features as adapter_features
 from fdiff.image_processors import CLIPImageProcessor
 from fdiff.models import UNet2DConditionModel, edits
+from fdiff.pipelines import changing
 from fdiff.pipelines.checks import finite
-from fdiff.pipelines.denoise import Both, Condition, is_guided, told_scale
+from fdiff.pipelines.denoise import Both, Condition, each, is_guided, told_scale
 from fdiff.pipelines.inputs import spread
 from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.pipelines.requests import Pictures, Prompt, Scale
+from fdiff.plan import Plan
 from fdiff.prompts import Encoded
 from fdiff.spacing import check_count
 
@@ -29,7 +31,7 @@ from fdiff.spacing import check_count
 class Texts(NamedTuple):
     """Prompts encoded for b pictures, and what to move away from, None without guidance."""
 
-    positive: Encoded
+    positive: Encoded | guidance.Sum  # of Encoded; their arrays are ByRow where a prompt changes in the run
     negative: Encoded | None
     attention: tuple[Any, Any] = (None, None)
     prompts: int = 1
@@ -37,12 +39,18 @@ class Texts(NamedTuple):
     @property
     def batch_size(self) -> int:
         """How many pictures."""
-        return self.positive.embeddings.shape[0]
+        return first(self.positive).embeddings.shape[0]
 
     @property
     def dtype(self) -> Any:
         """What the text encoder computes in."""
-        return self.positive.embeddings.dtype
+        return first(self.positive).embeddings.dtype
+
+
+def first(encoded: Any) -> Encoded:
+    """What is encoded, or the first of those that add up."""
+    found: Encoded = encoded.conditions[0] if isinstance(encoded, guidance.Sum) else encoded
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,36 +93,53 @@ def encode_prompt(
         negative_prompt: one for all or one for each; nothing if not given.
         prompt_2, negative_prompt_2: what the second encoder of SDXL reads in place of those.
         clip_skip: how many of the last layers to leave out, of the prompt's; the negative one's stay, as on the Hub.
-        weighted: "(a cat:1.3)" gives weights, see `fdiff.prompts.parse_weights`.
+        weighted: "(a cat:1.3)" gives weights, see `fdiff.prompts.parse_weights`; what changes in a run, or adds up, a
+            call of the pipeline alone reads.
         chunked: prompts of more than 75 tokens are read in chunks of them, and not cut.
     """
-    if not isinstance(clip_skip, int | np.integer) or clip_skip < 0:
-        raise ValueError(f"clip_skip is {clip_skip!r}; it must be a whole number of 0 or more")
+    texts, against = _asked(prompt, negative_prompt, prompt_2, negative_prompt_2)
+    positive, negative = _encoded_texts(pipe, params, texts, against, clip_skip, weighted=weighted, chunked=chunked)
+    return positive, _or_zeros(pipe, positive, negative, negative_prompt is None and negative_prompt_2 is None)
+
+
+def _or_zeros(pipe: Any, positive: Encoded, negative: Encoded, nothing: bool) -> Encoded:
+    """The negative one; zeros like the positive one where there is none and the checkpoint says so."""
+    zeros = nothing and getattr(pipe, "force_zeros_for_empty_prompt", False)
+    return jax.tree.map(jnp.zeros_like, positive) if zeros else negative
+
+
+def _asked(
+    prompt: Prompt, negative_prompt: Prompt, prompt_2: Prompt, negative_prompt_2: Prompt
+) -> tuple[changing.Texts, changing.Texts]:
+    """The prompts and the negative ones, as lists, for each encoder."""
     texts = listed("prompt", prompt)
     against = listed("negative_prompt", negative_prompt or "", len(texts))
-    read = {
-        "prompt": [*texts, *against],
-        "prompt_2": (texts if prompt_2 is None else listed("prompt_2", prompt_2, len(texts)))
-        + (against if negative_prompt_2 is None else listed("negative_prompt_2", negative_prompt_2, len(texts))),
-    }
+    second = texts if prompt_2 is None else listed("prompt_2", prompt_2, len(texts))
+    against_2 = against if negative_prompt_2 is None else listed("negative_prompt_2", negative_prompt_2, len(texts))
+    return {"prompt": texts, "prompt_2": second}, {"prompt": against, "prompt_2": against_2}
+
+
+def _encoded_texts(
+    pipe: Any, params: Params, texts: changing.Texts, against: changing.Texts, clip_skip: int, **how: bool
+) -> tuple[Encoded, Encoded]:
+    """What the text encoders make of both, with as many chunks."""
+    if not isinstance(clip_skip, int | np.integer) or clip_skip < 0:
+        raise ValueError(f"clip_skip is {clip_skip!r}; it must be a whole number of 0 or more")
+    count, read = len(texts["prompt"]), {name: [*texts[name], *against[name]] for name in texts}
     encoders = [one for one in pipe.encoders if getattr(pipe, one.model) is not None]
     if not encoders:
         raise ValueError(f"this {type(pipe).__name__} has no text encoder; pass prompt_embeds in place of a prompt")
-    how = {"weighted": weighted, "chunked": chunked}
     tokens = [one.tokens(pipe, read[one.prompt], **how) for one in encoders]
     chunks = max(each.ids.shape[1] for each in tokens)
     if any(each.ids.shape[1] < chunks for each in tokens):  # encoders whose embeddings lie side by side read as many
         tokens = [one.tokens(pipe, read[one.prompt], chunks, **how) for one in encoders]
     sides = []
-    for start, stop, skip in ((0, len(texts), clip_skip), (len(texts), None, 0)):
+    for start, stop, skip in ((0, count, clip_skip), (count, None, 0)):
         found = [
             one.encode(pipe, params, jax.tree.map(lambda leaf: leaf[start:stop], each), skip)  # noqa: B023
             for one, each in zip(encoders, tokens, strict=True)
         ]
         sides.append(Encoded(jnp.concatenate([one.embeddings for one in found], axis=-1), found[-1].pooled))
-    nothing = negative_prompt is None and negative_prompt_2 is None
-    if nothing and getattr(pipe, "force_zeros_for_empty_prompt", False):
-        sides[1] = jax.tree.map(jnp.zeros_like, sides[0])
     return sides[0], sides[1]
 
 
@@ -155,7 +180,7 @@ class Read(NamedTuple):
 
 def read(
     pipe: Any, params: Params, unet: UNet2DConditionModel, guidance_scale: Scale, prompt: Prompt, prompt_embeds: Any,
-    num_images_per_prompt: int, attention: Any, clip_skip: int, weighted: bool, chunked: bool,
+    num_images_per_prompt: int, attention: Any, clip_skip: int, weighted: bool, chunked: bool, plan: Plan,
     negative_prompt: Prompt = None, negative_prompt_embeds: Any = None, prompt_2: Prompt = None,
     negative_prompt_2: Prompt = None, guides: bool = False,
 ) -> Read:  # fmt: skip
@@ -170,27 +195,46 @@ def read(
         raise ValueError("both negative_prompt and negative_prompt_embeds are given; pass one of them")
     if (prompt is None) == (prompt_embeds is None):
         raise ValueError("pass either prompt or prompt_embeds" + (", not both" if prompt is not None else ""))
-    encode = functools.partial(
-        encode_prompt, pipe, params, negative_prompt=negative_prompt, prompt_2=prompt_2,
-        negative_prompt_2=negative_prompt_2, weighted=weighted, chunked=chunked,
-    )  # fmt: skip
+
+    def encode(prompt: Prompt, clip_skip: int = 0) -> tuple[Encoded | guidance.Sum, Encoded]:
+        asked = _asked(prompt, negative_prompt, prompt_2, negative_prompt_2)
+        encoded = functools.partial(
+            _encoded_texts, pipe, params, clip_skip=clip_skip, weighted=weighted, chunked=chunked
+        )
+        positive, negative = (
+            changing.encode(encoded, *asked, changing.steps_of_rows(pipe.scheduler, plan)) if weighted
+            else encoded(*asked)
+        )
+        nothing = negative_prompt is None and negative_prompt_2 is None
+        return positive, _or_zeros(pipe, rows.at_row(first(positive), 0), negative, nothing)
+
+    positive: Encoded | guidance.Sum
     negative: Encoded | None = None
     if prompt is not None:
-        positive, negative = encode(prompt, clip_skip=clip_skip)
+        positive, negative = encode(prompt, clip_skip)
     else:
         positive = _encoded(pipe, "prompt_embeds", prompt_embeds)
         if guided and negative_prompt_embeds is None:
             _, negative = encode([""] * positive.embeddings.shape[0])
+    if isinstance(positive, guidance.Sum) and not guided:
+        raise ValueError("the prompt has AND, which adds prompts up by guidance; raise guidance_scale above 1, or "
+                         "write it in small letters")
     if negative_prompt_embeds is not None:
         negative = _encoded(pipe, "negative_prompt_embeds", negative_prompt_embeds)
-    if guided and negative is not None and positive.embeddings.shape != negative.embeddings.shape:
+    shape = first(positive).embeddings.shape
+    if guided and negative is not None and shape != negative.embeddings.shape:
         raise ValueError(
-            f"prompt_embeds have shape {positive.embeddings.shape} and negative_prompt_embeds "
+            f"prompt_embeds have shape {shape} and negative_prompt_embeds "
             f"{negative.embeddings.shape}; they must be equal"
         )
     count = num_images_per_prompt
-    each = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), (positive, negative if guided else None))
-    texts = Texts(each[0], each[1], prompts=positive.embeddings.shape[0])
+
+    def repeated(leaf: Any) -> Any:
+        return rows.each_row(leaf, lambda array: jnp.repeat(array, count, axis=0))
+
+    both = (positive, negative if guided else None)
+    pictures = jax.tree.map(repeated, both, is_leaf=lambda leaf: isinstance(leaf, rows.ByRow))
+    texts = Texts(pictures[0], pictures[1], prompts=shape[0])
     return Read(texts._replace(attention=_for_batch(attention, texts.batch_size)))
 
 
@@ -239,11 +283,12 @@ def conditions(unet: UNet2DConditionModel, texts: Texts, guidance_scale: Scale, 
     """Stage: the two conditions of Stable Diffusion, `appended` being in both."""
     scale = told_scale(unet, guidance_scale, texts.batch_size)
     sides = zip((texts.positive, texts.negative), texts.attention, strict=True)
-    condition, negative = (
-        side and Condition(side.embeddings, scale=scale, appended=appended, attention=attention)
-        for side, attention in sides
-    )
-    return Conditions((condition, negative))
+
+    def condition(side: Encoded, attention: Any) -> Condition:
+        return Condition(side.embeddings, scale=scale, appended=appended, attention=attention)
+
+    positive, negative = (each(side, functools.partial(condition, attention=attention)) for side, attention in sides)
+    return Conditions((positive, negative))
 
 
 def listed(name: str, texts: Prompt, count: int | None = None) -> list[str]:

@@ -17,6 +17,7 @@ from fdiff.pipelines.steering import Control
 from fdiff.pipelines.task import Key
 from fdiff.pipelines.text import Texts
 from fdiff.plan import Plan
+from fdiff.rows import at_row
 
 
 def text_to_image(
@@ -39,7 +40,7 @@ def text_to_image(
             which then are `Steered`; control: how they act.
         remat: keep little for a gradient and compute the rest again, see `fdiff.sample`.
     """
-    factor, batch_size = latent.factor_of(vae), len(jax.tree.leaves(condition)[0])
+    factor, batch_size = latent.factor_of(vae), len(jax.tree.leaves(at_row(condition, 0))[0])
     shape = (size[0] // factor, size[1] // factor, vae.latent_channels)
     (noise,), later, _ = draw(key, batch_size, Wanted(shape))
     network = steering.controlled(denoise.denoiser(unet, params), params, nets, control)

@@ -48,11 +48,10 @@ def told(
     """The conditions with the small picture, noised, and the noise level as the class."""
     levels = jnp.full(image.shape[0], noise_level, jnp.int32)
     noisy = low_res_scheduler.add_noise(image, noise, levels)
-    condition, negative = both
-    return (
-        condition._replace(appended=noisy, labels=levels),
-        negative and negative._replace(appended=noisy, labels=levels),
+    condition, negative = (
+        denoise.each(side, lambda one: one._replace(appended=noisy, labels=levels)) for side in both
     )
+    return condition, negative
 
 
 @dataclasses.dataclass(frozen=True)

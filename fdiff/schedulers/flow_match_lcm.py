@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from fdiff import sampling, solvers
+from fdiff import rows, sampling, solvers
 from fdiff.plan import Plan, Solver
 from fdiff.schedulers.exploding import Steps
 from fdiff.schedulers.fields import Positive
@@ -86,7 +86,7 @@ class FlowMatchLCMScheduler(ShiftedFlowScheduler):
                              "jax.random.key(0), num_inference_steps=...)")
         sizes = tuple(tuple(round(factor * side) for side in x.shape[1:-1]) for factor in factors)
         x = jnp.asarray(x, jnp.float32)
-        network = sampling.fitted(sampling.as_partial(network), plan)
+        network = rows.fitted(sampling.as_partial(network), plan)
         return _sample(network, plan, x, key, noise, sizes, self.upscale_mode)
 
 
@@ -102,7 +102,7 @@ def _sample(
 ) -> jax.Array:
     def clean(i: int, x: jax.Array) -> jax.Array:
         row = plan[i]
-        return sampling.predict(row, x, sampling.at_row(network, i)(row.c_in * x, row.t))[0]
+        return sampling.predict(row, x, rows.at_row(network, i)(row.c_in * x, row.t))[0]
 
     for i, size in enumerate(sizes):  # unrolled, since x has another shape in each step
         row, x0 = plan[i], clean(i, x)

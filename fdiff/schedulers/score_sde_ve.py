@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff import keys, sampling, solvers, spacing
+from fdiff import keys, rows, sampling, solvers, spacing
 from fdiff.plan import Grid, Pair, Plan
 from fdiff.schedulers.fields import AtLeastZero, Bounds, Positive, Share, TrainTimesteps
 from fdiff.schedulers.options import first_step
@@ -76,7 +76,7 @@ class ScoreSdeVeScheduler(Scheduler):
                              "jax.random.key(0))")
         plan = self.plan(num_inference_steps, strength=strength)
         x = jnp.asarray(x, jnp.float32)
-        network = sampling.fitted(sampling.as_partial(network), plan)
+        network = rows.fitted(sampling.as_partial(network), plan)
         return _sample(network, plan, x, key, noise, self.snr, self.correct_steps)
 
     def levels(self, t: Any) -> tuple[jax.Array, jax.Array]:
@@ -111,7 +111,7 @@ def _sample(
         return jnp.linalg.norm(v.reshape(v.shape[0], -1), axis=1).mean()
 
     def body(state: sampling.State, row: Plan) -> tuple[sampling.State, None]:
-        now, told = state.x, sampling.at_row(network, state.done)
+        now, told = state.x, rows.at_row(network, state.done)
         for k in range(correct_steps):
             score, fresh = told(now, row.t).astype(jnp.float32), draw(state.done, k)
             size = 2 * (snr * norm(fresh) / norm(score)) ** 2
