@@ -146,7 +146,7 @@ def test_parity_of_guidance(sd_pair, scheduler):
     steps = them["scheduler"].timesteps
     latents = inputs.latents()
     with torch.no_grad():
-        sides = theirs.encode_prompt(inputs.PROMPTS, "cpu", 1, True, "")
+        sides = theirs.encode_prompt(inputs.PROMPTS, "cpu", 1, True, [""] * len(inputs.PROMPTS))
         x = parity.nchw(latents) * them["scheduler"].init_noise_sigma
         for i, t in enumerate(steps):
             guider.set_state(step=i, num_inference_steps=len(steps), timestep=t)
