@@ -20,7 +20,7 @@ def test_batches_over_eight_devices():
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert run.returncode == 0, run.stderr[-2000:]
     found = json.loads(run.stdout)
-    assert len(found) == 21
+    assert len(found) == 23
     assert not {name: error for name, error in found.items() if error}
 
 
