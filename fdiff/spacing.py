@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from fdiff.messages import show
+
 MOST_STEPS = 10_000  # a run takes no more
 MOST_TIMESTEPS = 100_000  # a training has no more
 MOST_MU = 20.0  # a flow is shifted by exp(20) at most
@@ -47,14 +49,6 @@ def timesteps(
     if not 0 <= laid[0] < last:
         raise ValueError(f"steps_offset {offset} lays timesteps outside 0 to {last - 1}; ask for fewer")
     return laid
-
-
-def show(value: object) -> str:
-    """The value for an error message: one line, cut short."""
-    if isinstance(value, int) and abs(value) >= 10**30:
-        return f"a number of {value.bit_length()} bits"
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_count(name: str, value: int | None, most: int | None = None) -> int:

@@ -13,10 +13,11 @@ ROOT = Path(__file__).parents[1]
 
 # What each part of fdiff may import of fdiff; parts that are not named may import anything.
 ALLOWED = {
+    "messages": set(),
     "display": set(),
     "plan": {"display"},
     "noise": set(),
-    "spacing": set(),
+    "spacing": {"messages"},
     "torch_random": set(),
     "keys": set(),
     "solvers": {"plan", "solvers"},
@@ -24,13 +25,13 @@ ALLOWED = {
     "sampling": {"plan", "keys", "rows"},
     "guidance": {"sampling"},
     "registry": set(),
-    "models": {"models", "keys", "hub", "upload", "registry"},
+    "models": {"messages", "models", "keys", "hub", "upload", "registry"},
     "downloads": set(),
     "hub": {"downloads"},
     "upload": {"hub", "downloads"},
     "schedulers": {
-        "schedulers", "registry", "solvers", "spacing", "noise", "plan", "sampling", "rows", "keys", "hub",
-        "upload",
+        "messages", "schedulers", "registry", "solvers", "spacing", "noise", "plan", "sampling", "rows", "keys",
+        "hub", "upload",
     },
     "tokenizers": {"tokenizers", "hub", "registry"},
     "training": {"training", "pipelines", "models", "schedulers", "sampling", "keys", "images", "hub"},
@@ -38,7 +39,7 @@ ALLOWED = {
 OPTIONAL = {  # what an extra of pyproject.toml brings
     "plotting": {"matplotlib"}, "commands": {"argcomplete"}, "loader": {"grain", "absl"}, "checkpoints": {"orbax"},
 }  # fmt: skip
-NUMPY_ONLY = ("display", "plan", "noise", "spacing", "solvers", "torch_random")
+NUMPY_ONLY = ("messages", "display", "plan", "noise", "spacing", "solvers", "torch_random")
 
 
 def imports(file: Path) -> set[str]:

@@ -1,6 +1,5 @@
 """Language models that read a text for a diffusion model: Qwen3 and Gemma 2."""
 
-import reprlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.messages import show
 from fdiff.models.fields import Activation, Count, Epsilon, Factor, Index, Layers, Theta, checked
 from fdiff.models.layers.checks import require
 from fdiff.models.layers.decoder import DecoderLayer
@@ -114,7 +114,7 @@ class CausalLM(Model):
         unknown = sorted(set(kinds) - {"full_attention", "sliding_attention"})
         if unknown or len(kinds) != self.num_hidden_layers:
             wanted = f"{self.num_hidden_layers} times full_attention or sliding_attention"
-            raise ValueError(f"layer_types must be {wanted}, not {reprlib.repr(kinds)}.")
+            raise ValueError(f"layer_types must be {wanted}, not {show(kinds)}.")
         return kinds
 
     def default_kinds(self) -> tuple[str, ...]:
@@ -126,7 +126,7 @@ class CausalLM(Model):
         options = self.rope_parameters or self.rope_scaling or {}
         kind = options.get("rope_type", options.get("type", "default"))
         if kind != "default":
-            raise ValueError(f"rope_type {reprlib.repr(kind)} is unknown to {type(self).__name__}; only default is.")
+            raise ValueError(f"rope_type {show(kind)} is unknown to {type(self).__name__}; only default is.")
         theta = options.get("rope_theta", self.rope_theta)
         return float(checked(type(self).__name__, "rope_theta", Theta, theta))
 

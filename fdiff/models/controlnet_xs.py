@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import reprlib
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import flax.linen as nn
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from fdiff.messages import show
 from fdiff.models.controlnet import ControlNetConditioningEmbedding
 from fdiff.models.fields import Channels, Count, Depth, OneOf, Pixels, Widths, between, some
 from fdiff.models.layers.checks import at, check_blocks, check_groups, check_lengths, check_sizes, require
@@ -172,7 +172,7 @@ class UNetControlNetXSModel(Model):
         """Refuse options that do not fit together, or that no such network has."""
         if self.addition_embed_type not in (None, "text_time"):
             kind = self.addition_embed_type
-            raise ValueError(f"addition_embed_type {reprlib.repr(kind)} is unknown here; use text_time or null.")
+            raise ValueError(f"addition_embed_type {show(kind)} is unknown here; use text_time or null.")
         mix, learn = self.time_embedding_mix, self.ctrl_learn_time_embedding
         if mix < 1 and not learn:
             raise ValueError(f"time_embedding_mix {mix} must be 1, or from 0 to 1 with ctrl_learn_time_embedding.")
@@ -180,7 +180,7 @@ class UNetControlNetXSModel(Model):
             unknown = sorted(set(getattr(self, option)) - set(kinds))
             if unknown:
                 raise ValueError(
-                    f"{option} {reprlib.repr(unknown[0])} is unknown here; choose from {kinds[0]} and {kinds[-1]}."
+                    f"{option} {show(unknown[0])} is unknown here; choose from {kinds[0]} and {kinds[-1]}."
                 )
         check_lengths(self, "ctrl_block_out_channels", "ctrl_num_attention_heads")
         check_groups("norm_num_groups", self.norm_num_groups, self.block_out_channels)
@@ -226,8 +226,8 @@ class UNetControlNetXSModel(Model):
             value, needed = getattr(unet, field.name), getattr(plain, field.name)
             if value != needed:
                 raise ValueError(
-                    f"A ControlNetXSAdapter steers U-Nets whose {field.name} is {reprlib.repr(needed)}, "
-                    f"not {reprlib.repr(value)}; use another."
+                    f"A ControlNetXSAdapter steers U-Nets whose {field.name} is {show(needed)}, "
+                    f"not {show(value)}; use another."
                 )
         levels = adapter.base_block_out_channels, adapter.down_block_types
         if levels != (unet.block_out_channels, unet.down_block_types):

@@ -6,13 +6,13 @@ which. They go into unions and tuples: `layers_per_block: Layers | tuple[Layers,
 
 import math
 import numbers
-import reprlib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from flax.core import FrozenDict
 
+from fdiff.messages import show
 from fdiff.models.layers.activations import FUNCTIONS
 
 
@@ -74,8 +74,8 @@ def checked(owner: str, name: str, kind: Any, value: Any) -> Any:
     choices = list(_choices(kind))
     strange = [leaf for leaf in _leaves(value) if isinstance(leaf, str) and not _among(choices, leaf)]
     if choices and strange:
-        raise ValueError(f"{name} {reprlib.repr(strange[0])} is unknown to {owner}; choose from {', '.join(choices)}.")
-    raise ValueError(f"{name} is {reprlib.repr(value)}; it must be {_words(kind)}.")
+        raise ValueError(f"{name} {show(strange[0])} is unknown to {owner}; choose from {', '.join(choices)}.")
+    raise ValueError(f"{name} is {show(value)}; it must be {_words(kind)}.")
 
 
 def _taken(kind: Any, value: Any) -> Any:

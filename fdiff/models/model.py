@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,6 +11,7 @@ import jax
 
 from convert import files, weights
 from fdiff import hub, registry, upload
+from fdiff.messages import show
 from fdiff.models.fields import checked
 
 CONFIG = "config.json"
@@ -73,7 +73,7 @@ class Model(nn.Module):
         unknown = sorted(given.keys() - fields.keys() - {*cls.ignored_keys, *AVERAGING})
         if unknown and cls.model_type is None:
             raise ValueError(
-                f"{file} sets {reprlib.repr(unknown[0])}, which {cls.__name__} does not know; correct or remove it."
+                f"{file} sets {show(unknown[0])}, which {cls.__name__} does not know; correct or remove it."
             )
         try:
             module = cls(**{key: value for key, value in given.items() if key in fields})

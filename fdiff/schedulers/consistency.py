@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fdiff import spacing
+from fdiff.messages import show
 from fdiff.schedulers.fields import Clipping, Count, LatentBetas, Number, Spacing, Thresholding
 from fdiff.schedulers.options import given_timesteps, one_of
 from fdiff.schedulers.timesteps import TimestepScheduler
@@ -54,7 +55,7 @@ def original_steps(scheduler: Any, original_inference_steps: int | None) -> int:
     n = scheduler.original_inference_steps if original_inference_steps is None else original_inference_steps
     spacing.check_count("original_inference_steps", n)
     if n > scheduler.num_train_timesteps:
-        raise ValueError(f"original_inference_steps is {spacing.show(n)}; it must lie within 1 and "
+        raise ValueError(f"original_inference_steps is {show(n)}; it must lie within 1 and "
                          f"num_train_timesteps, {scheduler.num_train_timesteps}")
     return n
 

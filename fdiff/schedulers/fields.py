@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from fdiff import spacing
+from fdiff.messages import show
 
 BIGGEST = 1e6  # of a level, a shift or the like: larger ones drown x in float32
 
@@ -198,12 +199,12 @@ def check(name: str, value: Any, hint: Any) -> Any:
     if hint in (int, float):
         return _number(name, value, hint, limit or Bounds())
     if hint is bool and not isinstance(value, bool):
-        raise ValueError(f"{name} is {spacing.show(value)}; it must be true or false")
+        raise ValueError(f"{name} is {show(value)}; it must be true or false")
     if hint is str and (not isinstance(value, str) or (limit and value not in limit.words)):
         wanted = f"it can be {', '.join(limit.words[:-1])} or {limit.words[-1]}" if limit else "it must be a word"
-        raise ValueError(f"{name} is {spacing.show(value)}; {wanted}")
+        raise ValueError(f"{name} is {show(value)}; {wanted}")
     if hint is type(None) and value is not None:
-        raise ValueError(f"{name} is {spacing.show(value)}; leave it null, and {limit.cure}")
+        raise ValueError(f"{name} is {show(value)}; leave it null, and {limit.cure}")
     return value
 
 
@@ -212,15 +213,15 @@ def _number(name: str, value: Any, kind: type, bounds: Bounds) -> float:
         value = int(value)
     whole = "whole " * (kind is int)
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-        raise ValueError(f"{name} is {spacing.show(value)}; it must be a {whole}number")
+        raise ValueError(f"{name} is {show(value)}; it must be a {whole}number")
     if not bounds.hold(value):  # which nothing that is not a number does
-        raise ValueError(f"{name} is {spacing.show(value)}; it must be {bounds}")
+        raise ValueError(f"{name} is {show(value)}; it must be {bounds}")
     return value
 
 
 def _list(name: str, values: Any, hint: Any) -> tuple[Any, ...]:
     if not isinstance(values, tuple):
-        raise ValueError(f"{name} is {spacing.show(values)}; it must be a list of numbers")
+        raise ValueError(f"{name} is {show(values)}; it must be a list of numbers")
     if len(values) > spacing.MOST_TIMESTEPS:
         raise ValueError(f"{name} has {len(values)} numbers; it may have {spacing.MOST_TIMESTEPS}")
     return tuple(check(f"{name}[{i}]", one, hint) for i, one in enumerate(values))

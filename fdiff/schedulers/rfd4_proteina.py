@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from fdiff import solvers, spacing
+from fdiff.messages import show
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps
 from fdiff.schedulers.fields import Bounds, Positive, Share
@@ -55,7 +56,7 @@ class RFD4ProteinaScheduler(FlowScheduler):
         if start_time is None:
             times = self._times(n)
         elif not isinstance(start_time, int | float) or not 0 <= start_time < 1:
-            raise ValueError(f"start_time is {spacing.show(start_time)}; it must lie within [0, 1)")
+            raise ValueError(f"start_time is {show(start_time)}; it must lie within [0, 1)")
         else:  # a run as much longer as the whole of the times is than its part from start_time on
             dense = max(n * 100, 1000)
             above = int(np.sum(self._times(dense) >= start_time - 1e-6)) - 1

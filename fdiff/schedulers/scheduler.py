@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import hub, keys, registry, sampling, upload
+from fdiff.messages import show
 from fdiff.plan import PREDICTIONS, Grid, Pair, Plan, Solver, tabulate
 from fdiff.schedulers.fields import check, frozen, hints
 from fdiff.schedulers.level import Level, broadcast
-from fdiff.spacing import show
 
 FILE = "scheduler_config.json"
 

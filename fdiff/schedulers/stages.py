@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from fdiff import spacing
+from fdiff.messages import show
 from fdiff.plan import Plan
 from fdiff.schedulers.exploding import Steps
 from fdiff.schedulers.fields import Bounds, DynamicShift, Flow, Positive, PredictionType, Share
@@ -125,13 +126,13 @@ def _check(scheduler: Any) -> None:
     """Raise ValueError for stages that there cannot be."""
     ends = spacing.numbers("stage_range", scheduler.stage_range)
     if len(ends) <= scheduler.stages or not spacing.falls(-ends) or ends[0] < 0 or ends[-1] > 1:
-        raise ValueError(f"stage_range is {spacing.show(scheduler.stage_range)}; for {scheduler.stages} stages it must "
+        raise ValueError(f"stage_range is {show(scheduler.stage_range)}; for {scheduler.stages} stages it must "
                          f"be {scheduler.stages + 1} numbers that rise from 0 to 1")
 
 
 def _check_index(stage_index: Any, indices: range, wanted: str) -> None:
     if not isinstance(stage_index, int | np.integer) or stage_index not in indices:
-        raise ValueError(f"stage_index is {spacing.show(stage_index)}; {wanted} to {indices.stop - 1}")
+        raise ValueError(f"stage_index is {show(stage_index)}; {wanted} to {indices.stop - 1}")
 
 
 def _flow(scheduler: Any) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Activation functions by the names that config.json files use."""
 
-import reprlib
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from fdiff.messages import show
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -45,7 +46,7 @@ FUNCTIONS: dict[str, Activation] = {
 def activation(name: str) -> Activation:
     """Return the activation function of that name; ValueError for a name that no checkpoint uses."""
     if name.lower() not in FUNCTIONS:
-        raise ValueError(f"act_fn {reprlib.repr(name)} is unknown; choose one of {', '.join(FUNCTIONS)}.")
+        raise ValueError(f"act_fn {show(name)} is unknown; choose one of {', '.join(FUNCTIONS)}.")
     return FUNCTIONS[name.lower()]
 
 

@@ -1,7 +1,6 @@
 """Softmax attention: the function that every model calls, and the Hub's `Attention` module."""
 
 import functools
-import reprlib
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.messages import show
 from fdiff.models.layers.activations import Dropout
 from fdiff.models.layers.axes import merge, sharded
 from fdiff.models.layers.linear import Linear
@@ -225,7 +225,7 @@ class Attention(nn.Module):
         if self.cross_attention_norm == "group_norm":
             return GroupNorm(self.cross_attention_norm_num_groups, name="norm_cross")(context)
         raise ValueError(
-            f"cross_attention_norm {reprlib.repr(self.cross_attention_norm)} is unknown; "
+            f"cross_attention_norm {show(self.cross_attention_norm)} is unknown; "
             "choose layer_norm or group_norm."
         )
 
@@ -235,4 +235,4 @@ class Attention(nn.Module):
             return LayerNorm(self.eps, name=name)(x)
         if self.qk_norm == "rms_norm":
             return RMSNorm(self.eps, name=name)(x)
-        raise ValueError(f"qk_norm {reprlib.repr(self.qk_norm)} is unknown; choose layer_norm or rms_norm.")
+        raise ValueError(f"qk_norm {show(self.qk_norm)} is unknown; choose layer_norm or rms_norm.")

@@ -3,9 +3,10 @@
 The functions read the fields of a model and raise ValueError, which names the options and the cure.
 """
 
-import reprlib
 from collections.abc import Iterable
 from typing import Any
+
+from fdiff.messages import show
 
 # Options of conditional U-Nets that are one value for all levels, or a tuple with one for each.
 PER_LEVEL = (
@@ -73,7 +74,7 @@ def check_lengths(model: Any, *more: str) -> None:
     for option in ("down_block_types", "up_block_types", *PER_LEVEL, *more):
         value = getattr(model, option, None)
         good = not isinstance(value, tuple) or len(value) == levels
-        found = reprlib.repr(value)
+        found = show(value)
         require(good, f"{option} must be as long as block_out_channels, which is {levels}; it is {found}.")
 
 
@@ -170,4 +171,4 @@ def check_sizes(model: Any) -> None:
 def needs(model: Any, option: str, other: str) -> None:
     """Refuse a model with the one option but without the other."""
     good = getattr(model, other) is not None
-    require(good, f"{option} {reprlib.repr(getattr(model, option))} needs {other}; give it a number.")
+    require(good, f"{option} {show(getattr(model, option))} needs {other}; give it a number.")

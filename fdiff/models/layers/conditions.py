@@ -5,7 +5,6 @@ that model, whose fields they read.
 """
 
 import functools
-import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff.messages import show
 from fdiff.models.fields import OneOf
 from fdiff.models.layers.activations import activation
 from fdiff.models.layers.attention import attention, split_heads
@@ -201,7 +201,7 @@ def embed_addition(
 ) -> tuple[jax.Array | None, jax.Array | None]:
     """The vectors that addition_embed_type asks for, and the picture of "image_hint"."""
     kind, name = model.addition_embed_type, "add_embedding"
-    option = f"addition_embed_type {reprlib.repr(kind)}"
+    option = f"addition_embed_type {show(kind)}"
     if kind is None:
         return None, None
     if kind == "text":
@@ -227,7 +227,7 @@ def project_context(model: nn.Module, context: jax.Array | None, added: Added) -
     if kind is None:
         return context
     features, name = model.cross_attention_dim, "encoder_hid_proj"
-    option = f"encoder_hid_dim_type {reprlib.repr(kind)}"
+    option = f"encoder_hid_dim_type {show(kind)}"
     if kind == "text_proj":
         return Linear(features, name=name)(needed(context, "encoder_hidden_states", option))
     if kind == "text_image_proj":

@@ -1,11 +1,11 @@
 """The feed-forward layers of transformers."""
 
-import reprlib
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fdiff.messages import show
 from fdiff.models.layers.activations import Activation, Dropout, gelu, gelu_tanh, quick_gelu
 from fdiff.models.layers.linear import Linear
 
@@ -53,7 +53,7 @@ class Activated(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.activation_fn not in ACTIVATIONS:
             raise ValueError(
-                f"activation_fn {reprlib.repr(self.activation_fn)} is unknown; choose one of {', '.join(ACTIVATIONS)}."
+                f"activation_fn {show(self.activation_fn)} is unknown; choose one of {', '.join(ACTIVATIONS)}."
             )
         activation, gates = ACTIVATIONS[self.activation_fn]
         x = Linear(self.features * (2 if gates else 1), self.use_bias, name="proj")(x)

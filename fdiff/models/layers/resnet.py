@@ -1,11 +1,11 @@
 """Residual blocks, and layers that halve or double the size of a picture."""
 
-import reprlib
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fdiff.messages import show
 from fdiff.models.layers.activations import Dropout, activation
 from fdiff.models.layers.convolve import Padding, upsample
 from fdiff.models.layers.linear import Conv, Linear
@@ -63,7 +63,7 @@ class ResnetBlock2D(nn.Module):
             x = GroupNorm(groups, self.eps, name="norm2")(x)
         else:
             raise ValueError(
-                f"time_embedding_norm {reprlib.repr(self.time_embedding_norm)} is unknown; "
+                f"time_embedding_norm {show(self.time_embedding_norm)} is unknown; "
                 "choose default, scale_shift, ada_group or spatial."
             )
         x = Dropout(self.dropout, name="dropout")(act(x))
@@ -81,7 +81,7 @@ class ResnetBlock2D(nn.Module):
         if self.time_embedding_norm not in ("ada_group", "spatial"):
             return GroupNorm(groups, self.eps, name=name)(x)
         if temb is None:
-            raise ValueError(f"time_embedding_norm {reprlib.repr(self.time_embedding_norm)} needs a time embedding.")
+            raise ValueError(f"time_embedding_norm {show(self.time_embedding_norm)} needs a time embedding.")
         if self.time_embedding_norm == "ada_group":
             return AdaGroupNorm(groups, self.eps, name=name)(x, temb)
         return SpatialNorm(name=name)(x, temb)
@@ -96,7 +96,7 @@ class ResnetBlock2D(nn.Module):
         if self.kernel == "fir":
             return fir_upsample(x) if self.up else fir_downsample(x)
         if self.kernel not in (None, "sde_vp"):
-            raise ValueError(f"the resnet kernel {reprlib.repr(self.kernel)} is unknown; choose fir or sde_vp.")
+            raise ValueError(f"the resnet kernel {show(self.kernel)} is unknown; choose fir or sde_vp.")
         return upsample(x) if self.up else average(x)
 
 
