@@ -26,7 +26,7 @@ HELP: Mapping[str, str] = {
     "guidance-scale": "how closely to keep to the prompt or class; 1 is none (default: the pipeline's own)",
     "height": "in pixels, a multiple of 8 (default: what the model was trained on, or the picture's own)",
     "width": "in pixels, a multiple of 8 (default: what the model was trained on, or the picture's own)",
-    "weighted": "read (a cat:1.3) in the prompts as a word of that weight",
+    "weighted": "read weights as (a cat:1.3), BREAK, AND, [from:to:when] and [a|b] in the prompts, as web UIs do",
     "image": "the picture to begin from, a .png or .jpg; the model's pipeline that takes one is chosen",
     "mask": "a picture as large as that of --image, whose white part is painted anew",
     "strength": "how much of the --image to redraw, from 0, nothing, to 1, everything",
