@@ -1,6 +1,8 @@
 """T5's and umT5's encoders (Raffel et al. 2020, Chung et al. 2023), which read text for FLUX.1, SD3, PixArt and Wan."""
 
-from typing import Annotated, Any, ClassVar
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -13,7 +15,7 @@ from fdiff.models.layers.checks import require
 from fdiff.models.layers.linear import Embed
 from fdiff.models.layers.norm import RMSNorm
 from fdiff.models.layers.t5 import T5Block
-from fdiff.models.model import Model
+from fdiff.models.model import CONFIG, Model
 
 MASKED = -1e30  # added to the scores of tokens that are not to be seen
 
@@ -46,6 +48,22 @@ class T5Encoder(Model):
         """Refuse options that do not fit together."""
         near, far = self.relative_attention_num_buckets // 4, self.relative_attention_max_distance
         require(near < far, f"relative_attention_max_distance {far} must exceed {near}, a quarter of the buckets.")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, file: str | os.PathLike[str] = CONFIG) -> Self:
+        """As every model's; is_gated_act and dense_act_fn, where they are, are what feed_forward_proj says in one word.
+
+        So transformers reads them too. It writes all three; some files hold the two alone.
+        """
+        told = config.get("feed_forward_proj", cls.feed_forward_proj)
+        if {"is_gated_act", "dense_act_fn"} & config.keys() and isinstance(told, str):
+            gated, _, named = told.rpartition("-")
+            is_gated = config.get("is_gated_act", bool(gated))
+            act_fn = config.get("dense_act_fn", "gelu_new" if gated and named == "gelu" else named)
+            if is_gated and act_fn == "gelu":  # whose one word means the approximation
+                raise ValueError(f"{file} sets dense_act_fn to 'gelu' with is_gated_act; set it to 'gelu_new'.")
+            config = {**config, "feed_forward_proj": f"gated-{act_fn}" if is_gated else act_fn}
+        return super().from_config(config, file=file)
 
     @nn.compact
     def __call__(self, input_ids: jax.Array, attention_mask: jax.Array | None = None) -> jax.Array:

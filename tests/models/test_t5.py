@@ -88,10 +88,40 @@ def test_wrong_options_are_told():
         T5EncoderModel(feed_forward_proj="open-gelu").shapes()
 
 
+TWO_KEYS = [
+    ({"is_gated_act": True, "dense_act_fn": "gelu_pytorch_tanh"}, "gated-gelu_pytorch_tanh"),
+    ({"is_gated_act": True}, "gated-relu"),
+    ({"dense_act_fn": "silu", "feed_forward_proj": "gated-gelu"}, "gated-silu"),
+    ({"is_gated_act": False, "feed_forward_proj": "gated-gelu"}, "gelu_new"),
+    ({"is_gated_act": True, "dense_act_fn": "gelu_new", "feed_forward_proj": "gated-gelu"}, "gated-gelu_new"),
+]
+
+
+@pytest.mark.parametrize(("keys", "word"), TWO_KEYS)
+def test_a_feed_forward_is_told_by_two_keys_too(keys, word):
+    assert T5EncoderModel.from_config(keys).feed_forward_proj == word
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("keys", "word"), TWO_KEYS)
+def test_two_keys_live(keys, word):
+    transformers = pytest.importorskip("transformers")
+    ours = T5EncoderModel.from_config(keys).feed_forward_proj
+    gated, _, act_fn = ours.rpartition("-")
+    theirs = transformers.T5Config(**keys)
+    assert (theirs.is_gated_act, theirs.dense_act_fn) == (bool(gated), act_fn)
+
+
+def test_a_gated_gelu_that_one_word_cannot_say_is_refused():
+    with pytest.raises(ValueError, match="sets dense_act_fn to 'gelu' with is_gated_act; set it to 'gelu_new'"):
+        T5EncoderModel.from_config({"is_gated_act": True, "dense_act_fn": "gelu"})
+
+
 @pytest.mark.parametrize(
     ("cls", "folder", "manifest"),
     [
         (T5EncoderModel, "stabilityai/stable-diffusion-3-medium-diffusers/text_encoder_3", "t5-xxl-encoder"),
+        (T5EncoderModel, "black-forest-labs/FLUX.1-dev/text_encoder_2", "t5-xxl-encoder"),
         (UMT5EncoderModel, "Wan-AI/Wan2.1-T2V-1.3B-Diffusers/text_encoder", "umt5-xxl-encoder"),
     ],
 )
