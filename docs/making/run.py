@@ -1,8 +1,9 @@
 """Run the code of a page as a reader would, in a process of its own: `python -m docs.making.run PAGE FOLDER`.
 
 Blocks run in order, Python in one namespace and in FOLDER, where what they write stays. Commands are those of `fdiff`;
-lines that set up an environment (pip, venv, export) are left to `docs/making/newcomer.py`. The Hub is a stand-in with
-tiny checkpoints (`docs/making/stand_ins.py`). What each block printed and showed is written to FOLDER/.outcome.json.
+lines that set up an environment (pip, venv, export) are left out. The Hub is a stand-in with
+tiny checkpoints (`docs/making/stand_ins.py`, `docs/making/task_stand_ins.py`). What each block printed and showed is
+written to FOLDER/.outcome.json.
 """
 
 from __future__ import annotations
@@ -42,13 +43,14 @@ def run_page(page: Path, folder: Path, **environment: str) -> dict[str, Any]:
 
 def main(page: Path, folder: Path) -> None:
     """Run the page, with the stand-in for the Hub answering."""
-    from docs.making.stand_ins import fill, give
+    from docs.making import task_stand_ins
+    from docs.making.stand_ins import REPOSITORIES, fill, give
     from tests.fake_hub import serving
 
     text = text_of(page)
     with serving() as hub:
         os.environ |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(folder / ".hub"), "HF_TOKEN": "secret"}
-        fill(hub, text)
+        fill(hub, text, {**REPOSITORIES, **task_stand_ins.REPOSITORIES})
         give(folder, text)
         os.chdir(folder)
         module = types.ModuleType("__main__")

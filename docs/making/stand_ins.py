@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from tests.fake_hub import FakeHub, Files
 REFERENCE = ROOT / "tests" / "reference"
 
 
-def fill(hub: FakeHub, text: str) -> None:
-    """Have the hub serve the stand-ins that a page names."""
-    for name, files in REPOSITORIES.items():
+def fill(hub: FakeHub, text: str, repositories: Mapping[str, Callable[[], Files]] | None = None) -> None:
+    """Have the hub serve the stand-ins that a page names, of these below if not given."""
+    for name, files in (repositories or REPOSITORIES).items():
         if name in text:
             hub.add(name, files())
 
