@@ -2,6 +2,7 @@
 
     python -m docs.making.memory CONFIGS           the parameters, of the config.json files below a folder
     python -m docs.making.memory CONFIGS --work    what XLA sets aside for one call of each, in float32
+    python -m docs.making.memory CONFIGS --estimate    what fdiff.memory says of it, without compiling
 
 No weights are read: shapes follow from the configs, and what a program takes is what its compiler says
 (`compiled.memory_analysis()`, on a CPU). CONFIGS holds OWNER/NAME/COMPONENT/config.json, as on the Hub.
@@ -20,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fdiff import registry
+from fdiff import memory, registry
 from fdiff.models import Model
 
 CHECKPOINTS = {  # a folder of configs, and the size of a picture in pixels
@@ -31,6 +32,7 @@ CHECKPOINTS = {  # a folder of configs, and the size of a picture in pixels
     "stabilityai/stable-diffusion-xl-refiner-1.0": 1024,
     "stabilityai/stable-diffusion-x4-upscaler": 512,
     "lllyasviel/control_v11p_sd15_canny": 512,
+    "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers/image_encoder": 224,
     "CompVis/ldm-celebahq-256": 256,
     "google/ddpm-cat-256": 256,
     "google/ddpm-cifar10-32": 32,
@@ -106,14 +108,30 @@ def calls(configs: Path, dtype: Any) -> Iterator[str]:
         yield f"| {name} | {size} x {size} | {work[0]:.2f} GB | {work[1]:.2f} GB |"
 
 
+def estimates(configs: Path) -> Iterator[str]:
+    """Rows of Markdown: what `fdiff.memory` expects a guided picture to take besides the parameters."""
+    yield "| checkpoint | picture | estimated |"
+    yield "| --- " * 3 + "|"
+    for name, size in CHECKPOINTS.items():
+        found: dict[str, Any] = dict(models(configs / name))
+        if "unet" not in found:
+            continue
+        held = memory.activations(found, (size, size), 1, True)
+        yield f"| {name} | {size} x {size} | {held / GIGA:.2f} GB |"
+
+
 def main(argv: list[str] | None = None) -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", type=Path)
     parser.add_argument("--work", action="store_true")
+    parser.add_argument("--estimate", action="store_true")
     parser.add_argument("--dtype", default="float32")
     arguments = parser.parse_args(argv)
-    rows = calls(arguments.configs, arguments.dtype) if arguments.work else parameters(arguments.configs)
+    if arguments.work:
+        rows = calls(arguments.configs, arguments.dtype)
+    else:
+        rows = estimates(arguments.configs) if arguments.estimate else parameters(arguments.configs)
     for row in rows:
         sys.stdout.write(f"{row}\n")
         sys.stdout.flush()
