@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import fdiff
-from fdiff.cli import flags
+from fdiff.cli import commands, flags
 
 
 def fresh(code: str, *arguments: str) -> str:
@@ -40,6 +40,31 @@ def test_a_command_line_is_read_before_jax_is_imported(arguments):
         "print([name for name in ('jax', 'flax', 'optax', 'scipy') if name in sys.modules])"
     )
     assert fresh(code, *arguments).splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [["m", "a cat", "--steps", "5"], ["m", "--steps", "5", "a cat"], ["--steps", "5", "m", "a cat"],
+     ["--steps", "5", "m", "--any-memory", "a cat"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_model_and_prompt_may_stand_anywhere(line, monkeypatch):
+    seen = []
+    monkeypatch.setattr(commands, "generate", seen.append)
+    assert commands.main(["generate", *line]) == 0
+    assert (seen[0].model, seen[0].prompt, seen[0].steps) == ("m", "a cat", 5)
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [(["generate", "m", "--steps", "5", "a", "cat"], "a cat"), (["generate", "m", "a", "--steps", "5", "cat"], "cat"),
+     (["generate", "m", "--nothing"], "--nothing"), (["generate", "m", "--nothing", "a"], "--nothing a"),
+     (["list", "models", "a"], "a"), (["inspect", "m", "a"], "a")],
+)  # fmt: skip
+def test_other_words_are_refused(line, left, capsys):
+    with pytest.raises(SystemExit) as stop:
+        commands.main(line)
+    assert stop.value.code == 2 and f"unrecognized arguments: {left}\n" in capsys.readouterr().err
 
 
 def test_the_package_knows_its_names_before_and_after_they_are_asked_for():

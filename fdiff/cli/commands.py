@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(known)
-    arguments = known.parse_args(argv)
+    arguments = _parsed(known, sys.argv[1:] if argv is None else argv)
     try:
         with _terminated_like_interrupted():
             arguments.run(arguments)
@@ -53,6 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("fdiff: interrupted; nothing was written", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     return 0
+
+
+def _parsed(known: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; a word that argparse leaves over, since options stand before it, is the PROMPT if there is none.
+
+    argparse settles all words that may be left out at the first one that stands alone, so PROMPT would be none.
+    """
+    arguments, left = known.parse_known_args(argv)
+    free = getattr(arguments, "model", None) is not None and getattr(arguments, "prompt", "") is None
+    if free and len(left) == 1 and not left[0].startswith("-"):
+        arguments.prompt = left[0]
+    elif left:
+        known.error(f"unrecognized arguments: {' '.join(left)}")
+    return arguments
 
 
 def keep_compiled() -> None:

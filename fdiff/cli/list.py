@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from fdiff import hub
 
@@ -25,13 +26,13 @@ def _found(kind: str) -> Mapping[str, str]:
 
 
 def _classes(kind: str) -> Mapping[str, str]:
-    """The registered classes by their names in configs; a second name tells the first."""
+    """The registered classes by name, each once: what further names configs give it is known to the registry alone."""
     from fdiff import api, registry
 
     base = {"pipelines": api.DiffusionPipeline, "models": api.models.Model, "schedulers": api.Scheduler}[kind]
+    known: list[tuple[str, Any]] = [(name, cls) for name, cls in registry.known(base)]
     return {
-        name: (cls.__doc__ or "").split("\n")[0] if name == cls.__name__ else f"see {cls.__name__}"
-        for name, cls in registry.known(base) if cls is not base
+        name: (cls.__doc__ or "").split("\n")[0] for name, cls in known if cls is not base and name == cls.__name__
     }  # fmt: skip
 
 
