@@ -35,7 +35,8 @@ def run(checkout: Path, code: str, *arguments: str, cache: str = os.devnull) -> 
     environ = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environ |= {"PYTHONPATH": str(checkout), "XDG_CACHE_HOME": cache}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, env=environ, check=False)
+    line = [sys.executable, "-P", "-c", code, *arguments]  # -P: or the folder one stands in would go before the checkout
+    done = subprocess.run(line, capture_output=True, env=environ, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode not in (0, 2):  # 2 is how the command refuses an option
         raise RuntimeError(done.stderr.decode())
