@@ -35,7 +35,7 @@ def run(checkout: Path, code: str, *arguments: str, cache: str = os.devnull) -> 
     environ = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environ |= {"PYTHONPATH": str(checkout), "XDG_CACHE_HOME": cache}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    line = [sys.executable, "-P", "-c", code, *arguments]  # -P: or the folder one stands in would go before the checkout
+    line = [sys.executable, "-P", "-c", code, *arguments]  # -P: not what the current folder holds
     done = subprocess.run(line, capture_output=True, env=environ, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode not in (0, 2):  # 2 is how the command refuses an option
