@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,7 +87,7 @@ def convert(
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"{folder} is a file; name a folder to write.")
     weights.floating(dtype)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     options = {"config": config, "tokenizer": tokenizer, "prediction_type": prediction_type, "ema": ema}
     given = [name for name, value in options.items() if value]
     if path.is_file() or path.suffix in hub.SINGLE_FILES:

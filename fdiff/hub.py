@@ -16,6 +16,7 @@ Files come one by one, and only those that are needed.
 
 import json
 import logging
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -190,7 +191,7 @@ def folder_of(name: str | Path) -> Path | None:
 
     Raises FileNotFoundError for a file, and for what is none of these.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         return path
     if path.is_file():
@@ -205,7 +206,7 @@ def folder_of(name: str | Path) -> Path | None:
 
 def check_name(source: str | Path) -> None:
     """Raise FileNotFoundError for what can be known to be no folder, no id of a repository and no single file."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.suffix not in SINGLE_FILES and not path.is_file():
         folder_of(source)
 

@@ -189,10 +189,13 @@ def read_text(path: str | Path) -> str | None:
     """
     from PIL import Image
 
-    with Image.open(path) as image:
-        image.load()  # PNG may have it behind the picture
-        comment = image.getexif().get_ifd(EXIF).get(USER_COMMENT)
-        found = image.info.get("parameters") or comment or image.info.get("comment")
+    try:
+        with Image.open(path) as image:
+            image.load()  # PNG may have it behind the picture
+            comment = image.getexif().get_ifd(EXIF).get(USER_COMMENT)
+            found = image.info.get("parameters") or comment or image.info.get("comment")
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:  # of Pillow, for what is broken or absurd
+        raise OSError(f"{path} is damaged ({error}); choose another picture") from error
     return _decoded(found) if isinstance(found, bytes) else found if isinstance(found, str) else None
 
 

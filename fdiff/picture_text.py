@@ -14,7 +14,7 @@ import re
 from typing import Any, NamedTuple
 
 NEGATIVE = "Negative prompt:"
-FIELD = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+FIELD = re.compile(r'\b(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 FEWEST = 3  # fields, by which their line is told from one of the prompt
 OWN = "fdiff"  # the field of what only fdiff needs
 

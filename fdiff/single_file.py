@@ -90,7 +90,7 @@ def load(
 
 def find(source: str | Path, place: hub.Source) -> Path:
     """The file, downloaded if need be."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     match = ON_HUB.fullmatch(os.fspath(source))
     if path.is_file() or match is None:
         if not path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")  # of files of weights, which no repository's name has
@@ -9,5 +10,5 @@ ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")  # of files of weight
 
 def is_single_file(source: str | Path) -> bool:
     """Whether a source is one file of weights, here or on the Hub; others are folders and repositories."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     return not path.is_dir() and (path.is_file() or path.suffix.lower() in ENDINGS)

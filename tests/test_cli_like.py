@@ -215,3 +215,94 @@ def test_a_text_too_long_for_the_format_is_told_before_drawing(model, tmp_path, 
     out = tmp_path / "a.jpg"
     assert "cannot hold" in error(capsys, model, "cat " * 20_000, "--steps", 1, "--out", out)
     assert not list(tmp_path.iterdir())
+
+
+FIELDS = {"Steps": "1", "Seed": "2", "Size": "8x8"}
+
+
+def stranger(file, own, prompt=""):
+    """A picture that says this, whoever made it."""
+    images.save(Image.new("RGB", (8, 8)), file, picture_text.write(picture_text.Parameters(prompt, "", FIELDS, own)))
+    return file
+
+
+@pytest.mark.parametrize("name", ["out", "animate", "save_plan", "preview", "like", "any_memory", "help"])
+def test_a_picture_does_not_say_where_to_write(tmp_path, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    value = {"preview": 1, "any_memory": True, "help": True}.get(name, "elsewhere.png")
+    stranger("odd.png", {"arguments": {"num_images": 1, "steps": 1, name: value}})
+    flag = name.replace("_", "-")
+    assert f"odd.png says --{flag}, which is for you alone to say" in error(capsys, "--like", "odd.png")
+    assert [file.name for file in tmp_path.iterdir()] == ["odd.png"]
+
+
+@pytest.mark.parametrize(
+    ("hashes", "words"),
+    [
+        (None, "does not say what was in the model that fdiff ships; give MODEL"),
+        (5, "does not say what was in"), ({"model": 5}, "does not say what was in"),
+        ({"model": [5]}, "the model that fdiff ships has changed"), ({"model": []}, "does not say what was in"),
+    ],
+)  # fmt: skip
+def test_a_picture_names_no_file_without_its_hash(tmp_path, capsys, hashes, words):
+    own = {"arguments": {"num_images": 1, "steps": 1}, "hashes": hashes}
+    odd = stranger(tmp_path / "odd.png", own)
+    assert words in error(capsys, "--like", odd, "--out", tmp_path / "b.png")
+    photo = stranger(tmp_path / "photo.png", None)
+    odd = stranger(tmp_path / "odd.png", {"arguments": {"num_images": 1, "image": str(photo)}, "hashes": {}})
+    again = ["--like", odd, "--out", tmp_path / "b.png"]
+    assert f"does not say what was in {photo}; give --image" in error(capsys, "digits", *again)
+    odd = stranger(odd, {"arguments": {"num_images": 1, "image": "/dev/zero"}, "hashes": {"image": ["0"]}})
+    assert "/dev/zero, the --image of" in error(capsys, "digits", *again)
+
+
+def test_what_a_picture_takes_from_the_hub_is_told(fake, model, tmp_path, capsys):
+    files = {file.relative_to(model).as_posix(): file.read_bytes() for file in model.rglob("*") if file.is_file()}
+    fake.add("me/squares", files)
+    generate("me/squares", "a cat", "--steps", 1, "--out", tmp_path / "a.png")
+    capsys.readouterr()
+    generate("--like", tmp_path / "a.png", "--out", tmp_path / "b.png")
+    assert f"MODEL me/squares is taken from the Hub, since {tmp_path}/a.png says so" in capsys.readouterr().err
+
+
+def test_a_picture_does_not_steer_the_terminal(model, tmp_path, capsys):
+    text = "a cat\nSteps: 1, Sampler: Euler, Model: \x1b]0;gone\x07\u202e, Seed: 1, CFG scale: nan, Odd: " + "x" * 5000
+    images.save(Image.new("RGB", (8, 8)), tmp_path / "ui.png", text)
+    line = error(capsys, "--like", tmp_path / "ui.png")
+    assert line.isprintable() and "\\x1b]0;gone\\x07\\u202e" in line
+    assert "--guidance-scale is nan; give a finite number" in error(capsys, model, "--like", tmp_path / "ui.png")
+    assert main(["generate", str(model), "--like", str(tmp_path / "ui.png"), "--guidance-scale", "nan"]) == 2
+    assert max(map(len, capsys.readouterr().err.split("\n"))) < 1100
+
+
+def test_other_words_for_a_picture_of_the_web_ui(model, tmp_path, capsys):
+    images.save(Image.new("RGB", (8, 8)), tmp_path / "ui.png", "a cat\nSteps: 1, Sampler: Euler, CFG scale: 2, Seed: 1")
+    generate(model, "a dog", "--like", tmp_path / "ui.png", "--out", tmp_path / "a.png")
+    assert said(tmp_path / "a.png").prompt == "a dog"
+    assert "none.plan is not there" in error(capsys, model, "--like", tmp_path / "ui.png", "--plan", "none.plan")
+
+
+def test_previews_leave_the_files_of_others(tmp_path, capsys):
+    other = tmp_path / "a.preview.png"
+    other.write_text("mine")
+    out = ["--out", tmp_path / "a.png", "--preview", 1]
+    assert f"--preview writes {other}, which is there already" in error(capsys, *out)
+    assert [file.name for file in tmp_path.iterdir()] == [other.name] and other.read_text() == "mine"
+    other.unlink()
+    said = error(capsys, *out, "--save-plan", other)
+    assert f"--preview and --save-plan are both {other}" in said
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a cat\nNegative prompt: none\nSteps: 3, Seed: 4, Size: 8x8",
+        'say "no", \\ and \\u002c: <lora:x:1>', "Steps: 3",
+        "\u05e9\u05dc\u05d5\u05dd \U0001f408\u200d\u2b1b", "a cat " * 1700, "x" * 10_000, " \t a cat \n",
+    ],
+    ids=["lines", "quotes", "field", "right to left", "long", "one word", "blanks"],
+)  # fmt: skip
+def test_any_prompt_is_kept_to_the_sign(model, tmp_path, prompt):
+    generate(model, prompt, "--negative-prompt", prompt, "--steps", 1, "--out", tmp_path / "a.png")
+    arguments = said(tmp_path / "a.png").own["arguments"]
+    assert arguments["prompt"] == prompt and arguments["negative_prompt"] == prompt

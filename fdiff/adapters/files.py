@@ -1,5 +1,6 @@
 """Where the file of an adapter is."""
 
+import os
 from pathlib import Path
 
 from fdiff import hub
@@ -11,7 +12,7 @@ def find(source: hub.Source, weight_name: str | None, names: tuple[str, ...]) ->
 
     For errors see `hub.fetch`; FileNotFoundError also for the name of a file that is not there.
     """
-    path = Path(source.name).expanduser()
+    path = Path(os.path.expanduser(source.name))
     if path.is_file():
         return path
     if path.suffix in ENDINGS and not path.is_dir():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from fdiff.cli.sources import scaled
 from fdiff.sources import is_single_file
 
 # Options that are of no use without another one, and what that is.
@@ -18,12 +21,26 @@ WITH: Mapping[str, tuple[str, str]] = {
 }  # fmt: skip
 NOT_BOTH = (("steps", "plan"), ("scheduler", "plan"))
 FILES = ("image", "mask", "control_image", "ip_adapter_image", "plan")
-COUNTS = ("num_images", "steps", "preview")
+COUNTS = ("num_images", "steps", "preview", "height", "width")
+LONGEST = 1000  # signs of a sentence
 
 
 def flag(name: str) -> str:
     """The option as it is typed."""
     return {"model": "MODEL", "prompt": "PROMPT", "prompt_text": "--prompt"}.get(name, f"--{name.replace('_', '-')}")
+
+
+def plain(text: str) -> str:
+    """A text as one line for a terminal: what a picture or a file says there may hold what steers it."""
+    line = " ".join(text.split())
+    if len(line) > LONGEST:  # the end tells the cure
+        line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+
+
+def preview_file(out: str) -> Path:
+    """Where --preview writes, beside --out."""
+    return Path(out).with_name(f"{Path(out).stem}.preview.png")
 
 
 def check_options(arguments: argparse.Namespace) -> None:
@@ -35,6 +52,8 @@ def check_options(arguments: argparse.Namespace) -> None:
                 raise ValueError(f"{flag(name)} is empty; give it a value or leave it out")
             if isinstance(text, str) and any("\ud800" <= sign <= "\udfff" for sign in text):  # bytes of another code
                 raise ValueError(f"{flag(name)} is no text in UTF-8; write it anew")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{flag(name)} is {value}; give a finite number")
     for name in COUNTS:
         if name in given and given[name] < 1:
             raise ValueError(f"{flag(name)} is {given[name]}; it must be 1 or more")
@@ -48,10 +67,14 @@ def check_options(arguments: argparse.Namespace) -> None:
     for one, other in NOT_BOTH:
         if one in given and other in given:
             raise ValueError(f"{flag(one)} and {flag(other)} are both given, and the latter has its own; leave one out")
+    for name in ("lora", "ip_adapter"):
+        for one in ([given[name]] if isinstance(given.get(name), str) else given.get(name, ())):
+            scaled(name.replace("_", "-"), one)
     _check_model(arguments)
     for name in FILES:
-        if name in given and not Path(given[name]).exists():
-            raise ValueError(f"{flag(name)} {given[name]} is not there; check its name")
+        if name in given and not Path(given[name]).is_file():
+            what = "is no file" if Path(given[name]).exists() else "is not there"
+            raise ValueError(f"{flag(name)} {given[name]} {what}; check its name")
     _check_places(arguments)
 
 
@@ -60,7 +83,7 @@ def _check_model(arguments: argparse.Namespace) -> None:
     from fdiff import hub
 
     model = arguments.model
-    if model is not None and not Path(model).expanduser().exists():
+    if model is not None and not Path(os.path.expanduser(model)).exists():
         if len(model.split()) > 1:
             raise ValueError(f'"{model}" looks like a prompt, and which model is to draw it is missing; say fdiff '
                              f'generate MODEL "{model}"')
@@ -70,7 +93,7 @@ def _check_model(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None and (model is None or alone):
             what = "the digits that fdiff ships have none" if model is None else f"{model} is one file"
             raise ValueError(f"{flag(name)} is for folders and repositories, and {what}; leave it out")
-    if arguments.revision is not None and Path(model).expanduser().is_dir():
+    if arguments.revision is not None and Path(os.path.expanduser(model)).is_dir():
         raise ValueError(f"--revision is for repositories of the Hub, and {model} is a folder; leave it out")
     for name in ("tokenizer", "config"):
         if getattr(arguments, name) is not None and not alone:
@@ -86,6 +109,11 @@ def _check_places(arguments: argparse.Namespace) -> None:
         images.picture_format(out)
     _check_place("--out", out, folder=not sheet)
     taken = {out.resolve(): "--out"}
+    if arguments.preview is not None:
+        preview = preview_file(arguments.out)
+        if preview.exists():
+            raise ValueError(f"--preview writes {preview}, which is there already; choose another --out")
+        taken[preview.resolve()] = "--preview"
     for name in ("animate", "save_plan"):
         if getattr(arguments, name) is None:
             continue

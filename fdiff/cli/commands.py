@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fdiff import __version__, hub
+from fdiff.cli.checks import plain
 from fdiff.cli.flags import flags
 from fdiff.cli.list import KINDS
 from fdiff.cli.options import DTYPES, add_generate, add_inspect
@@ -45,9 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminated_like_interrupted():
             arguments.run(arguments)
+            sys.stdout.flush()
+    except BrokenPipeError:  # who read has seen enough, as with `fdiff list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE, which Windows does not name
     except (ValueError, OSError) as error:
-        said = " ".join(str(error).split()).replace("num_inference_steps", "--steps")
-        print(f"fdiff: {said}", file=sys.stderr)
+        print(f"fdiff: {_sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print("fdiff: interrupted; nothing was written", file=sys.stderr)
@@ -67,6 +72,15 @@ def _parsed(known: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Nam
     elif left:
         known.error(f"unrecognized arguments: {' '.join(left)}")
     return arguments
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, in a line, with the options as they are typed."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:  # of the system
+        return plain(f"{error.filename} cannot be used ({error.strerror}); choose another name or place")
+    typed = {name.replace("-", "_"): f"--{name}" for name in flags()} | {"mask_image": "--mask"}
+    said = re.sub(r"^(\w+)(?= is | must | \d)", lambda found: typed.get(found[1], found[1]), str(error))
+    return plain(said.replace("num_inference_steps", "--steps"))
 
 
 def keep_compiled() -> None:

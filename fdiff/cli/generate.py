@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fdiff.cli import memory, recall, remember
-from fdiff.cli.checks import check_options
+from fdiff.cli.checks import check_options, preview_file
 from fdiff.cli.options import with_defaults
 from fdiff.cli.pictures import open_picture
 
@@ -86,8 +86,7 @@ def _preview(arguments: argparse.Namespace) -> Iterator[Path | None]:
     if arguments.preview is None:
         yield None
         return
-    out = Path(arguments.out)
-    file = out.with_name(f"{out.stem}.preview.png")
+    file = preview_file(arguments.out)
     try:
         yield file
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 # What an option is where it is not given: argparse leaves it None, so that what is given is known.
 DEFAULTS: Mapping[str, Any] = {"seed": 0, "lora": (), "textual_inversion": (), "dtype": "float32", "out": "fdiff.png"}
+
+# Places of which no other part of fdiff takes ~ for the home.
+PATHS = ("image", "mask", "control_image", "ip_adapter_image", "plan", "out", "animate", "save_plan")
 
 # In which group of the help an option of pipelines stands, by its flag; the others tell how to draw.
 DRAWN = ("class", "negative-prompt", "prompt-2", "negative-prompt-2", "weighted", "chunked", "height", "width",
@@ -123,5 +127,6 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
 
 def with_defaults(arguments: argparse.Namespace) -> argparse.Namespace:
     """The arguments, the defaults in place of what is not given."""
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    given = {name: os.path.expanduser(value) if name in PATHS else value  # a shell leaves --out=~/x.png as it is
+             for name, value in vars(arguments).items() if value is not None}  # fmt: skip
     return argparse.Namespace(**{**vars(arguments), **DEFAULTS, **given})

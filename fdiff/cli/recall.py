@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fdiff.cli.checks import FILES, flag
+from fdiff.cli.checks import FILES, flag, plain
 from fdiff.cli.options import add_generate
-from fdiff.cli.remember import ADAPTERS, MODELS, SAMPLERS, hashes, versions
+from fdiff.cli.remember import ADAPTERS, MODELS, NOT_KEPT, SAMPLERS, hashes, listed, versions
 from fdiff.picture_text import Parameters, parse
 
 # Options that an option given on the command line takes the place of.
@@ -25,23 +26,26 @@ REPLACES: Mapping[str, tuple[str, ...]] = {
 def recalled(arguments: argparse.Namespace) -> tuple[argparse.Namespace, int | None]:
     """The options that the picture of `--like` says, behind those that are given; and its number in a folder.
 
+    A picture may be a stranger's: it says nothing of where to write, names no file of which it does not know the
+    hash, and what it takes from the Hub is told before.
+
     Raises ValueError for a picture that does not say how it was drawn, and for one whose files have gone or changed.
     """
-    file = arguments.like
-    if file is None:
+    if arguments.like is None:
         return arguments, None
-    if file == "":
+    if arguments.like == "":
         raise ValueError("--like is empty; give it a value or leave it out")
+    file = os.path.expanduser(arguments.like)
     said = _read(file)
     given = {name: value for name, value in vars(arguments).items() if value is not None}
-    if said.own is None:
-        return argparse.Namespace(**{**vars(arguments), **_of_web_ui(said, file, given), **given}), None
-    kept, number = _kept(said.own, file)
-    gone = {name for one in given for name in REPLACES.get(one, ())}
-    kept = {name: value for name, value in kept.items() if name not in gone and name not in given}
-    kept = {name: _beside(name, value, file) for name, value in kept.items()}
+    kept, number = (_of_web_ui(said, file, given), None) if said.own is None else _kept(said.own, file)
+    gone = {*given, *(name for one in given for name in REPLACES.get(one, ()))}
+    kept = {name: _beside(name, value, file) for name, value in kept.items() if name not in gone}
     merged = argparse.Namespace(**{**vars(arguments), **kept, **given})
-    _check_hashes(said.own.get("hashes"), merged, set(given) | gone, file)
+    if said.own is None:
+        return merged, None
+    _tell_sources(kept, file)
+    _check_hashes(said.own.get("hashes"), merged, [*kept, *({"model"} - {*kept, *given})], file)
     _tell_versions(said.own.get("versions"), file)
     return merged, None if "num_images" in given else number
 
@@ -70,6 +74,8 @@ def _kept(own: Mapping[str, Any], file: str) -> tuple[dict[str, Any], int | None
     if not isinstance(found, dict) or not (number is None or (type(number) is int and number >= 0)):
         raise ValueError(f"{file} says in another form how it was drawn; {cure}")
     for name, value in found.items():
+        if name in (*NOT_KEPT, "help"):
+            raise ValueError(f"{file} says {flag(name)}, which is for you alone to say; {cure}")
         if name not in actions:
             raise ValueError(f"{file} was drawn with {flag(name)}, which this fdiff does not have; update fdiff")
         action = actions[name]
@@ -94,21 +100,36 @@ def _beside(name: str, value: Any, file: str) -> Any:
         return [_beside(name, one, file) for one in value]
     source = given(value).source if name in ADAPTERS else value
     there = Path(file).parent / source
-    if Path(source).expanduser().exists() or not there.exists():
+    if Path(os.path.expanduser(source)).exists() or not there.exists():
         return value
     return str(there) + value.removeprefix(source)
 
 
-def _check_hashes(known: Any, merged: argparse.Namespace, given: set[str], file: str) -> None:
-    """Raise ValueError unless every file that only the picture names is what it was."""
-    for name, before in known.items() if isinstance(known, dict) else ():
-        if name in given or name not in (*FILES, *MODELS, *ADAPTERS):
+def _tell_sources(kept: Mapping[str, Any], file: str) -> None:
+    """Tell what comes from the Hub because a picture says so."""
+    from fdiff import hub, single_file
+    from fdiff.cli.sources import given
+
+    for name in set(kept) & {*MODELS, *ADAPTERS, "tokenizer", "config"}:
+        for one in listed(kept[name]):
+            source = given(one).source if name in ADAPTERS else one
+            on_hub = hub.REPOSITORY.fullmatch(source) or single_file.ON_HUB.fullmatch(source)
+            if on_hub and source not in hub.shipped() and not os.path.exists(source):
+                _tell(f"{flag(name)} {source} is taken from the Hub, since {file} says so")
+
+
+def _check_hashes(known: Any, merged: argparse.Namespace, names: Iterable[str], file: str) -> None:
+    """Raise ValueError unless every file that only the picture names, by these options, is what it was."""
+    for name in (*MODELS, *ADAPTERS, *FILES):
+        if name not in names:
             continue
         what = getattr(merged, name) or "the model that fdiff ships"
-        sources = what if isinstance(what, list) else [what]
-        if name in FILES and not Path(what).exists():
+        before = known.get(name) if isinstance(known, dict) else None
+        if name in FILES and not Path(what).is_file():
             raise ValueError(f"{what}, the {flag(name)} of {file}, is not there; say where it is with {flag(name)}")
-        for source, old, new in zip(sources, before, hashes(merged, (name,)).get(name, ()), strict=False):
+        if not isinstance(before, list) or len(before) != len(listed(what)):
+            raise ValueError(f"{file} does not say what was in {what}; give {flag(name)} if it is the one to take")
+        for source, old, new in zip(listed(what), before, hashes(merged, (name,)).get(name, ()), strict=False):
             if old != new:
                 raise ValueError(f"{source} has changed since {file} was drawn; give {flag(name)} to draw with what "
                                  "there is now, or bring back what there was")
@@ -122,7 +143,7 @@ def _tell_versions(before: Any, file: str) -> None:
 
 
 def _tell(text: str) -> None:
-    print(f"fdiff: {text}", file=sys.stderr)
+    print(f"fdiff: {plain(text)}", file=sys.stderr)
 
 
 def _of_web_ui(said: Parameters, file: str, given: Mapping[str, Any]) -> dict[str, Any]:

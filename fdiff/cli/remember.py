@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,12 @@ def pinned(arguments: argparse.Namespace) -> argparse.Namespace:
 
 def hashes(arguments: argparse.Namespace, names: Sequence[str] = (*MODELS, *ADAPTERS, *FILES)) -> dict[str, list[str]]:
     """The sha256 of every file that these options name, one for each time that an option is given."""
-    return {name: [_hash(name, one, arguments) for one in _listed(getattr(arguments, name))]
+    return {name: [_hash(name, one, arguments) for one in listed(getattr(arguments, name))]
             for name in names if getattr(arguments, name) or name == "model"}  # fmt: skip
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """What an option is given, as a list also where it is given once."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
@@ -89,7 +91,7 @@ class Told:
         """The options that were given, and how many pictures they meant."""
         from fdiff.cli.sources import count_of, is_default
 
-        given = {name: _listed(value) if isinstance(value, tuple) else value
+        given = {name: listed(value) if isinstance(value, tuple) else value
                  for name, value in vars(self.arguments).items() if name not in NOT_KEPT and value not in (None, ())}
         if is_default(self.arguments.model):
             given.pop("model", None)
@@ -130,7 +132,7 @@ class Told:
         arguments = self.arguments
 
         def short(name: str) -> str | None:
-            found = zip(_listed(getattr(arguments, name) or ()), self.hashes.get(name, ()), strict=True)
+            found = zip(listed(getattr(arguments, name) or ()), self.hashes.get(name, ()), strict=True)
             return ", ".join(f"{_named(given(one).source)}: {value[:12]}" for one, value in found) or None
 
         net = arguments.controlnet and (f"Module: none, Model: {_named(arguments.controlnet)} "
@@ -171,7 +173,7 @@ def _sampler(scheduler: Any) -> str:
 
 def _named(source: str) -> str:
     """A Hub id as it is; a file or folder without where it lies."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if is_single_file(source):
         return path.stem
     return path.resolve().name if path.exists() else source

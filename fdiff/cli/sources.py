@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,10 @@ def scaled(flag: str, text: str) -> tuple[str, float]:
     """The source of FILE or FILE:SCALE and its scale. Raises ValueError for a scale that is no number."""
     source, scale = given(text)
     try:
-        return source, 1.0 if scale is None else float(scale)
+        number = 1.0 if scale is None else float(scale)
+        if not math.isfinite(number):
+            raise ValueError
+        return source, number
     except ValueError:
         raise ValueError(f"--{flag} {text}: the scale is {scale!r}; it must be a number, as in FILE:0.8") from None
 
