@@ -91,15 +91,16 @@ def test_fish_completes(command):
 def test_zsh_completes(command):
     if shutil.which("zsh") is None:
         pytest.skip("no zsh here")
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execvp("zsh", ["zsh", "-f", "-i"])
+    terminal, its_end = pty.openpty()  # for pty.fork would fork JAX's threads
+    shell = subprocess.Popen(["zsh", "-f", "-i"], stdin=its_end, stdout=its_end, stderr=its_end, start_new_session=True)
+    os.close(its_end)
     os.write(terminal, b'PS1=; autoload -Uz compinit; compinit -u; eval "$(fdiff completion zsh)"; print rea""dy\n')
     seen = read_until(terminal, b"ready")
     os.write(terminal, b"fdiff plot-s\t")
     seen = read_until(terminal, b"plot-scheduler")
     os.close(terminal)
-    os.waitpid(pid, 0)
+    shell.kill()
+    shell.wait()
     assert b"plot-scheduler" in seen
 
 
