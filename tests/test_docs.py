@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import fdiff
-from docs.making import links, newcomer, reference
+from docs.making import kept, links, newcomer, reference
 from docs.making.pages import ROOT, blocks_of, pages, text_of, with_outputs
 from docs.making.run import SETS_UP, run_page
 
@@ -15,16 +15,11 @@ WITH_CODE = [page for page in pages() if any(block.runs for block in blocks_of(t
 
 
 @pytest.fixture(scope="module")
-def runs(request, tmp_path_factory):
-    """The runs of the pages that are to be tested, two side by side; each program is compiled once, and quickly."""
-    environment = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
+def runs(request):
+    """The runs of the pages that are to be tested, two side by side; what a build has run is not run anew."""
     chosen = [item.callspec.params["page"] for item in request.session.items if "runs" in item.fixturenames]
     with ThreadPoolExecutor(2) as pool:
-        yield {page: pool.submit(run_page, page, tmp_path_factory.mktemp("page"), **environment) for page in chosen}
+        yield {page: pool.submit(kept.made, page) for page in chosen}
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
