@@ -14,6 +14,7 @@ Every `from_pretrained` says where with the same words:
 Files come one by one, and only those that are needed.
 """
 
+import difflib
 import json
 import logging
 import os
@@ -201,7 +202,12 @@ def folder_of(name: str | Path) -> Path | None:
         )
     if isinstance(name, Path) or not REPOSITORY.fullmatch(name):
         raise FileNotFoundError(f"{name} is neither a folder nor the id of a repository; check its name.")
-    return SHIPPED / name if name in shipped() else None
+    if name in shipped():
+        return SHIPPED / name
+    near = difflib.get_close_matches(name, shipped(), n=1, cutoff=0.8)
+    if near and "/" not in name:
+        raise FileNotFoundError(f"there is no model {name}; {near[0]} is one that fdiff ships, if that is meant.")
+    return None
 
 
 def check_name(source: str | Path) -> None:

@@ -290,3 +290,10 @@ def test_models_that_ship_have_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
     assert hub.folder_of("digits") == Path("digits"), "a folder of one's own goes before"
+
+
+@pytest.mark.parametrize("name", ["coloured-digits", "colored-digit", "digit"])
+def test_a_model_that_ships_is_found_by_nearly_its_name(name):
+    with pytest.raises(FileNotFoundError, match=f"no model {name}; (colored-)?digits is one that fdiff ships"):
+        hub.folder_of(name)
+    assert hub.folder_of(f"someone/{name}") is None
