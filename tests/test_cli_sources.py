@@ -41,7 +41,7 @@ def draw(model, tmp_path):
 def drawn(pipe, params, *args, **options):
     """What the library draws with the options that `draw` gives."""
     run = {"key": jax.random.key(3), "num_inference_steps": 2, "progress": False, **options}
-    return np.asarray(images.enlarge(pipe(params, *args, **run).images[0], 32))
+    return np.asarray(images.enlarge(pipe(params, *args, **run).images[0], 64))
 
 
 def test_a_prompt_as_an_option(draw, model):
