@@ -37,24 +37,23 @@ class PipelineFacts(NamedTuple):
 def list_schedulers() -> list[SchedulerFacts]:
     """Every scheduler class that is registered, by name, as it is with its default options."""
     found = []
-    for name, cls in registry.known(Scheduler):
-        if name == cls.__name__:  # under another one it is there twice
-            plan, n = _plan(cls)
-            calls = round(np.count_nonzero(plan.c_in) / n) if plan else 1
-            stochastic = bool(plan and np.any(plan.from_noise))
-            found.append(SchedulerFacts(name, declared_order(cls), stochastic, calls, _kind(cls)))
+    for cls in registry.classes(Scheduler):
+        plan, n = _plan(cls)
+        calls = round(np.count_nonzero(plan.c_in) / n) if plan else 1
+        stochastic = bool(plan and np.any(plan.from_noise))
+        found.append(SchedulerFacts(cls.__name__, declared_order(cls), stochastic, calls, _kind(cls)))
     return found
 
 
 def list_models() -> list[str]:
     """The names of every model class that is registered, as config.json has them."""
-    return sorted({name for name, _ in registry.known(Model)})
+    return [cls.__name__ for cls in registry.classes(Model)]
 
 
 def list_pipelines() -> list[PipelineFacts]:
     """Every pipeline class that is registered, by name."""
-    known: list[tuple[str, Any]] = [(name, cls) for name, cls in registry.known(DiffusionPipeline)]
-    return [PipelineFacts(name, _taken(cls)) for name, cls in known if name == cls.__name__ and hasattr(cls, "steps")]
+    known = registry.classes(DiffusionPipeline)
+    return [PipelineFacts(cls.__name__, _taken(cls)) for cls in known if hasattr(cls, "steps")]
 
 
 def _taken(cls: Any) -> tuple[str, ...]:

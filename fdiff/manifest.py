@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import jax
 
 from convert import single_file as convert_single_file
 from convert import weights
@@ -34,10 +33,6 @@ class Part(NamedTuple):
     tensors: Mapping[str, Tensor] | None = None
     files: tuple[Path, ...] = ()
     options: Mapping[str, Any] | None = None
-
-    def parameters(self) -> int:
-        """How many there are, by the module, without its weights."""
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.module.shapes()))
 
 
 class Manifest(NamedTuple):
@@ -133,6 +128,13 @@ def file_hash(file: str | Path) -> str:
     name = Path(file).resolve().name
     if re.fullmatch("[0-9a-f]{64}", name):
         return name
+    found = os.stat(file)
+    return _read_hash(os.fspath(file), found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_hash(file: str, modified: int, size: int) -> str:
+    """The sha256 of a file as it is now, so that checking a picture's model and telling it anew read it once."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

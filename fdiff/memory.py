@@ -62,7 +62,7 @@ def estimate(
 def _count(part: Part) -> int:
     """How many parameters there are, by the headers of the weights where they are here: that is quicker."""
     if part.tensors is None:
-        return part.parameters()
+        return int(part.module.count_parameters())
     return sum(math.prod(tensor.shape) for tensor in part.tensors.values())
 
 

@@ -58,6 +58,11 @@ def known(base: type = object) -> Iterator[tuple[str, type]]:
                 yield name, entry.cls
 
 
+def classes(base: type = object) -> Iterator[Any]:
+    """All that are registered and derive from `base`, each once, in the order of their names."""
+    return (cls for name, cls in known(base) if name == cls.__name__ and cls is not base)
+
+
 def lookup(name: str | None, base: type = object, config: Config | None = None) -> Any:
     """The class of that name that derives from `base`, old spellings such as FlaxPNDMScheduler included, or None."""
     for entry in _ENTRIES.get(str(name or "").removeprefix("Flax"), ()):

@@ -34,4 +34,4 @@ def _said(part: Part) -> str:
     dtypes = sorted({str(tensor.dtype) for tensor in part.tensors.values()})
     size = getattr(part.module, "sample_size", None)
     samples = f", samples of {size}" if size else ""
-    return f"{part.kind}, {part.parameters():,} parameters, {' and '.join(dtypes)}{samples}"
+    return f"{part.kind}, {part.module.count_parameters():,} parameters, {' and '.join(dtypes)}{samples}"

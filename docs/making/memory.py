@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,17 +58,12 @@ def models(folder: Path) -> Iterator[tuple[str, Model]]:
             yield part, found.from_config(config)
 
 
-def count(model: Model) -> int:
-    """How many parameters a model has."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.shapes()))
-
-
 def parameters(configs: Path) -> Iterator[str]:
     """Rows of Markdown: what each component of the checkpoints has, and what all take in two dtypes."""
     yield "| checkpoint | parameters, in millions | float32 | bfloat16 |"
     yield "| --- " * 4 + "|"
     for name in CHECKPOINTS:
-        if found := {part: count(model) for part, model in models(configs / name)}:
+        if found := {part: model.count_parameters() for part, model in models(configs / name)}:
             total = sum(found.values())
             parts = ", ".join(f"{part} {number / 1e6:,.1f}" for part, number in found.items())
             yield f"| {name} | {parts} | {4 * total / GIGA:.2f} GB | {2 * total / GIGA:.2f} GB |"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from fdiff import hub
 
@@ -30,10 +29,7 @@ def _classes(kind: str) -> Mapping[str, str]:
     from fdiff import api, registry
 
     base = {"pipelines": api.DiffusionPipeline, "models": api.models.Model, "schedulers": api.Scheduler}[kind]
-    known: list[tuple[str, Any]] = [(name, cls) for name, cls in registry.known(base)]
-    return {
-        name: (cls.__doc__ or "").split("\n")[0] for name, cls in known if cls is not base and name == cls.__name__
-    }  # fmt: skip
+    return {cls.__name__: (cls.__doc__ or "").split("\n")[0] for cls in registry.classes(base)}
 
 
 def _cached() -> Mapping[str, str]:

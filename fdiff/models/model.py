@@ -1,6 +1,7 @@
 """The one base of every Hub model: config.json in, module and parameters out, and back."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -173,6 +174,10 @@ class Model(nn.Module):
             return self.init(jax.random.key(0), *inputs)["params"]
 
         return jax.eval_shape(init, *self.example_inputs())
+
+    def count_parameters(self) -> int:
+        """How many numbers the parameters are, without allocating or computing anything."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes()))
 
     def init_params(self, key: jax.Array) -> dict[str, Any]:
         """Fresh float32 parameters, drawn with `key`."""

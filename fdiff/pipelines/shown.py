@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import math
 from typing import Any
-
-import jax
 
 from fdiff import images
 from fdiff.display import table
+from fdiff.models.model import Model
 
 MOST_PICTURES = 36  # of a sheet
 LARGEST = 768  # pixels of a sheet's longer side
@@ -24,9 +22,8 @@ def pipeline_html(pipe: Any) -> str:
         component = getattr(pipe, field.name)
         for one in component if isinstance(component, tuple) and component else (component,):
             name, told = type(one).__name__, ""
-            if hasattr(one, "shapes"):
-                leaves = jax.tree.leaves(one.shapes())
-                told = f"{sum(math.prod(leaf.shape) for leaf in leaves):,} parameters"
+            if isinstance(one, Model):
+                told = f"{one.count_parameters():,} parameters"
             elif hasattr(one, "to_config") and hasattr(one, "plan"):
                 told = ", ".join(f"{key} {value}" for key, value in one.to_config().items() if not key.startswith("_"))
             elif one is None or isinstance(one, bool | int | float | str):

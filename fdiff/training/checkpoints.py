@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +61,8 @@ class Checkpoints:
         items = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
         return jax.tree.unflatten(jax.tree.structure(like), items["state"]), facts
 
-    def wait(self) -> None:
-        """Wait until what was begun is written."""
-        self._manager.wait_until_finished()
-
     def close(self) -> None:
-        """Wait, and let go of the folder."""
+        """Wait until what was begun is written, and let go of the folder."""
         self._manager.close()
 
 
@@ -75,13 +70,3 @@ def _leaves(state: Any) -> dict[str, str]:
     """What each leaf is: its way, and its dtype and shape."""
     found = jax.tree_util.tree_flatten_with_path(state)[0]
     return {jax.tree_util.keystr(path): f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for path, leaf in found}
-
-
-@contextlib.contextmanager
-def opened(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
-    """The checkpoints of a folder, whole when it is left."""
-    found = Checkpoints(folder, keep)
-    try:
-        yield found
-    finally:
-        found.close()

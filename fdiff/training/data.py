@@ -216,7 +216,7 @@ def _with_classes(cls: Any, where: tuple[Any, ...], facts: list[dict[str, Any]])
 
 
 def _npz(path: Path) -> Arrays:
-    """Arrays named images or image, x or x_train and labels, label, y or y_train; else by their shapes."""
+    """The first array of pictures, by its shape, and the first of as many labels."""
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -16,7 +17,7 @@ import numpy as np
 from fdiff import hub, images, keys
 from fdiff.training import step as steps
 from fdiff.training.averages import warmed
-from fdiff.training.checkpoints import Checkpoints, opened
+from fdiff.training.checkpoints import Checkpoints
 from fdiff.training.data import Source
 from fdiff.training.loader import Batch, batches
 from fdiff.training.recipe import Recipe, Settings, Task
@@ -57,7 +58,7 @@ def train(
         raise ValueError(f"{folder} holds no training to resume; leave --resume out to begin one")
     recipe, optimizer = task.recipe(settings, source), settings.optimizer()
     state = steps.init(recipe.params, optimizer)
-    with opened(folder / CHECKPOINTS, settings.keep) as checkpoints:
+    with contextlib.closing(Checkpoints(folder / CHECKPOINTS, settings.keep)) as checkpoints:
         taken = 0
         if resume:
             state, facts = checkpoints.restore(state)

@@ -33,8 +33,7 @@ class PixelSettings(Settings):
 
 def prepared(settings: PixelSettings, source: Source) -> Prepare:
     """How pictures are prepared; the size and the colours are the first picture's where nothing is said."""
-    first = source[0]["image"]
-    array = np.asarray(first) if not isinstance(first, np.ndarray) else first
+    array = np.asarray(source[0]["image"])
     gray = array.ndim == 2 or array.shape[-1] == 1 if settings.gray is None else settings.gray
     size = (settings.size,) * 2 if settings.size else array.shape[:2]
     return Prepare((int(size[0]), int(size[1])), 1 if gray else 3, settings.fit, flip=settings.flip)
