@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ log = logging.getLogger("fdiff")
 FITS = ("crop", "pad", "stretch")
 # Samples that cannot be read are passed over; this many, and this share of those seen besides, before it is an error.
 SPARED, SPARED_SHARE = 10, 0.01
+
+Preparing = Callable[[Any, np.random.Generator], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Batch(NamedTuple):
 
 
 def batches(
-    source: Source, prepare: Prepare, batch_size: int, *, seed: int = 0, taken: int = 0, workers: int = 0
+    source: Source, prepare: Preparing, batch_size: int, *, seed: int = 0, taken: int = 0, workers: int = 0
 ) -> Iterator[Batch]:
     """Batches without end: every sample once in each epoch, in an order that the seed and the epoch give.
 
@@ -112,7 +114,7 @@ def batches(
             got = []
 
 
-def _samples(source: Source, prepare: Prepare, seed: int, taken: int, workers: int) -> Iterator[dict[str, Any]]:
+def _samples(source: Source, prepare: Preparing, seed: int, taken: int, workers: int) -> Iterator[dict[str, Any]]:
     """Prepared samples in order, from the one after `taken` on."""
     import grain
 
@@ -127,7 +129,7 @@ def _samples(source: Source, prepare: Prepare, seed: int, taken: int, workers: i
     return iter(prepared)
 
 
-def _read(source: Source, prepare: Prepare, i: int, random: np.random.Generator) -> dict[str, Any]:
+def _read(source: Source, prepare: Preparing, i: int, random: np.random.Generator) -> dict[str, Any]:
     """The prepared sample, or what failed."""
     try:
         return prepare(source[i], random)
@@ -144,7 +146,7 @@ def _passed_over(name: str, failed: set[str], count: int) -> None:
 
 
 def _stacked(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    shapes = {sample["image"].shape for sample in samples}
+    shapes = {np.shape(sample["image"]) for sample in samples if "image" in sample}
     if len(shapes) > 1:
         (a, b, _), (c, d, _) = sorted(shapes)[:2]
         raise ValueError(f"the pictures have several sizes, such as {a}x{b} and {c}x{d}; give --size")

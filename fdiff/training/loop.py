@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from fdiff import hub, images, keys
 from fdiff.training import step as steps
@@ -56,7 +57,7 @@ def train(
         raise ValueError(f"{folder} holds a training already; give --resume to go on with it, or another folder")
     if resume and not (folder / CHECKPOINTS).is_dir():
         raise ValueError(f"{folder} holds no training to resume; leave --resume out to begin one")
-    recipe, optimizer = task.recipe(settings, source), settings.optimizer()
+    recipe, optimizer = task.recipe(settings, source, folder), settings.optimizer()
     state = steps.init(recipe.params, optimizer)
     with contextlib.closing(Checkpoints(folder / CHECKPOINTS, settings.keep)) as checkpoints:
         taken = 0
@@ -64,11 +65,14 @@ def train(
             state, facts = checkpoints.restore(state)
             taken = facts["taken"]
         _cut(folder / METRICS, int(state.done))
-        stream = batches(source, recipe.prepare, settings.batch_size, seed=settings.seed, taken=taken,
+        stream = batches(recipe.source or source, recipe.prepare, settings.batch_size, seed=settings.seed, taken=taken,
                          workers=settings.workers)
         state = _run(recipe, settings, optimizer, state, stream, folder, checkpoints, report)
-    pipe, params = recipe.pipeline(jax.device_get(state.average))
+    average = jax.device_get(state.average)
+    pipe, params = recipe.pipeline(average)
     pipe.save_pretrained(folder, params)
+    if recipe.beside is not None:
+        recipe.beside(folder, average)
     images.save(curve(folder / METRICS), folder / CURVE)
     return pipe, params
 
@@ -78,20 +82,18 @@ def _run(
     checkpoints: Checkpoints, report: Callable[[Report], None] | None,
 ) -> Any:  # fmt: skip
     """The steps that are left. What a step gave is looked at while the next one runs."""
-    advance = jax.jit(
-        partial(
-            steps.train_step, loss=recipe.loss, optimizer=optimizer, decays=(warmed(settings.decay),),
-            accumulate=settings.accumulate, clip=settings.clip,
-            dtype=None if settings.dtype == "float32" else settings.dtype,
-        ),
-        donate_argnums=0,
+    step = partial(
+        steps.train_step, optimizer=optimizer, decays=(warmed(settings.decay),), accumulate=settings.accumulate,
+        clip=settings.clip, dtype=None if settings.dtype == "float32" else settings.dtype,
     )  # fmt: skip
+    advance = jax.jit(step, donate_argnums=0)
+    loss = recipe.loss if isinstance(recipe.loss, Partial) else Partial(recipe.loss)
     key, every = jax.random.key(settings.seed), settings.sample_every
     every = max(1, settings.steps // 10) if every is None else every
     began = int(state.done)
     watch = _Watch(folder / METRICS, settings.batch_size, report)
     for i, batch in zip(range(began, settings.steps), stream, strict=False):
-        state, metrics = advance(state, recipe.collate(batch.arrays), keys.fold_in(key, i))
+        state, metrics = advance(state, recipe.collate(batch.arrays), keys.fold_in(key, i), loss=loss)
         watch.see(i + 1, metrics, batch.taken)
         saved = (i + 1) % settings.save_every == 0 or i + 1 == settings.steps
         if saved:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import optax
 
 from fdiff.pipelines.task import option
 from fdiff.training.data import Source
-from fdiff.training.loader import FITS, Prepare
+from fdiff.training.loader import FITS, Preparing
 from fdiff.training.step import Loss
 
 
@@ -70,24 +71,29 @@ class Recipe(NamedTuple):
     """What a task makes of its settings and data.
 
     params: what is trained, as it begins.
-    loss: (params, batch, key) -> number, see `train_step`.
-    prepare: what is done to each picture.
+    loss: (params, batch, key) -> number, see `train_step`; a jax.tree_util.Partial where it needs weights that are not
+        trained, its first arguments, which are then given to the step in place of being compiled into it.
+    prepare: what is done to each sample: (sample, random) -> its arrays and texts.
     collate: the arrays of a batch as `loss` takes them.
-    pipeline: trained parameters -> (pipeline, its params), to save and to draw from.
+    pipeline: trained parameters -> (pipeline or model, its params), to save and to draw from.
     draw: (pipeline, its params, key, how many) -> PIL pictures.
+    source: what is trained on, where that is not the data as given but was made of it.
+    beside: (folder, trained parameters) writes what else belongs there, such as the adapter alone.
     """
 
     params: Any
     loss: Loss
-    prepare: Prepare
+    prepare: Preparing
     collate: Callable[[dict[str, Any]], Any]
     pipeline: Callable[[Any], tuple[Any, Any]]
     draw: Callable[[Any, Any, Any, int], list[Any]]
+    source: Source | None = None
+    beside: Callable[[Path, Any], None] | None = None
 
 
 class Task(NamedTuple):
-    """A kind of training: its settings, what makes a recipe of them, and what it is for."""
+    """A kind of training: its settings, (settings, data, output folder) -> recipe, and what it is for."""
 
     settings: type[Settings]
-    recipe: Callable[[Any, Source], Recipe]
+    recipe: Callable[[Any, Source, Path], Recipe]
     doc: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ class ClassSettings(PixelSettings):
     inference_steps: int = option(50, "that the saved model draws in unless told otherwise")
 
 
-def recipe(settings: ClassSettings, source: Source) -> Recipe:
+def recipe(settings: ClassSettings, source: Source, _: Path) -> Recipe:
     """A U-Net that draws pictures like those of a class of the source.
 
     Raises ValueError for data without classes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from fdiff.training.recipe import Recipe, Task
 from fdiff.training.tasks.pixels import PixelSettings, pixels, prepared, scheduler, unet, weight
 
 
-def recipe(settings: PixelSettings, source: Source) -> Recipe:
+def recipe(settings: PixelSettings, source: Source, _: Path) -> Recipe:
     """A U-Net that draws pictures like those of the source."""
     prepare = prepared(settings, source)
     model, levels, weighed = unet(settings, prepare), scheduler(settings), weight(settings)
