@@ -26,7 +26,8 @@ def main(dist: Path) -> None:
     """Raise AssertionError for what is missing or too much."""
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     sources = set(subprocess.check_output(["git", "ls-files", "fdiff", "convert"], cwd=ROOT, text=True).split())
-    assert {"fdiff/py.typed", "fdiff/cli/flags.json", "fdiff/checkpoints/digits/model_index.json"} <= sources
+    assert {"fdiff/py.typed", "fdiff/cli/flags.json", "fdiff/cli/tasks.json"} <= sources
+    assert "fdiff/checkpoints/digits/model_index.json" in sources
     held = contents(wheel)
     info = wheel.name.split("-py3")[0] + ".dist-info/"
     packages = {name for name in held if not name.startswith(info)}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from fdiff.cli.flags import tasks
 from fdiff.cli.sources import scaled
 from fdiff.sources import is_single_file
 
@@ -41,6 +43,15 @@ def plain(text: str) -> str:
 def preview_file(out: str) -> Path:
     """Where --preview writes, beside --out."""
     return Path(out).with_name(f"{Path(out).stem}.preview.png")
+
+
+def check_task(name: str) -> None:
+    """Raise ValueError for a TASK that there is not."""
+    known = list(tasks())
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        cure = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"{name} is no task that can be trained; {cure}")
 
 
 def check_options(arguments: argparse.Namespace) -> None:

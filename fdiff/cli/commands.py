@@ -1,4 +1,4 @@
-"""The `fdiff` command: generate, inspect, list, plot-scheduler, convert, completion.
+"""The `fdiff` command: generate, train, inspect, list, plot-scheduler, convert, completion.
 
 What a command needs is imported when it runs, after what can be known to be wrong: JAX takes a second.
 """
@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from fdiff import __version__, hub
-from fdiff.cli.checks import plain
-from fdiff.cli.flags import flags
+from fdiff.cli.checks import check_task, plain
+from fdiff.cli.flags import TYPES, flags, tasks
 from fdiff.cli.list import KINDS
-from fdiff.cli.options import DTYPES, add_generate, add_inspect
+from fdiff.cli.options import DTYPES, add_generate, add_inspect, add_train
 
 EXAMPLES = """examples:
   fdiff generate --out digits.png                      the model that fdiff ships: a sheet of digits
   fdiff generate --class 7 --num-images 16 --animate sevens.gif
   fdiff generate google/ddpm-cat-256 --steps 50 --scheduler DDIMScheduler --out cats.png
   fdiff generate stable-diffusion-v1-5/stable-diffusion-v1-5 "a squirrel in Picasso style" --out squirrel.png
+  fdiff train class-conditional --data pictures --output mine --steps 5000
   fdiff inspect google/ddpm-cat-256
   fdiff plot-scheduler EulerDiscreteScheduler DPMSolverMultistepScheduler --out schedulers.png
   fdiff convert google/ddpm-cat-256 cat --dtype bfloat16
@@ -43,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(known)
-    arguments = _parsed(known, sys.argv[1:] if argv is None else argv)
     try:
+        arguments = _parsed(known, sys.argv[1:] if argv is None else argv)
         with _terminated_like_interrupted():
             arguments.run(arguments)
             sys.stdout.flush()
@@ -65,6 +66,8 @@ def _parsed(known: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Nam
 
     argparse settles all words that may be left out at the first one that stands alone, so PROMPT would be none.
     """
+    if argv[:1] == ["train"] and len(argv) > 1 and not argv[1].startswith("-"):
+        check_task(argv[1])
     arguments, left = known.parse_known_args(argv)
     free = getattr(arguments, "model", None) is not None and getattr(arguments, "prompt", "") is None
     if free and len(left) == 1 and not left[0].startswith("-"):
@@ -138,6 +141,12 @@ def parser() -> argparse.ArgumentParser:
         line.strip() for line in EXAMPLES.splitlines() if line.startswith("  fdiff generate")
     ]), flags())
 
+    training = command("train", train, "Train a model of your own.", [
+        line.strip() for line in EXAMPLES.splitlines() if line.startswith("  fdiff train")
+    ]).add_subparsers(required=True, metavar="TASK", dest="task")
+    for name, task in tasks().items():
+        add_train(training.add_parser(name, help=task["doc"], description=task["doc"]), task["settings"], TYPES)
+
     examples = ["fdiff inspect google/ddpm-cat-256"]
     add_inspect(command("inspect", inspect, "Show what a model consists of.", examples))
 
@@ -178,6 +187,13 @@ def generate(arguments: argparse.Namespace) -> None:
     from fdiff.cli.generate import generate
 
     print(f"wrote {' and '.join(generate(arguments))}")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train a model of a task, or go on with a training."""
+    from fdiff.cli.train import train
+
+    print(f"wrote {train(arguments)}")
 
 
 def inspect(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
-"""The flags of `fdiff generate` for options of pipelines: their requests say them, and flags.json keeps what they say.
+"""The flags of `fdiff generate` and `fdiff train`: requests of pipelines and settings of tasks say them.
 
-The requests stand among what imports jax, and a command line is to be read before. After a change of requests:
+These stand among what imports jax, and a command line is to be read before, so flags.json and tasks.json keep what they
+say. After a change of requests or settings:
 
     python -m fdiff.cli.flags
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = Path(__file__).with_name("flags.json")
+TASKS = Path(__file__).with_name("tasks.json")
 
 # How the command line reads an option, by its type as the request writes it; what is not here has no flag.
 READ = {
@@ -19,7 +21,7 @@ READ = {
     "float": ("float", "X"), "float | None": ("float", "X"), "Scale": ("float", "X"), "Numbers": ("float", "X"),
     "Prompt": ("str", "TEXT"), "Labels": ("str", "CLASS"), "Pictures": ("str", "FILE"),
 }  # fmt: skip
-TYPES = {"int": int, "float": float, "str": str}
+TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
 
 def flags() -> dict[str, dict[str, Any]]:
@@ -51,5 +53,35 @@ def of_requests() -> dict[str, dict[str, str]]:
     return found
 
 
+def tasks() -> dict[str, Any]:
+    """What can be trained: of each task its doc, and its settings by their names, as `of_tasks` gives them."""
+    kept: dict[str, Any] = json.loads(TASKS.read_text(encoding="utf-8"))
+    return kept
+
+
+def of_tasks() -> dict[str, Any]:
+    """What tasks.json keeps: {task: {"doc": its doc, "settings": {name: {"type", "default", "help"}}}}.
+
+    Raises ValueError for a setting of a type that the command line does not read.
+    """
+    from dataclasses import MISSING
+
+    from fdiff.pipelines.task import options_of
+    from fdiff.training.tasks import TASKS
+
+    def setting(one: Any) -> dict[str, Any]:
+        kind = one.kind.removesuffix(" | None")
+        if kind not in TYPES:
+            raise ValueError(f"{one.name} is of type {one.kind}; make it one of {', '.join(TYPES)}")
+        default = {} if one.default is MISSING else {"default": one.default}  # needed where there is none
+        return {"type": kind, **default, "help": one.doc}
+
+    return {
+        name: {"doc": task.doc, "settings": {one.name: setting(one) for one in options_of(task.settings)}}
+        for name, task in sorted(TASKS.items())
+    }
+
+
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(of_requests(), indent=2) + "\n", encoding="utf-8")
+    for file, said in ((FILE, of_requests()), (TASKS, of_tasks())):
+        file.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")

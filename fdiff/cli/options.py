@@ -125,6 +125,22 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
         "tensors)")
 
 
+def add_train(parser: argparse.ArgumentParser, settings: Mapping[str, Mapping[str, Any]], types: Any) -> None:
+    """The options of `fdiff train TASK`; `settings` are those of the task, as `fdiff.cli.flags.tasks` gives them."""
+    add = parser.add_argument
+    add("--data", metavar="PLACE", help="a folder of pictures, an .npz or a .tar file, or a folder of MNIST's files")
+    add("--output", metavar="FOLDER", help="where the model is written, and everything that is seen of its training")
+    add("--config", metavar="FILE", help="a .toml file of these options by their names; those given here win")
+    add("--resume", action="store_true", help="go on from the last checkpoint in FOLDER, with the options that it was "
+        "begun with")
+    for name, one in settings.items():
+        default = one.get("default")
+        said = one["help"] if default in (None, "") or default is False else f"{one['help']} (default: {default})"
+        kind: Any = {"action": argparse.BooleanOptionalAction} if one["type"] == "bool" else \
+            {"type": types[one["type"]], "metavar": {"int": "N", "float": "X", "str": "TEXT"}[one["type"]]}
+        add(f"--{name.replace('_', '-')}", default=None, help=said.replace("%", "%%"), **kind)
+
+
 def with_defaults(arguments: argparse.Namespace) -> argparse.Namespace:
     """The arguments, the defaults in place of what is not given."""
     given = {name: os.path.expanduser(value) if name in PATHS else value  # a shell leaves --out=~/x.png as it is

@@ -28,6 +28,7 @@ class PixelSettings(Settings):
     dropout: float = option(0.0, "share of the features that are dropped")
     gray: bool | None = option(None, "one channel in place of three; as the first picture is if not given")
     prediction: str = option("epsilon", "what the network predicts: epsilon, v_prediction, sample or flow")
+    schedule: str = option("scaled_linear", "how noise grows: scaled_linear, linear or squaredcos_cap_v2; not of flow")
     weight: str = option("", "of the loss: min-snr or p2; 1 if not given")
 
 
@@ -60,12 +61,13 @@ def unet(settings: PixelSettings, prepare: Prepare, **options: Any) -> UNet2DMod
 
 
 def scheduler(settings: PixelSettings) -> Scheduler:
-    """The levels to train at and to draw with. Raises ValueError for a prediction that there is not."""
+    """The levels to train at and to draw with. Raises ValueError for a prediction or schedule that there is not."""
     if settings.prediction == "flow":
         return schedulers.FlowMatchEulerDiscreteScheduler()
+    ends: Any = {"beta_start": 0.00085, "beta_end": 0.012} if settings.schedule == "scaled_linear" else {}
     return schedulers.DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, timestep_spacing="trailing",
-        clip_sample=False, prediction_type=settings.prediction,
+        beta_schedule=settings.schedule, timestep_spacing="trailing", clip_sample=False,
+        prediction_type=settings.prediction, **ends,
     )  # fmt: skip
 
 
