@@ -34,10 +34,12 @@ ALLOWED = {
         "hub", "upload",
     },
     "tokenizers": {"tokenizers", "hub", "registry"},
+    "audio": {"audio", "hub", "registry", "keys"},
     "training": {"training", "pipelines", "models", "schedulers", "sampling", "keys", "images", "hub"},
 }
 OPTIONAL = {  # what an extra of pyproject.toml brings
     "plotting": {"matplotlib"}, "commands": {"argcomplete"}, "loader": {"grain", "absl"}, "checkpoints": {"orbax"},
+    "files": {"soundfile"},
 }  # fmt: skip
 NUMPY_ONLY = ("messages", "display", "plan", "noise", "spacing", "solvers", "torch_random")
 

@@ -1,0 +1,125 @@
+"""Sounds in files: WAV through SciPy, and what else the extra `audio` reads and writes."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fdiff import hub
+
+log = logging.getLogger("fdiff")
+
+FORMATS = (".wav", ".flac")
+
+
+class Sound(NamedTuple):
+    """Samples (n, channels), float32 in [-1, 1], and how many of them a second has."""
+
+    samples: np.ndarray
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return len(self.samples) / self.rate
+
+    def mono(self) -> np.ndarray:
+        """The mean of its channels (n,)."""
+        return self.samples.mean(1)
+
+
+def read(file: str | Path) -> Sound:
+    """The sound in a WAV of 8 to 32 bits, 64, or of floats; in a FLAC, and what else soundfile reads, with `audio`.
+
+    Integers of b bits are divided by 2^(b - 1), so that what `write` wrote comes back exactly.
+
+    Raises ValueError for a file that is no sound, or whose samples are no numbers, and FileNotFoundError.
+    """
+    path = Path(file)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; give a WAV or FLAC file")
+    with path.open("rb") as opened:
+        kind = opened.read(4)
+    samples, rate = _wav(path) if kind in (b"RIFF", b"RIFX", b"RF64") else _others(path)
+    samples = samples[:, None] if samples.ndim == 1 else samples
+    if not len(samples) or rate < 1:
+        raise ValueError(f"{path} holds no samples, or none a second; give a sound that lasts")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{path} holds samples that are no numbers; write it anew")
+    return Sound(samples, rate)
+
+
+def write(file: str | Path, sound: Sound) -> None:
+    """Write a sound as 16-bit PCM, in WAV or, with the extra `audio`, FLAC: round(32768 x), cut to 16 bits.
+
+    Samples beyond [-1, 1] are cut, which a warning says. The file is there whole or not at all.
+
+    Raises ValueError for another ending, samples that are no numbers, or a shape that is no sound's.
+    """
+    path = Path(file)
+    check_name(path)
+    samples = np.asarray(sound.samples)
+    samples = samples[:, None] if samples.ndim == 1 else samples
+    if samples.ndim != 2 or samples.shape[1] > 64:
+        raise ValueError(f"{path}: samples have the shape {sound.samples.shape}; it must be (n,) or (n, channels)")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{path}: there are samples that are no numbers; nothing was written")
+    cut = int((np.abs(samples) > 1).sum())
+    if cut:
+        log.warning("%s: %d of %d samples lie beyond [-1, 1] and are cut; scale them down", path, cut, samples.size)
+    whole = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
+    with hub.replacing(path) as part:
+        if path.suffix.lower() == ".wav":
+            from scipy.io import wavfile
+
+            with part.open("wb") as opened:
+                wavfile.write(opened, sound.rate, whole)
+        else:
+            _soundfile(path).write(part, whole, sound.rate, format=path.suffix[1:].upper(), subtype="PCM_16")
+
+
+def check_name(file: str | Path) -> None:
+    """Raise ValueError for a name that does not say how a sound is to be written, or that cannot be here."""
+    path = Path(file)
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path} does not end in {' or '.join(FORMATS)}; name one of them")
+    if path.suffix.lower() != ".wav":
+        _soundfile(path)
+
+
+def _wav(path: Path) -> tuple[np.ndarray, int]:
+    from scipy.io import wavfile
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", wavfile.WavFileWarning)  # of chunks that say something else than the sound
+        try:
+            rate, samples = wavfile.read(path)
+        except (ValueError, EOFError, LookupError, TypeError, NameError, ArithmeticError, struct.error) as error:
+            raise ValueError(f"{path} is no WAV file, is damaged or is compressed ({error}); write it anew") from None
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128) / 128, rate
+    if samples.dtype.kind == "i":  # of 24 bits SciPy makes 32, the lowest of them 0
+        return (samples / 2.0 ** (8 * samples.dtype.itemsize - 1)).astype(np.float32), rate
+    return samples.astype(np.float32), rate
+
+
+def _others(path: Path) -> tuple[np.ndarray, int]:
+    file = _soundfile(path)
+    try:
+        return file.read(path, dtype="float32", always_2d=True)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} is no sound that soundfile reads ({error}); give a WAV or FLAC file") from None
+
+
+def _soundfile(path: Path) -> Any:
+    try:
+        import soundfile
+    except ImportError:
+        raise ValueError(f'{path}: what is no WAV needs soundfile; install it with pip install "fdiff-jax[audio]"') \
+            from None
+    return soundfile
