@@ -35,11 +35,13 @@ ALLOWED = {
     },
     "tokenizers": {"tokenizers", "hub", "registry"},
     "audio": {"audio", "hub", "registry", "keys"},
+    "molecules": {"molecules", "hub"},
     "training": {"training", "pipelines", "models", "schedulers", "sampling", "keys", "images", "hub"},
 }
 OPTIONAL = {  # what an extra of pyproject.toml brings
     "plotting": {"matplotlib"}, "commands": {"argcomplete"}, "loader": {"grain", "absl"}, "checkpoints": {"orbax"},
     "files": {"soundfile"},
+    "chemistry": {"rdkit"},
 }  # fmt: skip
 NUMPY_ONLY = ("messages", "display", "plan", "noise", "spacing", "solvers", "torch_random")
 
