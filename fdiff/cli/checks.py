@@ -113,13 +113,16 @@ def _check_model(arguments: argparse.Namespace) -> None:
 
 def _check_places(arguments: argparse.Namespace) -> None:
     """Raise ValueError for places that cannot be written to, or are one and the same."""
-    from fdiff import images
+    from fdiff.cli import outputs
 
     sheet, out = bool(Path(arguments.out).suffix), Path(arguments.out)
     if sheet:
-        images.picture_format(out)
+        outputs.check_ending(out)
     _check_place("--out", out, folder=not sheet)
     taken = {out.resolve(): "--out"}
+    if outputs.kind_of(out) != "pictures":
+        _check_place("--out's picture", outputs.picture_of(out), folder=False)
+        taken[outputs.picture_of(out).resolve()] = "--out's picture"
     if arguments.preview is not None:
         preview = preview_file(arguments.out)
         if preview.exists():

@@ -1,4 +1,4 @@
-"""What `fdiff generate` does: pictures, a sheet or a folder of them, and an animation."""
+"""What `fdiff generate` does: pictures, a sheet or a folder of them, and an animation; or sounds, see `outputs`."""
 
 from __future__ import annotations
 
@@ -18,31 +18,38 @@ LEAST = 64  # pixels of a side of what is written: smaller pictures are magnifie
 
 
 def generate(arguments: argparse.Namespace) -> list[str]:
-    """Make pictures, a sheet or a folder of them, and what else is asked for; returns what was written."""
+    """Make pictures, a sheet or a folder of them, or what the model makes; returns what was written."""
     arguments, number = recall.recalled(arguments)
     arguments = with_defaults(arguments)
     check_options(arguments)
-    from fdiff import images
-    from fdiff.cli import sources
+    from fdiff import images, save_plan
+    from fdiff.cli import outputs, sources
 
     arguments = remember.pinned(arguments)
     memory.check(arguments)
     pipe, params, options = sources.load(arguments)
+    arguments = outputs.suited(pipe, arguments)
     options |= _call_options(pipe, arguments)
     run = pipe.steps(params, **options)
     told = remember.Told(arguments, pipe, options, run.plan, (0, 0), remember.hashes(arguments))
-    if Path(arguments.out).suffix:
+    if Path(arguments.out).suffix and pipe.makes == "pictures":
         images.text_options(arguments.out, told.text(number))  # which may be too long
     labels = [str(label) for label in options.get("class_labels", ())]
-    pictures, frames = _drawn(pipe, params, run, arguments, labels)
-    _write(pictures, frames, run.plan, dataclasses.replace(told, size=pictures[0].size), number, labels)
-    return [str(path) for path in (arguments.out, arguments.animate, arguments.save_plan) if path]
+    made, frames = _drawn(pipe, params, run, arguments, labels)
+    if pipe.makes == "pictures":
+        _write(made.images, frames, dataclasses.replace(told, size=made.images[0].size), number, labels)
+        written = [arguments.out]
+    else:
+        written = outputs.OUTPUTS[pipe.makes].write(made, Path(arguments.out), told.text, labels)
+    if arguments.save_plan:
+        save_plan(arguments.save_plan, run.plan)
+    return [str(path) for path in (*written, arguments.animate, arguments.save_plan) if path]
 
 
 def _drawn(
     pipe: Any, params: Any, run: Any, arguments: argparse.Namespace, labels: list[str]
-) -> tuple[list[Any], list[Any]]:
-    """The pictures, and the frames of the animation if there is to be one, or previews."""
+) -> tuple[Any, list[Any]]:
+    """What the pipeline returns, and the frames of the animation if there is to be one, or previews."""
     from fdiff import images
 
     frames: list[Any] = []
@@ -57,14 +64,12 @@ def _drawn(
                 frames.append(sheet)
                 if preview is not None and shown:
                     images.save(sheet, preview)
-        return finish(x).images, frames
+        return finish(x), frames
 
 
-def _write(
-    pictures: list[Any], frames: list[Any], plan: Any, told: Any, number: int | None, labels: list[str]
-) -> None:
+def _write(pictures: list[Any], frames: list[Any], told: Any, number: int | None, labels: list[str]) -> None:
     """Write what was drawn, each file with how that was done; of pictures of a folder only that of the number."""
-    from fdiff import images, save_plan
+    from fdiff import images
 
     arguments = told.arguments
     numbers = range(len(pictures)) if number is None else [number]
@@ -76,8 +81,6 @@ def _write(
         images.save(sheet, arguments.out, told.text(number))
     if arguments.animate:
         images.save_animation(frames, arguments.animate, text=told.text(number))
-    if arguments.save_plan:
-        save_plan(arguments.save_plan, plan)
 
 
 @contextlib.contextmanager

@@ -53,12 +53,14 @@ class DiffusionPipeline:
     is found there; its `__call__` and `steps` are made by a `Task`. What a pipeline needs to be told of its class:
 
     family: pipelines of one family can use each other's checkpoints.
+    makes: pictures, or another kind of what `fdiff.cli.outputs` can write.
     autoencoder: the component that `decode` uses.
     siblings: by an option such as image, or the class of a component such as ControlNetModel, the class of the same
         family that takes it.
     """
 
     family: ClassVar[str] = ""
+    makes: ClassVar[str] = "pictures"
     autoencoder: ClassVar[str] = "vae"
     siblings: ClassVar[Mapping[str, str]] = {}
 
