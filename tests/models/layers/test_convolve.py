@@ -54,3 +54,76 @@ def test_upsample_to_a_size():
     np.testing.assert_array_equal(upsample(x)[0, :, :, 0], x[0, :, :, 0].repeat(2, 0).repeat(2, 1))
     expected = x[0, [0, 0, 1]][:, [0, 0, 1, 1, 2]]
     np.testing.assert_array_equal(upsample(x, (3, 5))[0], expected)
+
+
+def plain(x, kernel):
+    """JAX's own convolution with zeros around, whose derivatives are JAX's own too."""
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def padded(x, kernel):
+    return convolve(x, kernel, padding=kernel.shape[0] // 2)
+
+
+CASES = [(padded, plain, 1), (padded, plain, 3), (padded, plain, 5),
+         (upsample_and_convolve, lambda x, kernel: plain(upsample(x), kernel), 3)]
+
+
+@pytest.mark.parametrize("function, wanted, size", CASES)
+def test_derivatives_of_every_kind(function, wanted, size):
+    x, kernel, dx, dkernel = arrays((2, 5, 4, 3), (size, size, 3, 7), (2, 5, 4, 3), (size, size, 3, 7))
+
+    def forward(function):
+        return jax.jvp(function, (x, kernel), (dx, dkernel))[1]
+
+    def second(function):
+        return jax.grad(lambda x: sum(jnp.square(one).sum() for one in gradients(function, x, kernel)))(x)
+
+    def over_samples(function):
+        one = jax.grad(lambda x, kernel: jnp.square(function(x[None], kernel)).sum(), argnums=1)
+        return jax.vmap(one, in_axes=(0, None))(x, kernel)
+
+    assert_close(function(x, kernel), wanted(x, kernel), 1e-5)
+    for of in (forward, second, over_samples):
+        assert_close(of(function), of(wanted), 1e-5)
+    for actual, expected in zip(gradients(function, x, kernel), gradients(wanted, x, kernel), strict=True):
+        assert_close(actual, expected, 1e-5)
+    few_bits = gradients(function, *(jnp.asarray(array, jnp.bfloat16) for array in (x, kernel)))
+    for actual, expected in zip(few_bits, gradients(wanted, x, kernel), strict=True):
+        assert actual.dtype == jnp.bfloat16
+        assert_close(actual.astype(jnp.float32), expected, 0.03)
+
+
+def test_what_a_gradient_computes():
+    """No convolution with a kernel as large as the picture, and nothing for a kernel that is not trained."""
+    x, kernel = arrays((2, 8, 8, 4), (3, 3, 4, 6))
+
+    def program(of):
+        return jax.jit(jax.grad(lambda *inputs: jnp.square(padded(*inputs)).sum(), of)).lower(x, kernel).as_text()
+
+    assert program(1).count("stablehlo.dot_general") == 3 and program(1).count("stablehlo.convolution") == 1
+    assert program(0).count("stablehlo.dot_general") == 0 and program(0).count("stablehlo.convolution") == 2
+
+
+def test_a_sum_of_many_numbers_of_few_bits_does_not_stall():
+    """1,024 ones in bfloat16, one after the other, come to 256."""
+    x, kernel = jnp.ones((1, 32, 32, 1), jnp.bfloat16), jnp.zeros((1, 1, 1, 1), jnp.bfloat16)
+    assert jax.grad(lambda kernel: padded(x, kernel).astype(jnp.float32).sum())(kernel) == 1024
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("size, batch, channels, features", [(32, 2, 64, 48), (9, 3, 130, 64), (4, 1, 96, 256)])
+def test_gradients_are_those_of_torch(size, batch, channels, features):
+    torch = pytest.importorskip("torch")
+    x, kernel, gradient = arrays((batch, size, size, channels), (3, 3, channels, features),
+                                 (batch, size, size, features))
+    for function, scale in ((padded, 1), (upsample_and_convolve, 2)):
+        given = gradient.repeat(scale, 1).repeat(scale, 2)
+        actual = jax.vjp(function, x, kernel)[1](given)
+        tensors = [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in (x, kernel)]
+        small = tensors[0].permute(0, 3, 1, 2)
+        large = torch.nn.functional.interpolate(small, scale_factor=scale, mode="nearest") if scale > 1 else small
+        y = torch.nn.functional.conv2d(large, tensors[1].permute(3, 2, 0, 1), padding=1)
+        y.backward(torch.tensor(given, dtype=torch.float64).permute(0, 3, 1, 2))
+        for one, tensor in zip(actual, tensors, strict=True):
+            assert_close(one, tensor.grad.numpy().astype(np.float32), 1e-5)
