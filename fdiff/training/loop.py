@@ -84,7 +84,7 @@ def _run(
     """The steps that are left. What a step gave is looked at while the next one runs."""
     step = partial(
         steps.train_step, optimizer=optimizer, decays=(warmed(settings.decay),), accumulate=settings.accumulate,
-        clip=settings.clip, dtype=None if settings.dtype == "float32" else settings.dtype,
+        clip=settings.clip, dtype=None if settings.dtype == "float32" else settings.dtype, remat=settings.remat,
     )  # fmt: skip
     advance = jax.jit(step, donate_argnums=0)
     loss = recipe.loss if isinstance(recipe.loss, Partial) else Partial(recipe.loss)

@@ -29,6 +29,7 @@ class Settings:
     decay: float = option(0.999, "of the average of the parameters, which is what is saved and drawn from")
     accumulate: int = option(1, "parts that a batch goes through in, one after the other, to need less memory")
     dtype: str = option("float32", "what to compute in: float32 or bfloat16; the parameters are float32")
+    remat: bool = option(False, "compute what is inside blocks again for the gradient: less memory, more time")
     size: int | None = option(None, "height and width of the pictures; theirs if not given")
     fit: str = option("crop", f"how pictures are brought to the size: {', '.join(FITS)}")
     flip: bool = option(False, "mirror pictures half of the time")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from fdiff import keys
 from fdiff.training.averages import Decay, warmed
+from fdiff.training.remat import rematerialized
 
 if TYPE_CHECKING:
     import optax
@@ -59,6 +61,7 @@ def train_step(
     accumulate: int = 1,
     clip: float | None = None,
     dtype: Any = None,
+    remat: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """One step down the gradient: (new state, metrics). A pure function; jit it with `loss` and `optimizer` bound.
 
@@ -75,11 +78,14 @@ def train_step(
             not fit at once; the gradient is that of the whole.
         clip: the largest norm of the gradient, to which a longer one is cut, summed in float32.
         dtype: what to compute in, such as jnp.bfloat16, while parameters, averages and gradients stay as they are.
+        remat: keep for the backward pass only what enters the blocks of networks, and compute the rest again, for
+            less memory and more time; the gradient is the same.
 
     Metrics are "loss", "gradient_norm" and what `loss` adds. Raises ValueError for a batch that does not divide.
     """
     def value(params: Any, part: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        result = loss(params if dtype is None else lowered(params, dtype), part, key)
+        with rematerialized() if remat else contextlib.nullcontext():
+            result = loss(params if dtype is None else lowered(params, dtype), part, key)
         total, more = result if isinstance(result, tuple) else (result, {})
         return total, {"loss": total, **more}
 
