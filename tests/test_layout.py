@@ -36,7 +36,10 @@ ALLOWED = {
     "tokenizers": {"tokenizers", "hub", "registry"},
     "audio": {"audio", "hub", "registry", "keys"},
     "molecules": {"molecules", "hub"},
-    "training": {"training", "pipelines", "models", "schedulers", "sampling", "keys", "images", "hub"},
+    "training": {
+        "training", "pipelines", "models", "schedulers", "sampling", "guidance", "keys", "images", "hub", "prompts",
+        "adapters", "bars", "tokenizers",
+    },
 }
 OPTIONAL = {  # what an extra of pyproject.toml brings
     "plotting": {"matplotlib"}, "commands": {"argcomplete"}, "loader": {"grain", "absl"}, "checkpoints": {"orbax"},

@@ -11,6 +11,8 @@ Pivotal tuning learns words beside a LoRA. Those that a file names, or bundles w
         pipe, params = textual_inversion.add(pipe, params, word)
 """
 
+import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from convert import adapters, lora_names
+from convert import adapters, lora_names, safetensors
 from convert.tensors import Tensor
 from fdiff import hub
 from fdiff.adapters import files
@@ -70,6 +72,21 @@ def load(
     if not word.strip():
         raise ValueError(f"{path} holds an embedding of the empty word; name it with token=.")
     return Embedding(word, vectors)
+
+
+def save(folder: str | os.PathLike[str], embedding: Embedding) -> None:
+    """Write learned_embeds.safetensors, which `load` and diffusers read: the vectors under their word.
+
+    Those of two encoders are clip_l and clip_g, as SDXL's trainers name them, and the file then names no word. Raises
+    OSError.
+    """
+    names = (embedding.token,) if len(embedding.vectors) == 1 else ENCODERS[0]
+    arrays = {
+        name: safetensors.Array(rows.shape, rows.dtype, functools.partial(np.ascontiguousarray, rows))
+        for name, rows in zip(names, embedding.vectors, strict=True)
+    }
+    with hub.staged(folder) as temporary:
+        safetensors.write(temporary / NAMES[0], arrays)
 
 
 def _rows(array: np.ndarray) -> np.ndarray:

@@ -17,10 +17,13 @@ import numpy as np
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 METADATA = "metadata.jsonl"
 TEXTS = ("text", "caption", "prompt")
+STEERING = "conditioning_image"
 
 
 class Source(Protocol):
     """Samples by number: mappings of "image", PIL's or uint8 (h, w, c), and "label" or "text" where there are some.
+
+    "conditioning_image", PIL's or the file of one, is what steers the drawing of the picture.
 
     `classes` are the names of labels, empty where there are none. `name` of a sample is for messages; a sample that
     cannot be read raises OSError or ValueError.
@@ -45,7 +48,7 @@ class Files:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> Mapping[str, Any]:
-        return {"image": _opened(self.paths[i].read_bytes()), **self.facts[i]}
+        return {"image": opened(self.paths[i].read_bytes()), **self.facts[i]}
 
     def name(self, i: int) -> str:
         """The file's."""
@@ -89,7 +92,7 @@ class Tar:
         _, start, count = self.places[i]
         with self.file.open("rb") as file:
             file.seek(start)
-            return {"image": _opened(file.read(count)), **self.facts[i]}
+            return {"image": opened(file.read(count)), **self.facts[i]}
 
     def name(self, i: int) -> str:
         """The member's and the file's."""
@@ -119,7 +122,7 @@ class Rows:
 def find(place: str | Path) -> Source:
     """The samples of a folder or file, told by what it is.
 
-    A folder holds pictures beside a metadata.jsonl (file_name and text or label), pictures in a folder for each class,
+    A folder holds pictures beside a metadata.jsonl (file_name, text or label, conditioning_image), a folder a class,
     idx files such as MNIST's, or pictures alone. A file is .npz (images, and labels if any) or .tar.
 
     Raises ValueError for a place that is not there or holds no pictures, and whatever does not fit in it.
@@ -150,7 +153,9 @@ def of_dataset(rows: Any) -> Rows:
     columns: dict[str, str] = {}
     for name, feature in rows.features.items():
         kind = type(feature).__name__
-        if kind == "Image":
+        if kind == "Image" and name == STEERING:
+            columns[STEERING] = name
+        elif kind == "Image":
             columns.setdefault("image", name)
         elif kind == "ClassLabel":
             columns.setdefault("label", name)
@@ -160,6 +165,25 @@ def of_dataset(rows: Any) -> Rows:
         raise ValueError(f"the data set has the columns {', '.join(rows.features)}; one of them must be of pictures")
     label = columns.get("label")
     return Rows(rows, columns, tuple(rows.features[label].names) if label else ())
+
+
+def texts(source: Source) -> list[str | None]:
+    """What is said of each sample, None of those of which nothing is; pictures are read only where it takes that."""
+    if isinstance(source, Files | Tar):
+        return [fact.get("text") for fact in source.facts]
+    if isinstance(source, Arrays):
+        return [None] * len(source)
+    if isinstance(source, Rows):
+        column = source.columns.get("text")
+        return list(source.rows[column]) if column else [None] * len(source)
+    return [source[i].get("text") for i in range(len(source))]
+
+
+def steers(source: Source) -> bool:
+    """Whether each sample has a picture that steers."""
+    if isinstance(source, Files | Tar):
+        return all(STEERING in fact for fact in source.facts)
+    return STEERING in source.columns if isinstance(source, Rows) else False
 
 
 def _by_folder(path: Path, files: Sequence[Path]) -> Files:
@@ -188,10 +212,20 @@ def _described(path: Path, files: Sequence[Path]) -> Files:
             raise ValueError(f"{path / METADATA}, line {number}, names {said['file_name']}, which is not there; "
                              "add the picture or remove the line")
         names.append(file)
-        facts.append(_facts(said))
+        facts.append(_facts(said) | _steering(path, said, number))
     if not names:
         raise ValueError(f"{path / METADATA} names no picture; add lines with file_name and text")
     return _with_classes(Files, (tuple(names),), facts)
+
+
+def _steering(path: Path, said: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The file of the picture that steers, if there is one."""
+    if STEERING not in said:
+        return {}
+    file = path / str(said[STEERING])
+    if not file.is_file():
+        raise ValueError(f"{path / METADATA}, line {number}, names {said[STEERING]}, which is not there; add it")
+    return {STEERING: file}
 
 
 def _facts(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,7 +325,7 @@ def _beside(ending: str, text: str) -> dict[str, Any]:
     return {"text": text} if ending == "txt" else {"label": int(text) if text.strip().isdigit() else text.strip()}
 
 
-def _opened(raw: bytes) -> Any:
+def opened(raw: bytes) -> Any:
     """The picture in these bytes, turned as its camera says, its pixels read."""
     from PIL import Image, ImageOps
 

@@ -32,6 +32,8 @@ class Prepare:
         colour of its first corner; stretch does neither.
     random_crop: cut anywhere in place of the middle.
     flip: mirror it left to right half of the time.
+    told: say also "time_ids", the size of the picture as it was, where it was cut, and its size now, each (height,
+        width) or (top, left), which SDXL is told (Podell et al. 2023, section 2.2).
     """
 
     size: tuple[int, int] | None = None
@@ -39,6 +41,7 @@ class Prepare:
     fit: str = "crop"
     random_crop: bool = False
     flip: bool = False
+    told: bool = False
 
     def __call__(self, sample: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
         """The sample with its picture as an array."""
@@ -48,20 +51,27 @@ class Prepare:
         if isinstance(picture, np.ndarray):
             picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
         picture = images.in_mode(picture, "RGB" if self.channels == 3 else "L")
+        original, before, after = picture.size[::-1], (0, 0), (0, 0)
         if self.size is not None and picture.size != self.size[::-1]:
-            picture = self._fitted(picture, random)
+            picture, before, after = self._fitted(picture, random)
         if self.flip and random.random() < 0.5:
             picture = ImageOps.mirror(picture)
+            before = before[0], after[1]
         array = np.asarray(picture)
-        return {**sample, "image": array if array.ndim == 3 else array[..., None]}
+        found = {name: value for name, value in sample.items() if name != "conditioning_image"}  # for who asks for it
+        found["image"] = array if array.ndim == 3 else array[..., None]
+        if self.told:
+            found["time_ids"] = np.array([*original, *before, *array.shape[:2]], np.float32)
+        return found
 
-    def _fitted(self, picture: Any, random: np.random.Generator) -> Any:
+    def _fitted(self, picture: Any, random: np.random.Generator) -> tuple[Any, tuple[int, int], tuple[int, int]]:
+        """The picture in its size, and what was cut off before it and after it, (rows, columns)."""
         from PIL import Image
 
         assert self.size is not None
         height, width = self.size
         if self.fit == "stretch":
-            return picture.resize((width, height), Image.Resampling.LANCZOS)
+            return picture.resize((width, height), Image.Resampling.LANCZOS), (0, 0), (0, 0)
         scales = width / picture.width, height / picture.height
         scale = min(1.0, *scales) if self.fit == "pad" else max(scales)
         size = [max(1, round(scale * side)) for side in picture.size]
@@ -71,10 +81,11 @@ class Prepare:
         if self.fit == "pad":
             sheet = Image.new(picture.mode, (width, height), picture.getpixel((0, 0)))
             sheet.paste(scaled, ((width - scaled.width) // 2, (height - scaled.height) // 2))
-            return sheet
+            return sheet, (0, 0), (0, 0)
         room = scaled.width - width, scaled.height - height
         left, top = [int(random.integers(side + 1)) if self.random_crop else side // 2 for side in room]
-        return scaled.crop((left, top, left + width, top + height))
+        cut = scaled.crop((left, top, left + width, top + height))
+        return cut, (top, left), (room[1] - top, room[0] - left)
 
 
 class Batch(NamedTuple):
@@ -111,6 +122,26 @@ def batches(
         got.append(sample)
         if len(got) == batch_size:
             yield Batch(_stacked(got), i)
+            got = []
+
+
+def once(
+    source: Source, prepare: Preparing, batch_size: int, *, seed: int = 0
+) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """(numbers, arrays) of all samples once and in order, the last batch shorter; errors are those of `batches`."""
+    if len(source) < 1:
+        raise ValueError("there are no samples; give more data")
+    failed: set[str] = set()
+    got: list[tuple[int, dict[str, Any]]] = []
+    for i in range(len(source)):
+        sample = _read(source, prepare, i, np.random.default_rng((seed, i)))
+        if "failed" in sample:
+            _passed_over(sample["failed"], failed, len(source))
+        else:
+            got.append((i, sample))
+        if got and (len(got) == batch_size or i + 1 == len(source)):
+            numbers, samples = zip(*got, strict=True)
+            yield list(numbers), _stacked(list(samples))
             got = []
 
 

@@ -85,6 +85,7 @@ def _run(
     step = partial(
         steps.train_step, optimizer=optimizer, decays=(warmed(settings.decay),), accumulate=settings.accumulate,
         clip=settings.clip, dtype=None if settings.dtype == "float32" else settings.dtype, remat=settings.remat,
+        averaged=recipe.averaged,
     )  # fmt: skip
     advance = jax.jit(step, donate_argnums=0)
     loss = recipe.loss if isinstance(recipe.loss, Partial) else Partial(recipe.loss)

@@ -80,6 +80,7 @@ class Recipe(NamedTuple):
     draw: (pipeline, its params, key, how many) -> PIL pictures.
     source: what is trained on, where that is not the data as given but was made of it.
     beside: (folder, trained parameters) writes what else belongs there, such as the adapter alone.
+    averaged: the loss is given the average of the parameters too, see `train_step`.
     """
 
     params: Any
@@ -90,6 +91,7 @@ class Recipe(NamedTuple):
     draw: Callable[[Any, Any, Any, int], list[Any]]
     source: Source | None = None
     beside: Callable[[Path, Any], None] | None = None
+    averaged: bool = False
 
 
 class Task(NamedTuple):

@@ -17,8 +17,8 @@ from fdiff.training.remat import rematerialized
 if TYPE_CHECKING:
     import optax
 
-# (params, batch, key) -> number, or (number, numbers by their names)
-Loss = Callable[[Any, Any, jax.Array], Any]
+# (params, batch, key) -> number, or (number, numbers by their names); of some also (params, batch, key, average)
+Loss = Callable[..., Any]
 Metrics = dict[str, jax.Array]
 
 
@@ -62,6 +62,7 @@ def train_step(
     clip: float | None = None,
     dtype: Any = None,
     remat: bool = False,
+    averaged: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """One step down the gradient: (new state, metrics). A pure function; jit it with `loss` and `optimizer` bound.
 
@@ -80,12 +81,16 @@ def train_step(
         dtype: what to compute in, such as jnp.bfloat16, while parameters, averages and gradients stay as they are.
         remat: keep for the backward pass only what enters the blocks of networks, and compute the rest again, for
             less memory and more time; the gradient is the same.
+        averaged: the loss is given the first of the averages too, loss(params, batch, key, average), as what is trained
+            to agree with its own average needs it.
 
     Metrics are "loss", "gradient_norm" and what `loss` adds. Raises ValueError for a batch that does not divide.
     """
     def value(params: Any, part: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        trees = (params, state.average) if averaged else (params,)
+        first, *others = trees if dtype is None else [lowered(tree, dtype) for tree in trees]
         with rematerialized() if remat else contextlib.nullcontext():
-            result = loss(params if dtype is None else lowered(params, dtype), part, key)
+            result = loss(first, part, key, *others)
         total, more = result if isinstance(result, tuple) else (result, {})
         return total, {"loss": total, **more}
 

@@ -36,7 +36,7 @@ def recipe(settings: ClassSettings, source: Source, _: Path) -> Recipe:
         raise ValueError("the data has no classes; put the pictures of each into a folder, or train unconditional")
     prepare, nothing = prepared(settings, source), len(source.classes)
     model = unet(settings, prepare, num_class_embeds=nothing + 1)
-    levels, weighed = scheduler(settings), weight(settings)
+    levels, weighed = scheduler(settings), weight(settings.weight)
 
     def network(params: Any, labels: jax.Array, key: jax.Array, x: jax.Array, t: jax.Array) -> Any:
         return model.apply({"params": params}, x, t, labels, rngs={"dropout": key})

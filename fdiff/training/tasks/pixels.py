@@ -71,12 +71,12 @@ def scheduler(settings: PixelSettings) -> Scheduler:
     )  # fmt: skip
 
 
-def weight(settings: PixelSettings) -> Weight | None:
-    """The weight of the loss. Raises ValueError for one that there is not."""
+def weight(name: str) -> Weight | None:
+    """The weight of the loss of that name. Raises ValueError for one that there is not."""
     known = {"": None, "min-snr": min_snr(), "p2": p2()}
-    if settings.weight not in known:
-        raise ValueError(f"weight is {settings.weight!r}; it can be min-snr or p2")
-    return known[settings.weight]
+    if name not in known:
+        raise ValueError(f"weight is {name!r}; it can be min-snr or p2")
+    return known[name]
 
 
 def pixels(images: Any) -> Any:

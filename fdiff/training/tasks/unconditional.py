@@ -18,7 +18,7 @@ from fdiff.training.tasks.pixels import PixelSettings, pixels, prepared, schedul
 def recipe(settings: PixelSettings, source: Source, _: Path) -> Recipe:
     """A U-Net that draws pictures like those of the source."""
     prepare = prepared(settings, source)
-    model, levels, weighed = unet(settings, prepare), scheduler(settings), weight(settings)
+    model, levels, weighed = unet(settings, prepare), scheduler(settings), weight(settings.weight)
 
     def network(params: Any, key: jax.Array, x: jax.Array, t: jax.Array) -> Any:
         return model.apply({"params": params}, x, t, rngs={"dropout": key})
