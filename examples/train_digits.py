@@ -1,4 +1,4 @@
-"""Train the model that fdiff ships: 8x8 digits of a given class, from the 1,797 real ones of scikit-learn.
+"""Train the model of 8x8 digits that fdiff ships, from the 1,797 real ones of scikit-learn: `fdiff train` does it.
 
     python examples/train_digits.py --out digits          # seed 0, about ten minutes on two cores
     fdiff generate digits --class 7 --out sevens.png
@@ -8,36 +8,18 @@ A fifth of the digits is held out. Afterwards the quality is measured (`measure`
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
-from tqdm.auto import trange
 
 import fdiff
-from fdiff import training
+from fdiff import cli
 
-UNET = fdiff.UNet2DModel(
-    sample_size=8,
-    in_channels=1,
-    out_channels=1,
-    block_out_channels=(32, 64),
-    layers_per_block=1,
-    down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-    up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    attention_head_dim=16,
-    norm_num_groups=8,
-    dropout=0.1,
-    num_class_embeds=11,  # ten digits and "no class"
-)
-SCHEDULER = fdiff.DDIMScheduler(
-    beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, timestep_spacing="trailing", clip_sample=False
-)
+LIKE_THE_ONE_THAT_SHIPS = ["--channels", "32,64", "--dropout", "0.1", "--learning-rate", "2e-3", "--decay", "0.998",
+                           "--sample-every", "0"]  # fmt: skip
 
 
 def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -48,34 +30,6 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     labels = data.target[order].astype(np.int32)
     held_out = len(labels) // 5
     return images[held_out:], labels[held_out:], images[:held_out], labels[:held_out]
-
-
-def loss(params, batch, key):
-    """The denoising loss, with one class in ten withheld so that the model also learns to do without."""
-    images, labels = batch
-    key_withhold, key_dropout, key = jax.random.split(key, 3)
-    labels = jnp.where(jax.random.bernoulli(key_withhold, 0.1, labels.shape), UNET.num_class_embeds - 1, labels)
-
-    def network(x, t):
-        return UNET.apply({"params": params}, x, t, labels, rngs={"dropout": key_dropout})
-
-    return training.denoising_loss(network, SCHEDULER, images, key)
-
-
-def train(images, labels, *, steps, batch_size, seed):
-    """Averaged parameters after so many steps of AdamW."""
-    optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0, 2e-3, min(200, steps // 5), steps), weight_decay=0.01)
-    step = jax.jit(partial(training.train_step, loss=loss, optimizer=optimizer, decays=(training.warmed(0.998),)))
-    key, key_init = jax.random.split(jax.random.key(seed))
-    state = training.init(UNET.init_params(key_init), optimizer)
-    draw = np.random.default_rng(seed)
-    bar = trange(steps, unit="step")
-    for i in bar:
-        chosen = draw.integers(len(labels), size=batch_size)
-        state, metrics = step(state, (images[chosen], labels[chosen]), jax.random.fold_in(key, i))
-        if i % 50 == 0:
-            bar.set_postfix(loss=f"{metrics['loss']:.4f}")
-    return state.average
 
 
 def measure(pipe, params, *, count=1000):
@@ -113,14 +67,16 @@ def main(argv=None):
     parser.add_argument("--count", default=1000, type=int, help="generated digits to measure; 0 measures nothing")
     arguments = parser.parse_args(argv)
     images, labels, _, _ = digits()
-    params = train(images, labels, steps=arguments.steps, batch_size=arguments.batch_size, seed=arguments.seed)
-    params = {"unet": jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params)}
-    pipe = fdiff.ClassConditionalPipeline(
-        UNET, SCHEDULER, tuple("0123456789"), num_inference_steps=50, guidance_scale=1.5
-    )
-    pipe.save_pretrained(arguments.out, params)
-    pipe, params = fdiff.ClassConditionalPipeline.from_pretrained(arguments.out)
+    file = arguments.out.with_name(f"{arguments.out.name}.npz")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(file, images=np.round((images + 1) * 127.5).astype(np.uint8), labels=labels)
+    told = {"--data": file, "--output": arguments.out, "--steps": arguments.steps, "--seed": arguments.seed,
+            "--batch-size": arguments.batch_size}  # fmt: skip
+    words = [str(word) for pair in told.items() for word in pair]
+    if code := cli.main(["train", "class-conditional", *words, *LIKE_THE_ONE_THAT_SHIPS]):
+        raise SystemExit(code)
     if arguments.count:
+        pipe, params = fdiff.ClassConditionalPipeline.from_pretrained(arguments.out)
         print(measure(pipe, params, count=arguments.count))
 
 

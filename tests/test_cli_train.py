@@ -1,14 +1,22 @@
 """`fdiff train`: options from flags and files, what is seen while it runs, and what is refused in one sentence."""
 
+import contextlib
+import io
 import json
+import os
+import resource
+import shlex
+import signal
+import tomllib
 
 import numpy as np
 import pytest
 
 import fdiff
+from fdiff import bars
 from fdiff.cli import flags, main
 
-TINY = 'batch-size = 4\nchannels = "8,8"\nsample_every = 0\nsteps = 7\n'
+TINY = 'batch-size = 4\nchannels = "8"\nsample_every = 0\nsteps = 7\n'
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +32,61 @@ def test_the_settings_that_are_kept_are_those_of_the_tasks():
     assert json.loads(flags.TASKS.read_text()) == flags.of_tasks(), "python -m fdiff.cli.flags writes them anew"
 
 
-def test_a_folder_that_draws(digits, tmp_path, capsys):
-    out = tmp_path / "out"
-    line = ["--data", str(digits), "--output", str(out), "--config", str(digits.with_name("tiny.toml")), "--steps", "3"]
-    assert main(["train", "class-conditional", *line]) == 0
+def line(digits, out, *more):
+    return ["train", "class-conditional", "--data", str(digits), "--output", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def stopped(digits, tmp_path_factory):
+    """A training of seven steps that Ctrl-C stopped after the third: its folder, and what it printed last."""
+    out, patch = tmp_path_factory.mktemp("stopped") / "out", pytest.MonkeyPatch()
+
+    presses = iter([signal.SIGINT])
+
+    class Bar(contextlib.nullcontext):
+        def __getattr__(self, name):
+            return lambda *_, **__: [os.kill(os.getpid(), one) for one in presses] if name == "update" else None
+
+    patch.setattr(bars, "bar", lambda **_: Bar(Bar()))
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        tiny = str(digits.with_name("tiny.toml"))
+        assert main(line(digits, out, "--config", tiny, "--tensorboard", "--sample-every", "7")) == 130
+    patch.undo()
+    return out, printed.getvalue()
+
+
+def test_stopping_saves_and_says_how_to_go_on(digits, stopped):
+    out, printed = stopped
+    done = len((out / "metrics.jsonl").read_text().splitlines())
+    assert 2 <= done <= 4 and not (out / "model_index.json").exists()
+    assert f"fdiff: stopped after step {done}, which is saved; {shlex.join(['fdiff', *line(digits, out)])} --resume" \
+        in printed
+
+
+def test_resuming_takes_the_options_that_it_was_begun_with(digits, stopped, capsys):
+    out, _ = stopped
+    assert main(line(digits, out, "--resume", "--channels", "8,16")) == 2
+    assert "--channels is '8,16', and the training in" in capsys.readouterr().err
+    full = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, full[1]))  # as a disk that has no room for a checkpoint
+    try:
+        assert main(line(digits, out, "--resume")) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, full)
+    assert f"fdiff: {out} cannot be written (File too large); make room" in capsys.readouterr().err.splitlines()[-1]
+    assert main(line(digits, out, "--resume", "--steps", "8", "--samples", "1")) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"wrote {out}\n" and "3/3" in printed.err and "images/s" in printed.err
-    assert len((out / "metrics.jsonl").read_text().splitlines()) == 3
+    assert printed.out == f"wrote {out}\n" and "8/8" in printed.err and "images/s" in printed.err
+    lines = [json.loads(one) for one in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [one["step"] for one in lines] == list(range(1, 9))
+    settings = tomllib.loads((out / "settings.toml").read_text())
+    assert (settings["steps"], settings["channels"], settings["batch_size"]) == (8, "8", 4)
     pipe, _ = fdiff.DiffusionPipeline.from_pretrained(out)
-    assert pipe.labels == ("0", "1", "2") and pipe.unet.block_out_channels == (8, 8)
+    assert pipe.labels == ("0", "1", "2") and pipe.unet.block_out_channels == (8,)
+    events = b"".join(file.read_bytes() for file in (out / "tensorboard").iterdir())
+    assert all(word in events for word in (b"loss", b"images_per_second", b"samples", b"PNG"))
+    assert main(line(digits, out)) == 2
+    assert "holds a training already; give --resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("line", "words"), [
@@ -40,6 +94,11 @@ def test_a_folder_that_draws(digits, tmp_path, capsys):
     (["unconditional", "--output", "o"], "--data is missing"),
     (["unconditional", "--data", "o"], "--output is missing"),
     (["unconditional", "--data", "o", "--output", "o", "--config", "nowhere.toml"], "nowhere.toml cannot be used"),
+    (["unconditional", "--data", "o", "--output", "o", "--steps", "0"], "--steps is 0; it must be 1 or more"),
+    (["unconditional", "--data", "o", "--output", "o", "--clip", "inf"], "--clip is inf; give a finite"),
+    (["unconditional", "--data", "o", "--output", "o", "--resume"], "o holds no training to resume"),
+    (["unconditional", "--data", "o", "--output", "o"], "o is not there"),
+    (["unconditional", "--data", "o", "--output", "/dev/null"], "--output /dev/null is a file already"),
 ])
 def test_what_is_refused(line, words, capsys):
     assert main(["train", *line]) == 2
@@ -47,11 +106,26 @@ def test_what_is_refused(line, words, capsys):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("steps = ", "is no TOML"), ("step = 3", "has an option step that this task has not"),
-    ("steps = 3.5", "steps in {} is 3.5; make it int"), ("flip = 1", "make it bool"), ("size = true", "make it int"),
+    ("steps = ", "is no TOML"), ("step = 3", "has an option step, which this task has not"),
+    ("steps = 3.5", "steps in {} is 3.5; make it int"),
+    ("dtype = 'half'", "dtype in {} is 'half'; it can be"),
+    ("flip = 1", "make it bool"), ("size = true", "make it int"),
 ])
 def test_files_that_are_refused(text, words, tmp_path, capsys):
     file = tmp_path / "options.toml"
     file.write_text(text)
     assert main(["train", "unconditional", "--data", "o", "--output", "o", "--config", str(file)]) == 2
     assert words.format(file) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda folder: folder, "holds no pictures; it must hold .png"),
+    (lambda folder: (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a cat"}') and folder,
+     "line 1, names a.png, which is not there; add the picture or remove the line"),
+    (lambda folder: np.savez(folder / "a.npz", images=np.zeros((2, 8, 8), np.uint8), labels=np.array([0, 10**6])) or
+     folder / "a.npz", "labels picture 1 with 1000000, which is out of range"),
+], ids=["an empty folder", "a caption without a picture", "labels out of range"])
+def test_data_that_is_refused(make, words, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    assert main(line(make(tmp_path / "data"), tmp_path / "out")) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()

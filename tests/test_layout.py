@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # What each part of fdiff may import of fdiff; parts that are not named may import anything.
 ALLOWED = {
     "messages": set(),
+    "limits": set(),
     "display": set(),
     "plan": {"display"},
     "noise": set(),
@@ -38,11 +39,12 @@ ALLOWED = {
     "molecules": {"molecules", "hub"},
     "training": {
         "training", "pipelines", "models", "schedulers", "sampling", "guidance", "keys", "images", "hub", "prompts",
-        "adapters", "bars", "tokenizers",
+        "adapters", "bars", "tokenizers", "limits", "registry",
     },
 }
 OPTIONAL = {  # what an extra of pyproject.toml brings
     "plotting": {"matplotlib"}, "commands": {"argcomplete"}, "loader": {"grain", "absl"}, "checkpoints": {"orbax"},
+    "events": {"tensorboardX"},
     "files": {"soundfile"},
     "chemistry": {"rdkit"},
 }  # fmt: skip

@@ -118,10 +118,10 @@ def _check_places(arguments: argparse.Namespace) -> None:
     sheet, out = bool(Path(arguments.out).suffix), Path(arguments.out)
     if sheet:
         outputs.check_ending(out)
-    _check_place("--out", out, folder=not sheet)
+    check_place("--out", out, folder=not sheet)
     taken = {out.resolve(): "--out"}
     if outputs.kind_of(out) != "pictures":
-        _check_place("--out's picture", outputs.picture_of(out), folder=False)
+        check_place("--out's picture", outputs.picture_of(out), folder=False)
         taken[outputs.picture_of(out).resolve()] = "--out's picture"
     if arguments.preview is not None:
         preview = preview_file(arguments.out)
@@ -137,10 +137,10 @@ def _check_places(arguments: argparse.Namespace) -> None:
         if other := taken.get(path.resolve()):
             raise ValueError(f"{other} and {flag(name)} are both {path}; give them two names")
         taken[path.resolve()] = flag(name)
-        _check_place(flag(name), path, folder=False)
+        check_place(flag(name), path, folder=False)
 
 
-def _check_place(said: str, path: Path, folder: bool) -> None:
+def check_place(said: str, path: Path, folder: bool) -> None:
     """Raise ValueError unless a file, or a folder, can be written there."""
     if path.exists() and path.is_dir() != folder:
         found = "folder" if path.is_dir() else "file"

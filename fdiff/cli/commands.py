@@ -1,4 +1,4 @@
-"""The `fdiff` command: generate, train, inspect, list, plot-scheduler, convert, completion.
+"""The `fdiff` command: generate, train, evaluate, inspect, list, plot-scheduler, convert, completion.
 
 What a command needs is imported when it runs, after what can be known to be wrong: JAX takes a second.
 """
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fdiff: {_sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print("fdiff: interrupted; nothing was written", file=sys.stderr)
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+        print(f"fdiff: {plain(stop.args[1]) if stop.args[1:] else 'interrupted; nothing was written'}", file=sys.stderr)
+        return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
     return 0
 
 
@@ -81,7 +81,9 @@ def _sentence(error: Exception) -> str:
     """What an error says, in a line, with the options as they are typed."""
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:  # of the system
         return plain(f"{error.filename} cannot be used ({error.strerror}); choose another name or place")
-    typed = {name.replace("-", "_"): f"--{name}" for name in flags()} | {"mask_image": "--mask"}
+    settings = {name for task in tasks().values() for name in task["settings"]}
+    typed = {name: f"--{name.replace('_', '-')}" for name in settings}
+    typed |= {name.replace("-", "_"): f"--{name}" for name in flags()} | {"mask_image": "--mask"}
     said = re.sub(r"^(\w+)(?= is | must | \d)", lambda found: typed.get(found[1], found[1]), str(error))
     return plain(said.replace("num_inference_steps", "--steps"))
 
@@ -147,6 +149,16 @@ def parser() -> argparse.ArgumentParser:
     for name, task in tasks().items():
         add_train(training.add_parser(name, help=task["doc"], description=task["doc"]), task["settings"], TYPES)
 
+    examples = ["fdiff evaluate mine --data pictures --samples 500"]
+    add = command("evaluate", evaluate, "Measure what a model draws, beside data, and print figures as JSON.",
+                  examples).add_argument
+    add("model", metavar="FOLDER", help="a model's, such as `fdiff train` writes, or the name of one that fdiff ships")
+    add("--data", metavar="PLACE", required=True, help="what it is compared with, as `fdiff train` takes it")
+    add("--samples", type=int, default=1000, metavar="N", help="how many pictures it draws (default: 1000)")
+    add("--seed", type=int, default=0, metavar="N", help="of what is drawn, and of the classifier (default: 0)")
+    add("--classifier-steps", type=int, default=2000, metavar="N", help="of fitting the classifier that reads the "
+        "pictures (default: 2000)")
+
     examples = ["fdiff inspect google/ddpm-cat-256"]
     add_inspect(command("inspect", inspect, "Show what a model consists of.", examples))
 
@@ -194,6 +206,13 @@ def train(arguments: argparse.Namespace) -> None:
     from fdiff.cli.train import train
 
     print(f"wrote {train(arguments)}")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Print figures of a model."""
+    from fdiff.cli.evaluate import evaluate
+
+    print(evaluate(arguments))
 
 
 def inspect(arguments: argparse.Namespace) -> None:

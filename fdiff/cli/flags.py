@@ -60,26 +60,36 @@ def tasks() -> dict[str, Any]:
 
 
 def of_tasks() -> dict[str, Any]:
-    """What tasks.json keeps: {task: {"doc": its doc, "settings": {name: {"type", "default", "help"}}}}.
+    """What tasks.json keeps: {task: {"doc": its doc, "settings": {name: {"type", "default", "help",
+    and "limits" as `fdiff.limits.Limits` takes them, and "fixed" where a training is not resumed with another}}}}.
+
 
     Raises ValueError for a setting of a type that the command line does not read.
     """
     from dataclasses import MISSING
 
     from fdiff.pipelines.task import options_of
+    from fdiff.training.recipe import fixed, limits_of
     from fdiff.training.tasks import TASKS
 
-    def setting(one: Any) -> dict[str, Any]:
+    def setting(task: Any, one: Any) -> dict[str, Any]:
         kind = one.kind.removesuffix(" | None")
         if kind not in TYPES:
             raise ValueError(f"{one.name} is of type {one.kind}; make it one of {', '.join(TYPES)}")
         default = {} if one.default is MISSING else {"default": one.default}  # needed where there is none
-        return {"type": kind, **default, "help": one.doc}
+        limits = {name: value for name, value in limits_of(task)[one.name]._asdict().items() if value not in (None, ())}
+        return {
+            "type": kind, **default, "help": one.doc, **({"limits": limits} if limits else {}),
+            **({"fixed": True} if one.name in fixed(task) else {}),
+        }  # fmt: skip
 
-    return {
-        name: {"doc": task.doc, "settings": {one.name: setting(one) for one in options_of(task.settings)}}
+    said = {
+        name: {
+            "doc": task.doc, "settings": {one.name: setting(task.settings, one) for one in options_of(task.settings)}
+        }
         for name, task in sorted(TASKS.items())
-    }
+    }  # fmt: skip
+    return dict(json.loads(json.dumps(said)))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 METADATA = "metadata.jsonl"
 TEXTS = ("text", "caption", "prompt")
 STEERING = "conditioning_image"
+MOST_CLASSES = 10_000  # where there are fewer pictures: networks keep something for each class up to the highest
 
 
 class Source(Protocol):
@@ -241,12 +242,23 @@ def _with_classes(cls: Any, where: tuple[Any, ...], facts: list[dict[str, Any]])
     labels = {fact["label"] for fact in facts if "label" in fact}
     if not labels:
         return cls(*where, tuple(facts))
-    numbers = all(isinstance(label, int) and label >= 0 for label in labels)
+    numbers = all(isinstance(label, int) for label in labels)
+    if numbers:
+        _check_labels(where[0] if cls is Tar else where[0][0].parent, [fact.get("label", 0) for fact in facts])
     classes = [str(i) for i in range(max(labels) + 1)] if numbers else sorted(map(str, labels))
     given = [{**fact, "label": classes.index(str(fact["label"]))} for fact in facts if "label" in fact]
     if len(given) < len(facts):
         raise ValueError(f"{len(facts) - len(given)} of {len(facts)} pictures have no label; give all one, or none")
     return cls(*where, tuple(given), tuple(classes))
+
+
+def _check_labels(place: Any, labels: Sequence[int]) -> None:
+    """Raise ValueError for numbers that name no classes: there are more than pictures by far, or negative ones."""
+    most = max(len(labels), MOST_CLASSES)
+    for i, label in enumerate(labels):
+        if not 0 <= label < most:
+            raise ValueError(f"{place} labels picture {i} with {label}, which is out of range; number the classes from "
+                             f"0 to {most - 1} at most")
 
 
 def _npz(path: Path) -> Arrays:
@@ -288,9 +300,10 @@ def _arrays(path: Path, images: np.ndarray, labels: np.ndarray | None) -> Arrays
         raise ValueError(f"{path} holds pictures of shape {images.shape[1:]}; make it (h, w, 1) or (h, w, 3)")
     if labels is None:
         return Arrays(str(path), images)
-    if len(labels) != len(images) or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
+    if len(labels) != len(images) or labels.dtype.kind not in "iu":
         raise ValueError(f"{path} holds {len(labels)} labels for {len(images)} pictures; give each a whole number "
                          "from 0 on")
+    _check_labels(path, labels.tolist())
     return Arrays(str(path), images, labels, tuple(str(i) for i in range(int(labels.max(initial=0)) + 1)))
 
 

@@ -27,6 +27,7 @@ class Prepare:
     """What is done to a picture: (sample, random) -> its arrays, pixels as bytes (height, width, channels).
 
     size: (height, width) to bring it to; None leaves it as it is.
+    exact: leave one of another size as it is, for `batches` to refuse.
     channels: 1 or 3.
     fit: crop scales it to cover the size and cuts the middle; pad scales it down to fit, never up, and lays it on the
         colour of its first corner; stretch does neither.
@@ -42,6 +43,7 @@ class Prepare:
     random_crop: bool = False
     flip: bool = False
     told: bool = False
+    exact: bool = False
 
     def __call__(self, sample: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
         """The sample with its picture as an array."""
@@ -52,7 +54,7 @@ class Prepare:
             picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
         picture = images.in_mode(picture, "RGB" if self.channels == 3 else "L")
         original, before, after = picture.size[::-1], (0, 0), (0, 0)
-        if self.size is not None and picture.size != self.size[::-1]:
+        if self.size is not None and not self.exact and picture.size != self.size[::-1]:
             picture, before, after = self._fitted(picture, random)
         if self.flip and random.random() < 0.5:
             picture = ImageOps.mirror(picture)
@@ -114,6 +116,7 @@ def batches(
     if len(source) < 1:
         raise ValueError("there are no samples; give more data")
     got: list[dict[str, Any]] = []
+    shapes: set[tuple[int, ...]] = set()
     failed: set[str] = set()
     for i, sample in enumerate(_samples(source, prepare, seed, taken, workers), taken + 1):
         if "failed" in sample:
@@ -121,7 +124,7 @@ def batches(
             continue
         got.append(sample)
         if len(got) == batch_size:
-            yield Batch(_stacked(got), i)
+            yield Batch(_stacked(got, shapes), i)
             got = []
 
 
@@ -132,6 +135,7 @@ def once(
     if len(source) < 1:
         raise ValueError("there are no samples; give more data")
     failed: set[str] = set()
+    shapes: set[tuple[int, ...]] = set()
     got: list[tuple[int, dict[str, Any]]] = []
     for i in range(len(source)):
         sample = _read(source, prepare, i, np.random.default_rng((seed, i)))
@@ -141,7 +145,7 @@ def once(
             got.append((i, sample))
         if got and (len(got) == batch_size or i + 1 == len(source)):
             numbers, samples = zip(*got, strict=True)
-            yield list(numbers), _stacked(list(samples))
+            yield list(numbers), _stacked(list(samples), shapes)
             got = []
 
 
@@ -176,8 +180,9 @@ def _passed_over(name: str, failed: set[str], count: int) -> None:
         raise ValueError(f"{len(failed)} of {count} samples cannot be read, the last of them {name}; mend the data")
 
 
-def _stacked(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    shapes = {np.shape(sample["image"]) for sample in samples if "image" in sample}
+def _stacked(samples: list[dict[str, Any]], shapes: set[tuple[int, ...]]) -> dict[str, Any]:
+    """The samples as one; `shapes` are those of all pictures before, and get those of these."""
+    shapes |= {np.shape(sample["image"]) for sample in samples if "image" in sample}
     if len(shapes) > 1:
         (a, b, _), (c, d, _) = sorted(shapes)[:2]
         raise ValueError(f"the pictures have several sizes, such as {a}x{b} and {c}x{d}; give --size")

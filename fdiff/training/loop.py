@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,10 +23,18 @@ from fdiff.training import step as steps
 from fdiff.training.averages import warmed
 from fdiff.training.checkpoints import Checkpoints
 from fdiff.training.data import Source
+from fdiff.training.events import Events
+from fdiff.training.folder import CHECKPOINTS, CURVE, EVENTS, METRICS, SAMPLES, check_folder, write_settings
 from fdiff.training.loader import Batch, batches
-from fdiff.training.recipe import Recipe, Settings, Task
+from fdiff.training.recipe import Recipe, Settings, Task, fixed
 
-METRICS, CURVE, CHECKPOINTS, SAMPLES = "metrics.jsonl", "loss.png", "checkpoints", "samples"
+
+class Stopped(Exception):
+    """A training that was asked to stop, with its last step saved."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}, which is saved")
+        self.step = step
 
 
 class Report(NamedTuple):
@@ -35,12 +46,12 @@ class Report(NamedTuple):
 
 def train(
     task: Task, settings: Settings, source: Source, output: str | Path, *, resume: bool = False,
-    report: Callable[[Report], None] | None = None,
+    report: Callable[[Report], None] | None = None, stop: Callable[[], bool] | None = None,
 ) -> tuple[Any, Any]:  # fmt: skip
     """(pipeline, params) of the averaged parameters, which also stand in `output` as a Hub folder.
 
-    Beside them are metrics.jsonl, a line a step; loss.png; sheets of samples; and the last checkpoints, from which
-    `resume` goes on as if nothing had happened, bit for bit on the same machine and number of devices.
+    Beside them are settings.toml; metrics.jsonl, a line a step; loss.png; sheets of samples; and the last checkpoints,
+    from which `resume` goes on as if nothing had happened, bit for bit on the same machine and number of devices.
 
     Args:
         task: one of `fdiff.training.tasks.TASKS`.
@@ -49,37 +60,55 @@ def train(
         output: the folder; without `resume` it must not hold a training yet.
         resume: go on from the last checkpoint there.
         report: told of each step as soon as its loss is known.
+        stop: asked after each step; where it says so the step is saved and Stopped is raised.
 
-    Raises ValueError for settings or data that do not fit, a folder with a training, or a loss that is no number.
+    Raises ValueError for settings or data that do not fit, a folder with a training, or a loss that is no number, and
+    OSError where nothing more can be written; what was saved before is good then.
     """
-    folder = Path(output)
-    if not resume and (folder / METRICS).exists():
-        raise ValueError(f"{folder} holds a training already; give --resume to go on with it, or another folder")
-    if resume and not (folder / CHECKPOINTS).is_dir():
-        raise ValueError(f"{folder} holds no training to resume; leave --resume out to begin one")
+    folder, told = Path(output), dataclasses.asdict(settings)
+    check_folder(folder, told, fixed(type(settings)), resume)
     recipe, optimizer = task.recipe(settings, source, folder), settings.optimizer()
     state = steps.init(recipe.params, optimizer)
-    with contextlib.closing(Checkpoints(folder / CHECKPOINTS, settings.keep)) as checkpoints:
+    with _room(folder), contextlib.closing(Checkpoints(folder / CHECKPOINTS, settings.keep)) as checkpoints:
         taken = 0
-        if resume:
+        if resume and checkpoints.latest() is not None:  # else it was ended before anything was saved
             state, facts = checkpoints.restore(state)
             taken = facts["taken"]
+        write_settings(folder, told)
         _cut(folder / METRICS, int(state.done))
         stream = batches(recipe.source or source, recipe.prepare, settings.batch_size, seed=settings.seed, taken=taken,
                          workers=settings.workers)
-        state = _run(recipe, settings, optimizer, state, stream, folder, checkpoints, report)
-    average = jax.device_get(state.average)
-    pipe, params = recipe.pipeline(average)
-    pipe.save_pretrained(folder, params)
-    if recipe.beside is not None:
-        recipe.beside(folder, average)
-    images.save(curve(folder / METRICS), folder / CURVE)
+        events = Events(folder / EVENTS, int(state.done)) if settings.tensorboard else None
+        with contextlib.closing(events) if events else contextlib.nullcontext():
+            state = _run(recipe, settings, optimizer, state, stream, folder, checkpoints, report, stop, events)
+    with _room(folder):
+        average = jax.device_get(state.average)
+        pipe, params = recipe.pipeline(average)
+        pipe.save_pretrained(folder, params)
+        if recipe.beside is not None:
+            recipe.beside(folder, average)
+        images.save(curve(folder / METRICS), folder / CURVE)
     return pipe, params
+
+
+@contextlib.contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Say what is to be done where the system has no room, or lets nobody write."""
+    try:
+        yield
+    except Exception as error:
+        found = re.search(r"os_error_code='(\d+)'", str(error))  # as tensorstore says it, which writes for Orbax
+        number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise
+        raise OSError(f"{folder} cannot be written ({os.strerror(number)}); make room there, and go on from the last "
+                      "checkpoint, which is good, with --resume") from error
 
 
 def _run(
     recipe: Recipe, settings: Settings, optimizer: Any, state: Any, stream: Iterator[Batch], folder: Path,
-    checkpoints: Checkpoints, report: Callable[[Report], None] | None,
+    checkpoints: Checkpoints, report: Callable[[Report], None] | None, stop: Callable[[], bool] | None,
+    events: Events | None,
 ) -> Any:  # fmt: skip
     """The steps that are left. What a step gave is looked at while the next one runs."""
     step = partial(
@@ -92,17 +121,21 @@ def _run(
     key, every = jax.random.key(settings.seed), settings.sample_every
     every = max(1, settings.steps // 10) if every is None else every
     began = int(state.done)
-    watch = _Watch(folder / METRICS, settings.batch_size, report)
+    watch = _Watch(folder / METRICS, settings.batch_size, report, events)
     for i, batch in zip(range(began, settings.steps), stream, strict=False):
         state, metrics = advance(state, recipe.collate(batch.arrays), keys.fold_in(key, i), loss=loss)
         watch.see(i + 1, metrics, batch.taken)
-        saved = (i + 1) % settings.save_every == 0 or i + 1 == settings.steps
-        if saved:
+        last, asked = i + 1 == settings.steps, stop is not None and stop()
+        if (i + 1) % settings.save_every == 0 or last or asked:
             watch.flush()  # so that what is saved is known to be good
             checkpoints.save(i + 1, state, {"taken": batch.taken, "settings": dataclasses.asdict(settings)})
-        if every and ((i + 1) % every == 0 or i + 1 == settings.steps):
+        if asked and not last:
+            raise Stopped(i + 1)
+        if every and ((i + 1) % every == 0 or last):
             watch.flush()
-            _sheet(recipe, state.average, settings, folder / SAMPLES / f"{i + 1:06d}.png")
+            sheet = _sheet(recipe, state.average, settings, folder / SAMPLES / f"{i + 1:06d}.png")
+            if events is not None:
+                events.picture(i + 1, sheet)
             watch.pause()
     watch.flush()
     return state
@@ -111,8 +144,10 @@ def _run(
 class _Watch:
     """Writes what steps gave, one late, so that the device need not wait, and stops at what is no number."""
 
-    def __init__(self, file: Path, batch_size: int, report: Callable[[Report], None] | None) -> None:
-        self.file, self.batch_size, self.report = file, batch_size, report
+    def __init__(
+        self, file: Path, batch_size: int, report: Callable[[Report], None] | None, events: Events | None
+    ) -> None:
+        self.file, self.batch_size, self.report, self.events = file, batch_size, report, events
         self.last: tuple[int, Any, int] | None = None
         self.since = time.perf_counter()
 
@@ -138,6 +173,8 @@ class _Watch:
         self.since = now
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **known}) + "\n")
+        if self.events is not None:
+            self.events.numbers(step, known)
         if self.report is not None:
             self.report(Report(step, known))
 
@@ -146,11 +183,13 @@ class _Watch:
         self.since = time.perf_counter()
 
 
-def _sheet(recipe: Recipe, average: Any, settings: Settings, file: Path) -> None:
+def _sheet(recipe: Recipe, average: Any, settings: Settings, file: Path) -> Any:
     pipe, params = recipe.pipeline(average)
     drawn = recipe.draw(pipe, params, jax.random.key(settings.seed), settings.samples)
     file.parent.mkdir(parents=True, exist_ok=True)
-    images.save(images.grid([images.enlarge(image, 32) for image in drawn]), file)
+    sheet = images.grid([images.enlarge(image, 32) for image in drawn])
+    images.save(sheet, file)
+    return sheet
 
 
 def _cut(file: Path, done: int) -> None:

@@ -5,57 +5,61 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import optax
 
+from fdiff.limits import Limits
 from fdiff.pipelines.task import option
 from fdiff.training.data import Source
 from fdiff.training.loader import FITS, Preparing
 from fdiff.training.step import Loss
+
+T = TypeVar("T")
+
+
+def setting(default: T, doc: str = "", **limits: Any) -> T:
+    """An `option` with `fdiff.limits.Limits`, which hold for classes that override the default too."""
+    found: Any = dataclasses.field(default=default, metadata={"doc": doc, "flag": "", "limits": Limits(**limits)})
+    return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """What every task can be told; a task's own settings inherit these and say other defaults anew."""
 
-    steps: int = option(10_000, "how many steps in all, those before --resume too")
-    batch_size: int = option(64, "samples a step, over all devices")
+    steps: int = setting(10_000, "how many steps in all, those before --resume too", least=1)
+    batch_size: int = setting(64, "samples a step, over all devices", least=1)
     seed: int = option(0, "of the parameters, the order of the data and the noise")
-    learning_rate: float = option(1e-3, "of AdamW, at its highest")
-    warmup: int = option(200, "steps in which the learning rate rises")
-    weight_decay: float = option(0.01, "of AdamW")
-    clip: float = option(1.0, "the largest norm of the gradient")
-    decay: float = option(0.999, "of the average of the parameters, which is what is saved and drawn from")
-    accumulate: int = option(1, "parts that a batch goes through in, one after the other, to need less memory")
-    dtype: str = option("float32", "what to compute in: float32 or bfloat16; the parameters are float32")
+    learning_rate: float = setting(1e-3, "of AdamW, at its highest", above=0)
+    warmup: int = setting(200, "steps in which the learning rate rises", least=0)
+    weight_decay: float = setting(0.01, "of AdamW", least=0)
+    clip: float = setting(1.0, "the largest norm of the gradient", above=0)
+    decay: float = setting(
+        0.999, "of the average of the parameters, which is what is saved and drawn from", least=0, below=1
+    )
+    accumulate: int = setting(
+        1, "parts that a batch goes through in, one after the other, to need less memory", least=1
+    )
+    dtype: str = setting("float32", "what to compute in: float32 or bfloat16; the parameters are float32",
+                         choices=("float32", "bfloat16"))
     remat: bool = option(False, "compute what is inside blocks again for the gradient: less memory, more time")
-    size: int | None = option(None, "height and width of the pictures; theirs if not given")
-    fit: str = option("crop", f"how pictures are brought to the size: {', '.join(FITS)}")
+    size: int | None = setting(None, "height and width of the pictures; theirs if not given", least=1)
+    fit: str = setting("crop", f"how pictures are brought to the size: {', '.join(FITS)}", choices=FITS)
     flip: bool = option(False, "mirror pictures half of the time")
-    workers: int = option(0, "processes that read and prepare pictures; 0: the training's own")
-    save_every: int = option(500, "steps between checkpoints")
-    keep: int = option(2, "checkpoints that are kept")
-    sample_every: int | None = option(None, "steps between sheets of samples; a tenth of all if not given; 0: none")
-    samples: int = option(16, "pictures of a sheet")
+    workers: int = setting(0, "processes that read and prepare pictures; 0: the training's own", least=0)
+    save_every: int = setting(500, "steps between checkpoints", least=1)
+    keep: int = setting(2, "checkpoints that are kept", least=1)
+    sample_every: int | None = setting(
+        None, "steps between sheets of samples; a tenth of all if not given; 0: none", least=0
+    )
+    samples: int = setting(16, "pictures of a sheet", least=1)
+    tensorboard: bool = option(False, "write event files for TensorBoard too")
 
     def __post_init__(self) -> None:
         """Raise ValueError for what is out of range."""
-        for name in ("steps", "batch_size", "accumulate", "save_every", "keep", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in ("warmup", "workers", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay is {self.decay}; it must be 0 or more and below 1")
-        if self.fit not in FITS:
-            raise ValueError(f"fit is {self.fit!r}; it can be {', '.join(FITS)}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype is {self.dtype!r}; it can be float32 or bfloat16")
+        for name, limits in limits_of(type(self)).items():
+            limits.check(name, getattr(self, name))
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} does not divide into accumulate {self.accumulate} parts")
 
@@ -66,6 +70,20 @@ class Settings:
             optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, warmup, self.steps),
             weight_decay=self.weight_decay,
         )
+
+
+def limits_of(cls: type[Settings]) -> dict[str, Limits]:
+    """What each setting may be; of a class that overrides a default, as the class before it says."""
+    held: list[dict[str, Any]] = [one.__dict__.get("__dataclass_fields__", {}) for one in reversed(cls.__mro__)]
+    return {name: Limits() for one in held for name in one} | {
+        name: field.metadata["limits"] for one in held for name, field in one.items() if "limits" in field.metadata
+    }
+
+
+def fixed(cls: type[Settings]) -> frozenset[str]:
+    """The settings that say what is trained, and not how: a training does not go on with others."""
+    own = {field.name for field in dataclasses.fields(cls)} - {field.name for field in dataclasses.fields(Settings)}
+    return frozenset(own | {"seed", "size"})
 
 
 class Recipe(NamedTuple):

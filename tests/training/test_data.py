@@ -98,7 +98,9 @@ BAD = {
     "whose picture is not there": lambda path: tar(path / "a.tar", {"0.png": png(), "1.txt": b"two"}),
     "of float64": lambda path: saved(path, images=np.zeros((2, 4, 4))),
     "no array": lambda path: saved(path, labels=np.arange(3)),
-    "labels for 2": lambda path: saved(path, images=np.zeros((2, 4, 4), np.uint8), labels=np.array([-1, 0])),
+    "labels for 2": lambda path: saved(path, images=np.zeros((2, 4, 4), np.uint8), labels=np.array([0.5, 1])),
+    "picture 1 with -1, which is out of range": lambda path: saved(
+        path, images=np.zeros((2, 4, 4), np.uint8), labels=np.array([0, -1])),
     "is not there; add": lambda path: described(path, '{"file_name": "no.png", "text": "a"}'),
     "line 1, is no JSON": lambda path: described(path, "{"), "names no picture": lambda path: described(path, ""),
     "have no label": lambda path: described(path, '{"file_name": "0.png", "label": 1}\n{"file_name": "1.png"}'),

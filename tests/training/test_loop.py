@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import fdiff
 from fdiff import registry
@@ -98,7 +99,8 @@ def test_a_loss_that_is_no_number_stops_it(digits, tmp_path):
 @pytest.mark.parametrize(("options", "words"), [
     ({"steps": 0}, "steps is 0"), ({"batch_size": 6, "accumulate": 4}, "does not divide"), ({"fit": "squeeze"}, "fit"),
     ({"channels": "8,eight"}, "channels is"), ({"channels": "8,8,8,8,8"}, "cannot be halved"),
-    ({"prediction": "noise"}, "prediction_type"), ({"weight": "snr"}, "weight is"), ({"decay": 1.0}, "decay is"),
+    ({"prediction": "noise"}, "prediction is"), ({"clip": float("inf")}, "finite"),
+    ({"weight": "snr"}, "weight is"), ({"decay": 1.0}, "decay is"),
 ])
 def test_settings_that_do_not_fit(digits, tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
@@ -111,5 +113,18 @@ def test_folders_that_do_not_fit(whole, digits, tmp_path):
         trained("class-conditional", digits, whole[0])
     with pytest.raises(ValueError, match="leave --resume out"):
         trained("class-conditional", digits, tmp_path / "none", resume=True)
-    with pytest.raises(ValueError, match="of another network or optimizer"):
+    with pytest.raises(ValueError, match="begun with '8,8'"):
         trained("class-conditional", digits, whole[0], resume=True, channels="8,16")
+    with pytest.raises(ValueError, match="of another task"):
+        trained("unconditional", digits, whole[0], resume=True)
+    more = tmp_path / "more.npz"
+    np.savez(more, images=RANDOM.integers(0, 256, (20, 8, 8), np.uint8), labels=np.arange(20) % 5)
+    with pytest.raises(ValueError, match="of another network or optimizer"):
+        trained("class-conditional", more, whole[0], resume=True)
+
+
+def test_pictures_of_several_sizes(tmp_path):
+    for i in range(8):
+        Image.new("RGB", (8, 16 if i == 5 else 8)).save(tmp_path / f"{i}.png")
+    with pytest.raises(ValueError, match="several sizes, such as 8x8 and 16x8; give --size"):
+        trained("unconditional", tmp_path, tmp_path / "out", steps=8)

@@ -14,7 +14,7 @@ from fdiff.pipelines import ClassConditionalPipeline
 from fdiff.pipelines.task import option
 from fdiff.training.data import Source
 from fdiff.training.loss import denoising_loss, withhold
-from fdiff.training.recipe import Recipe, Task
+from fdiff.training.recipe import Recipe, Task, setting
 from fdiff.training.tasks.pixels import PixelSettings, pixels, prepared, scheduler, unet, weight
 
 
@@ -22,9 +22,11 @@ from fdiff.training.tasks.pixels import PixelSettings, pixels, prepared, schedul
 class ClassSettings(PixelSettings):
     """Of networks that are told a class."""
 
-    withhold: float = option(0.1, "share of the samples whose class is withheld, so that guidance can be used")
+    withhold: float = setting(
+        0.1, "share of the samples whose class is withheld, so that guidance can be used", least=0, below=1
+    )
     guidance_scale: float = option(1.5, "that the saved model draws with unless told otherwise")
-    inference_steps: int = option(50, "that the saved model draws in unless told otherwise")
+    inference_steps: int = setting(50, "that the saved model draws in unless told otherwise", least=1)
 
 
 def recipe(settings: ClassSettings, source: Source, _: Path) -> Recipe:

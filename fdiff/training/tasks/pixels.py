@@ -16,7 +16,7 @@ from fdiff.schedulers import Scheduler
 from fdiff.training.data import Source
 from fdiff.training.loader import Prepare
 from fdiff.training.loss import Weight, min_snr, p2
-from fdiff.training.recipe import Settings
+from fdiff.training.recipe import Settings, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,12 +24,14 @@ class PixelSettings(Settings):
     """Of U-Nets in pixels."""
 
     channels: str = option("", "of each level of the U-Net, such as 32,64; what suits the size if not given")
-    layers: int = option(1, "residual blocks of each level")
-    dropout: float = option(0.0, "share of the features that are dropped")
+    layers: int = setting(1, "residual blocks of each level", least=1)
+    dropout: float = setting(0.0, "share of the features that are dropped", least=0, below=1)
     gray: bool | None = option(None, "one channel in place of three; as the first picture is if not given")
-    prediction: str = option("epsilon", "what the network predicts: epsilon, v_prediction, sample or flow")
-    schedule: str = option("scaled_linear", "how noise grows: scaled_linear, linear or squaredcos_cap_v2; not of flow")
-    weight: str = option("", "of the loss: min-snr or p2; 1 if not given")
+    prediction: str = setting("epsilon", "what the network predicts: epsilon, v_prediction, sample or flow",
+                              choices=("epsilon", "v_prediction", "sample", "flow"))
+    schedule: str = setting("scaled_linear", "how noise grows: scaled_linear, linear or squaredcos_cap_v2; not of flow",
+                            choices=("scaled_linear", "linear", "squaredcos_cap_v2"))
+    weight: str = setting("", "of the loss: min-snr or p2; 1 if not given", choices=("", "min-snr", "p2"))
 
 
 def prepared(settings: PixelSettings, source: Source) -> Prepare:
@@ -37,7 +39,8 @@ def prepared(settings: PixelSettings, source: Source) -> Prepare:
     array = np.asarray(source[0]["image"])
     gray = array.ndim == 2 or array.shape[-1] == 1 if settings.gray is None else settings.gray
     size = (settings.size,) * 2 if settings.size else array.shape[:2]
-    return Prepare((int(size[0]), int(size[1])), 1 if gray else 3, settings.fit, flip=settings.flip)
+    return Prepare((int(size[0]), int(size[1])), 1 if gray else 3, settings.fit, flip=settings.flip,
+                   exact=settings.size is None)
 
 
 def unet(settings: PixelSettings, prepare: Prepare, **options: Any) -> UNet2DModel:
@@ -61,7 +64,7 @@ def unet(settings: PixelSettings, prepare: Prepare, **options: Any) -> UNet2DMod
 
 
 def scheduler(settings: PixelSettings) -> Scheduler:
-    """The levels to train at and to draw with. Raises ValueError for a prediction or schedule that there is not."""
+    """The levels to train at and to draw with."""
     if settings.prediction == "flow":
         return schedulers.FlowMatchEulerDiscreteScheduler()
     ends: Any = {"beta_start": 0.00085, "beta_end": 0.012} if settings.schedule == "scaled_linear" else {}
