@@ -22,7 +22,7 @@ from fdiff.pipelines.task import option
 from fdiff.sampling import Network
 from fdiff.training import data
 from fdiff.training.data import Source
-from fdiff.training.recipe import Recipe, Task
+from fdiff.training.recipe import Recipe, Task, setting
 from fdiff.training.tasks import latents
 from fdiff.training.tasks.latents import Params, TextSettings
 from fdiff.training.tasks.material import ENCODED, Material, material
@@ -52,15 +52,10 @@ class ControlSettings(TextSettings):
     """Of a ControlNet."""
 
     withhold: float = option(0.1)
-    condition: str = option(
-        "", f"what steers is made of each picture: {', '.join(CONDITIONS)}; the data's conditioning_image if not given"
-    )
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for what is out of range."""
-        super().__post_init__()
-        if self.condition and self.condition not in CONDITIONS:
-            raise ValueError(f"condition is {self.condition!r}; it can be {', '.join(CONDITIONS)}")
+    condition: str = setting(
+        "", f"what steers is made of each picture: {', '.join(CONDITIONS)}; the data's conditioning_image if not given",
+        choices=("", *CONDITIONS),
+    )  # fmt: skip
 
 
 def recipe(settings: ControlSettings, source: Source, folder: Path) -> Recipe:

@@ -17,7 +17,7 @@ from fdiff.pipelines.task import option
 from fdiff.training import data
 from fdiff.training.data import Source
 from fdiff.training.loader import Preparing
-from fdiff.training.recipe import Recipe, Task
+from fdiff.training.recipe import Recipe, Task, setting
 from fdiff.training.tasks import latents
 from fdiff.training.tasks.latents import Base
 from fdiff.training.tasks.lora import LoraSettings, changes, low_rank
@@ -34,17 +34,15 @@ class DreamboothSettings(LoraSettings):
     learning_rate: float = option(5e-6)
     prompt: str = option("", "what the pictures show: a rare word and the class, such as a photo of sks dog")
     class_prompt: str = option("", "the class alone, such as a photo of a dog, which is then kept as it is")
-    class_images: int = option(100, "pictures of the class, drawn by the model into the output folder and used again")
-    prior_weight: float = option(1.0, "of the loss on the pictures of the class")
+    class_images: int = setting(
+        100, "pictures of the class, drawn by the model into the output folder and used again", least=1
+    )
+    prior_weight: float = setting(1.0, "of the loss on the pictures of the class", least=0)
     adapt: bool = option(False, "train small changes, see rank and layers, in place of the whole U-Net")
 
     def __post_init__(self) -> None:
         """Raise ValueError for what is out of range."""
         super().__post_init__()
-        if self.class_images < 1:
-            raise ValueError(f"class_images is {self.class_images}; it must be 1 or more")
-        if self.prior_weight < 0:
-            raise ValueError(f"prior_weight is {self.prior_weight}; it must be 0 or more")
         if self.text_layers and not self.adapt:
             raise ValueError("text_layers are given without adapt; give both, or neither")
 

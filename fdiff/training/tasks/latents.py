@@ -19,7 +19,7 @@ from fdiff.prompts import Encoded
 from fdiff.sampling import Network
 from fdiff.schedulers import Level
 from fdiff.training.loss import denoising_loss, withhold
-from fdiff.training.recipe import Settings
+from fdiff.training.recipe import Settings, setting
 from fdiff.training.step import lowered
 from fdiff.training.tasks.pixels import pixels, weight
 
@@ -40,8 +40,8 @@ class TextSettings(Settings):
         True, "compute latents and texts once and keep them in the output folder; no latents with random-crop"
     )
     withhold: float = option(0.0, "share of the samples whose text is withheld, so that guidance stays of use")
-    weight: str = option("", "of the loss: min-snr or p2; 1 if not given")
-    offset_noise: float = option(0.0, "size of noise that is the same all over a picture, such as 0.1")
+    weight: str = setting("", "of the loss: min-snr or p2; 1 if not given", choices=("", "min-snr", "p2"))
+    offset_noise: float = setting(0.0, "size of noise that is the same all over a picture, such as 0.1", least=0)
     samples: int = option(4)
     sample_prompt: str = option("", "what the sheets of samples show; the texts of the data if not given")
 
@@ -50,9 +50,6 @@ class TextSettings(Settings):
         super().__post_init__()
         if not 0 <= self.withhold <= 1:
             raise ValueError(f"withhold is {self.withhold}; it must lie within 0 and 1")
-        if self.offset_noise < 0:
-            raise ValueError(f"offset_noise is {self.offset_noise}; it must be 0 or more")
-        weight(self.weight)
 
 
 class Base(NamedTuple):

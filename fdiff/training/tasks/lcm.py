@@ -19,7 +19,7 @@ from fdiff.pipelines.task import option
 from fdiff.schedulers import LCMScheduler, Level
 from fdiff.schedulers.level import broadcast
 from fdiff.training.data import Source
-from fdiff.training.recipe import Recipe, Task
+from fdiff.training.recipe import Recipe, Task, setting
 from fdiff.training.tasks import latents
 from fdiff.training.tasks.latents import TextSettings
 from fdiff.training.tasks.material import ENCODED, drawing, material
@@ -34,20 +34,16 @@ class LcmSettings(TextSettings):
     """Of a latent consistency model."""
 
     decay: float = option(0.95, "of the average of the parameters, with which the model learns to agree and is saved")
-    solver_steps: int = option(50, "steps of the teacher's DDIM run, of which neighbours come to one picture")
+    solver_steps: int = setting(50, "steps of the teacher's DDIM run, of which neighbours come to one picture", least=1)
     lowest_scale: float = option(3.0, "the lowest guidance scale that the model is told")
     highest_scale: float = option(15.0, "the highest one")
-    huber: float = option(0.001, "the error from which on the loss grows no longer as its square")
+    huber: float = setting(0.001, "the error from which on the loss grows no longer as its square", above=0)
 
     def __post_init__(self) -> None:
         """Raise ValueError for what is out of range."""
         super().__post_init__()
-        if self.solver_steps < 1:
-            raise ValueError(f"solver_steps is {self.solver_steps}; it must be 1 or more")
         if self.lowest_scale > self.highest_scale:
             raise ValueError(f"lowest_scale {self.lowest_scale} is above highest_scale {self.highest_scale}")
-        if not self.huber > 0:
-            raise ValueError(f"huber is {self.huber}; it must be above 0")
 
 
 def recipe(settings: LcmSettings, source: Source, folder: Path) -> Recipe:

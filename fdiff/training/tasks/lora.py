@@ -19,7 +19,7 @@ from fdiff.adapters import lora as adapters
 from fdiff.models.edits import put
 from fdiff.pipelines.task import option
 from fdiff.training.data import Source
-from fdiff.training.recipe import Recipe, Task
+from fdiff.training.recipe import Recipe, Task, setting
 from fdiff.training.tasks import latents
 from fdiff.training.tasks.latents import Base, TextSettings
 from fdiff.training.tasks.material import ENCODED, Material, drawing, material
@@ -30,7 +30,7 @@ class LoraSettings(TextSettings):
     """Of low-rank changes."""
 
     learning_rate: float = option(1e-4)
-    rank: int = option(4, "of the change of each layer")
+    rank: int = setting(4, "of the change of each layer", least=1)
     alpha: float | None = option(None, "a change counts alpha / rank; rank if not given")
     layers: str = option(
         "to_q,to_k,to_v,to_out.0", "of the U-Net that are changed: ends of their names, with commas; all: every one"
@@ -38,12 +38,6 @@ class LoraSettings(TextSettings):
     text_layers: str = option(
         "", "the same of the text encoders, such as q_proj,k_proj,v_proj,out_proj; none if not given"
     )
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for what is out of range."""
-        super().__post_init__()
-        if self.rank < 1:
-            raise ValueError(f"rank is {self.rank}; it must be 1 or more")
 
 
 def recipe(settings: LoraSettings, source: Source, folder: Path) -> Recipe:

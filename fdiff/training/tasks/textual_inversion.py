@@ -17,7 +17,7 @@ from fdiff.pipelines.task import needed, option
 from fdiff.tokenizers.clip import concept_tokens
 from fdiff.training import data
 from fdiff.training.data import Source
-from fdiff.training.recipe import Recipe, Task
+from fdiff.training.recipe import Recipe, Task, setting
 from fdiff.training.tasks import latents
 from fdiff.training.tasks.latents import Base, TextSettings
 from fdiff.training.tasks.material import ENCODED, drawing, material
@@ -30,7 +30,7 @@ class WordSettings(TextSettings):
     learning_rate: float = option(5e-3)
     token: str = needed("the new word, such as <my-cat>")
     initializer: str = needed("the word that it begins as, one token, such as cat")
-    vectors: int = option(1, "how many vectors stand for the word")
+    vectors: int = setting(1, "how many vectors stand for the word", least=1)
     prompts: str = option(
         "a {}|a picture of a {}|a photo of a {}|one {}|the {}",
         "texts of the pictures that have no caption, with | between; {} is the word",
@@ -42,8 +42,6 @@ class WordSettings(TextSettings):
         for name in ("token", "initializer"):
             if not getattr(self, name).strip():
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be a word")
-        if self.vectors < 1:
-            raise ValueError(f"vectors is {self.vectors}; it must be 1 or more")
 
 
 def recipe(settings: WordSettings, source: Source, folder: Path) -> Recipe:
