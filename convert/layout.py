@@ -5,7 +5,7 @@ Both follow from the name of the leaf in the Flax tree, never from the shape of 
     leaf                torch's leaf   layout
     kernel              weight         torch's first two axes, (out, in), become the last two, (in, out)
     scale, embedding    weight         as it is
-    any other           the same       as it is
+    any other           the same       as it is; an _ at its end is left out: scale_ is what torch calls scale
 
 So a linear kernel (out, in) becomes (in, out), and a convolution's (out, in, h, w) becomes (h, w, in, out),
 for any number of spatial axes and groups. torch keeps the weight of a *transposed* convolution as that of the
@@ -25,7 +25,7 @@ TILE = 128  # rows and columns: a square of numbers that stays in the cache whil
 
 def torch_name(path: Path) -> str:
     """("mid_block", "resnets.0", "conv1", "kernel") -> "mid_block.resnets.0.conv1.weight"."""
-    leaf = "weight" if path[-1] in ("kernel", "scale", "embedding") else path[-1]
+    leaf = "weight" if path[-1] in ("kernel", "scale", "embedding") else path[-1].removesuffix("_")
     return ".".join((*path[:-1], leaf))
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 # Buffers that torch writes beside the parameters. They hold no weights: a model computes them anew.
-BUFFERS = re.compile(r"(^|\.)(position_ids|num_batches_tracked)$")
+BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids|num_batches_tracked)$")
 
 # What diffusers called the projections of an attention block before 0.14.
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -31,6 +31,12 @@ CLIP_VISION = "vision_model."
 # The last layer of a language model, which chooses words; what reads a text for pictures needs those below it.
 HEAD = "lm_head.weight"
 
+# The part of CLAP that hears, which what reads a text for sounds does not need.
+HEARING = ("audio_model.", "audio_projection.", "logit_scale_a", "logit_scale_t")
+
+# What the names of GPT-2 begin with in a file that also has the layer which chooses words.
+GPT = "transformer."
+
 # Tensors that a file may hold a second time under another name, since two modules share them.
 SHARED = {"encoder.embed_tokens.weight": "shared.weight"}
 
@@ -41,6 +47,7 @@ def spellings(name: str) -> Iterator[str]:
     yield name.removeprefix(CLIP_TEXT) if name.startswith(CLIP_TEXT) else CLIP_TEXT + name
     if name.startswith(CLIP_VISION):
         yield name.removeprefix(CLIP_VISION)
+    yield GPT + name
     yield from (copy for copy, shared in SHARED.items() if shared == name)
     module, _, leaf = name.rpartition(".")
     for today, old in OLD_ATTENTION.items():
@@ -78,4 +85,5 @@ def is_buffer(name: str) -> bool:
 
 def is_spare(name: str, used: Container[str | None]) -> bool:
     """Whether a model that uses some of a file's tensors may do without that one."""
-    return is_buffer(name) or name == HEAD or (name in SHARED and SHARED[name] in used)
+    passed_over = is_buffer(name) or name == HEAD or name.startswith(HEARING)
+    return passed_over or (name in SHARED and SHARED[name] in used)

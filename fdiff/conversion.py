@@ -180,7 +180,8 @@ def _described(component: Any, config: Path, file: Path) -> tuple[Model, Weights
     """A model of that class as its config.json describes it, with the weights in the file, torch's or Flax's."""
     options = hub.read_json(config)
     if file.suffix != ".msgpack":
-        return component.from_config(options, file=config), Weights(file, weights.tensors(file))
+        found = weights.tensors(file)
+        return component.from_config(options, file=config).fitted(found), Weights(file, found)
     options = {key: value for key, value in options.items() if key not in FLAX_ONLY}
     options["_class_name"] = component.__name__
     return component.from_config(options, file=config), Weights(file, flax_weights.tensors(file))

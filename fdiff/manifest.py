@@ -97,7 +97,8 @@ def _model(name: str, kind: str, place: hub.Source, variant: str | None, downloa
             raise
         return Part(name, kind, module, None, (file,))
     shards = [found.parent / shard for shard in weights.shards(found)] if found.suffix == ".json" else [found]
-    return Part(name, kind, module, weights.tensors(found), (file, *shards))
+    tensors = weights.tensors(found)
+    return Part(name, kind, module.fitted(tensors), tensors, (file, *shards))
 
 
 def _of_file(file: Path, config: str | Path | None) -> Manifest:

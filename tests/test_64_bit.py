@@ -14,7 +14,10 @@ X = np.random.default_rng(0).normal(size=(2, 2, 2, 3)).astype(np.float32)
 C = np.array([0.5, -0.5], np.float32)
 
 NOT_ALONE = ("Model", "AsymmetricAutoencoderKL", "ControlNetXSAdapter")  # or not with their defaults
-REQUIRED = {"ControlNetUnionModel": {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64}}
+REQUIRED = {
+    "ControlNetUnionModel": {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64},
+    "UNet1DModel": {"extra_in_channels": 16},
+}
 
 
 @pytest.fixture

@@ -1,49 +1,70 @@
 """One file for each Hub model class, named like it; layers/ holds the blocks that they share."""
 
 from fdiff import registry
+from fdiff.models.ace_step_condition import AceStepConditionEncoder
+from fdiff.models.audio_ldm2 import AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
 from fdiff.models.autoencoder_asym_kl import AsymmetricAutoencoderKL
 from fdiff.models.autoencoder_kl import AutoencoderKL
 from fdiff.models.autoencoder_kl_flux2 import AutoencoderKLFlux2
+from fdiff.models.autoencoder_oobleck import AutoencoderOobleck
 from fdiff.models.autoencoder_tiny import AutoencoderTiny
 from fdiff.models.causal_lm import Gemma2Model, Qwen3ForCausalLM
+from fdiff.models.clap_text import ClapModel, ClapTextModelWithProjection
 from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
 from fdiff.models.clip_vision import CLIPVisionModel, CLIPVisionModelWithProjection
 from fdiff.models.controlnet import ControlNetModel
 from fdiff.models.controlnet_union import ControlNetUnionModel
 from fdiff.models.controlnet_xs import UNetControlNetXSModel
 from fdiff.models.controlnet_xs_adapter import ControlNetXSAdapter
+from fdiff.models.gpt2 import GPT2Model
+from fdiff.models.hifigan import SpeechT5HifiGan
 from fdiff.models.model import Model
 from fdiff.models.safety_checker import StableDiffusionSafetyChecker
 from fdiff.models.t2i_adapter import T2IAdapter
 from fdiff.models.t5 import T5EncoderModel, UMT5EncoderModel
+from fdiff.models.transformer_ace_step import AceStepTransformer1DModel
 from fdiff.models.transformer_flux import FluxTransformer2DModel
 from fdiff.models.transformer_flux2 import Flux2Transformer2DModel
+from fdiff.models.transformer_stable_audio import StableAudioDiTModel, StableAudioProjectionModel
 from fdiff.models.transformer_z_image import ZImageTransformer2DModel
+from fdiff.models.unet_1d import UNet1DModel
 from fdiff.models.unet_2d import UNet2DModel
 from fdiff.models.unet_2d_condition import UNet2DConditionModel
 from fdiff.models.vq_model import VQModel
 
 __all__ = [
+    "AceStepConditionEncoder",
+    "AceStepTransformer1DModel",
     "AsymmetricAutoencoderKL",
+    "AudioLDM2ProjectionModel",
+    "AudioLDM2UNet2DConditionModel",
     "AutoencoderKL",
     "AutoencoderKLFlux2",
+    "AutoencoderOobleck",
     "AutoencoderTiny",
     "CLIPTextModel",
     "CLIPTextModelWithProjection",
     "CLIPVisionModel",
     "CLIPVisionModelWithProjection",
+    "ClapModel",
+    "ClapTextModelWithProjection",
     "ControlNetModel",
     "ControlNetUnionModel",
     "ControlNetXSAdapter",
     "Flux2Transformer2DModel",
     "FluxTransformer2DModel",
+    "GPT2Model",
     "Gemma2Model",
     "Model",
     "Qwen3ForCausalLM",
+    "SpeechT5HifiGan",
+    "StableAudioDiTModel",
+    "StableAudioProjectionModel",
     "StableDiffusionSafetyChecker",
     "T2IAdapter",
     "T5EncoderModel",
     "UMT5EncoderModel",
+    "UNet1DModel",
     "UNet2DConditionModel",
     "UNet2DModel",
     "UNetControlNetXSModel",
@@ -52,3 +73,4 @@ __all__ = [
 ]
 
 registry.register_all({name: globals()[name] for name in __all__}, Model)
+registry.register(GPT2Model, "GPT2LMHeadModel")  # whose last layer nobody here needs

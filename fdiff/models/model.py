@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 
 from convert import files, weights
+from convert.tensors import Tensor
 from fdiff import hub, registry, upload
 from fdiff.messages import show
 from fdiff.models.fields import checked
@@ -58,6 +59,10 @@ class Model(nn.Module):
 
     def check_options(self) -> None:
         """Raise ValueError for options that do not fit together; a subclass says which those are."""
+
+    def fitted(self, found: Mapping[str, Tensor]) -> Self:
+        """The module for those weights, by their names in a file: this one, but where a config does not say all."""
+        return self
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, file: str | os.PathLike[str] = CONFIG) -> Self:
@@ -127,7 +132,9 @@ class Model(nn.Module):
         config = hub.fetch(place, CONFIG)
         module = cls.from_config(hub.read_json(config), file=config)
         file = hub.fetch_weights(hub.pinned(place, config), cls.weights_name, variant)
-        return module, weights.load(file, module.shapes(), dtype=dtype, sharding=sharding)
+        found = weights.tensors(file)
+        module = module.fitted(found)
+        return module, weights.fill(found, module.shapes(), file=file, dtype=dtype, sharding=sharding)
 
     def save_pretrained(
         self,

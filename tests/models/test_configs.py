@@ -21,6 +21,7 @@ from fdiff.models import (
     StableDiffusionSafetyChecker,
     T2IAdapter,
     T5EncoderModel,
+    UNet1DModel,
     UNet2DConditionModel,
     UNet2DModel,
     UNetControlNetXSModel,
@@ -30,6 +31,7 @@ from fdiff.models import (
 MODELS = [getattr(fdiff, name) for name in fdiff.models.__all__ if name != "Model"]
 NEEDED = {  # what has no default that works
     ControlNetUnionModel: {"addition_time_embed_dim": 4},
+    UNet1DModel: {"extra_in_channels": 16},
     AsymmetricAutoencoderKL: {"up_block_types": ["UpDecoderBlock2D"] * 4, "up_block_out_channels": [64] * 4},
 }
 
