@@ -1,6 +1,8 @@
 """Pipelines: requests, tasks and stages, a file each; the classes that are made of them, a file for each family."""
 
 from fdiff import registry
+from fdiff.pipelines.audio_ldm import AudioLDMPipeline, MusicLDMPipeline
+from fdiff.pipelines.audio_ldm2 import AudioLDM2Pipeline
 from fdiff.pipelines.class_conditional import DIGITS, ClassConditionalPipeline, class_conditional
 from fdiff.pipelines.controlnet_union import (
     StableDiffusionXLControlNetUnionImg2ImgPipeline,
@@ -8,6 +10,7 @@ from fdiff.pipelines.controlnet_union import (
     StableDiffusionXLControlNetUnionPipeline,
 )
 from fdiff.pipelines.controlnet_xs import StableDiffusionControlNetXSPipeline, StableDiffusionXLControlNetXSPipeline
+from fdiff.pipelines.dance_diffusion import DanceDiffusionPipeline
 from fdiff.pipelines.denoise import Condition
 from fdiff.pipelines.image_to_image import image_to_image
 from fdiff.pipelines.image_variation import StableDiffusionImageVariationPipeline
@@ -21,6 +24,8 @@ from fdiff.pipelines.latent_diffusion import LDMPipeline, latent_diffusion
 from fdiff.pipelines.latent_upscale import StableDiffusionLatentUpscalePipeline
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput
 from fdiff.pipelines.requests import MicroConditions
+from fdiff.pipelines.sound import SoundOutput
+from fdiff.pipelines.stable_audio import StableAudioPipeline
 from fdiff.pipelines.stable_diffusion import (
     StableDiffusionAdapterPipeline,
     StableDiffusionControlNetImg2ImgPipeline,
@@ -50,18 +55,24 @@ from fdiff.pipelines.upscale import upscale
 
 __all__ = [
     "DIGITS",
+    "AudioLDM2Pipeline",
+    "AudioLDMPipeline",
     "ClassConditionalPipeline",
     "Condition",
     "DDIMPipeline",
     "DDPMPipeline",
+    "DanceDiffusionPipeline",
     "DiffusionPipeline",
     "ImageOutput",
     "LDMPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
     "LatentConsistencyModelPipeline",
     "MicroConditions",
+    "MusicLDMPipeline",
     "Request",
     "Run",
+    "SoundOutput",
+    "StableAudioPipeline",
     "StableDiffusionAdapterPipeline",
     "StableDiffusionControlNetImg2ImgPipeline",
     "StableDiffusionControlNetInpaintPipeline",

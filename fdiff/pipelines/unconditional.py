@@ -10,7 +10,7 @@ import jax
 from jax.tree_util import Partial
 
 from fdiff import images, sampling
-from fdiff.models import UNet2DModel
+from fdiff.models import UNet1DModel, UNet2DModel
 from fdiff.pipelines.denoise import Network
 from fdiff.pipelines.draws import Draws, Seed, Wanted, checked_key, draw_as_asked, image_keys, normal
 from fdiff.pipelines.latent import Begun
@@ -55,7 +55,7 @@ def from_nothing(unet: UNet2DModel, plan: Plan, key: Key, torch_seed: Seed, batc
     return Begun(plan.start * draws.arrays[0], draws)
 
 
-def applied(unet: UNet2DModel, params: Params) -> Network:
+def applied(unet: UNet1DModel | UNet2DModel, params: Params) -> Network:
     """Stage: the U-Net, which is told nothing."""
     return Network(Partial(unet.apply, {"params": tree_of(params, "unet")}))
 

@@ -1,0 +1,131 @@
+"""What the tokenizers of RoBERTa and T5 share: texts to arrays of ids, read from a folder and written to one."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from fdiff.hub import Source, read_json, staged
+from fdiff.tokenizers.files import FILES, fetch_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CONFIG, WHOLE = "tokenizer_config.json", "tokenizer.json"
+UNBOUNDED = 2**31  # transformers writes 1e30 where nobody said how many ids a model reads
+
+
+class Batch(NamedTuple):
+    """Ids of texts (b, n), and 1 where they are of the text, 0 where they pad it (b, n)."""
+
+    input_ids: np.ndarray
+    attention_mask: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class TextTokenizer:
+    """Texts to ids, between those that every text has at its start and its end.
+
+    `written` is what tokenizer.json holds, and `model_max_length` how many ids the text encoder takes.
+    """
+
+    written: str = dataclasses.field(repr=False)
+    model_max_length: int = 512
+
+    first: ClassVar[tuple[str, ...]] = ()  # the tokens at the start of every text
+    last: ClassVar[tuple[str, ...]] = ("</s>",)
+    pad: ClassVar[str] = "<pad>"
+    files: ClassVar[tuple[str, ...]] = FILES
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        subfolder: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> Self:
+        """Read the tokenizer of a folder or of a repository; see `fdiff.hub` for the words and the errors."""
+        place = Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
+        return cls.from_folder(fetch_folder(place, cls.files))
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Self:
+        """Read tokenizer.json, or what there is in its place, and how many ids a text has.
+
+        Raises FileNotFoundError where they are missing, ValueError where they are damaged.
+        """
+        folder = Path(folder)
+        config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+        most = config.get("model_max_length", 512)
+        try:
+            whole = (folder / WHOLE).read_text("utf-8") if (folder / WHOLE).is_file() else cls.built(folder).to_str()
+            read = cls(whole, 512 if most > UNBOUNDED else int(most))
+            read.batch([""])  # which refuses what does not fit
+        except OSError:
+            raise
+        except Exception as error:  # whatever a value where no such one belongs raises, or the library tokenizers
+            raise ValueError(f"{folder} holds the files of a tokenizer, which are damaged; get them again.") from error
+        return read
+
+    @classmethod
+    def built(cls, folder: Path) -> "Tokenizer":
+        """What tokenizer.json would hold, of the older files. Raises FileNotFoundError where there are none."""
+        raise FileNotFoundError(f"{folder} holds no tokenizer; it needs {WHOLE}.")
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json, which appear together."""
+        named = {"pad_token": self.pad, "eos_token": self.last[-1], "unk_token": "<unk>"}
+        named |= {"bos_token": self.first[0]} if self.first else {}
+        config = {"model_max_length": self.model_max_length, "tokenizer_class": type(self).__name__, **named}
+        with staged(folder) as temporary:
+            (temporary / WHOLE).write_text(self.written, "utf-8")
+            (temporary / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text, without those of the start and the end."""
+        if not isinstance(text, str) or any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise ValueError(f"a prompt must be Unicode text; it is {text!r}.")
+        found: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return found
+
+    def batch(self, texts: Sequence[str], length: int | None = None) -> Batch:
+        """The texts, padded to `length`, model_max_length if not given; longer ones are cut before their end."""
+        length = self.model_max_length if length is None else length
+        first, last = ([self.id(token) for token in tokens] for tokens in (self.first, self.last))
+        room = length - len(first) - len(last)
+        whole = [[*first, *self.ids(text)[:room], *last] for text in texts]
+        ids = np.full((len(whole), length), self.id(self.pad), np.int32)
+        mask = np.zeros_like(ids)
+        for row, found in enumerate(whole):
+            ids[row, : len(found)], mask[row, : len(found)] = found, 1
+        return Batch(ids, mask)
+
+    def id(self, token: str) -> int:
+        """The id of one token; ValueError where there is none."""
+        found: int | None = self._backend.token_to_id(token)
+        if found is None:
+            raise ValueError(f"the tokenizer has no token {token!r}.")
+        return found
+
+    def __len__(self) -> int:
+        """How many ids there are, added ones included."""
+        count: int = self._backend.get_vocab_size(with_added_tokens=True)
+        return count
+
+    @functools.cached_property
+    def _backend(self) -> Any:
+        import tokenizers
+
+        backend = tokenizers.Tokenizer.from_str(self.written)
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
