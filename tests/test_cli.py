@@ -55,7 +55,7 @@ def test_the_shipped_digits(tmp_path):
     assert main(["generate", "--num-images", "2", "--steps", "2", "--out", str(out)]) == 0
     assert Image.open(out).size == (132, 79)
     named = tmp_path / "named.png"
-    assert main(["generate", "digits", "--num-images", "2", "--steps", "2", "--out", str(named)]) == 0
+    assert main(["generate", "mnist", "--num-images", "2", "--steps", "2", "--out", str(named)]) == 0
     assert named.read_bytes() == out.read_bytes()
 
 

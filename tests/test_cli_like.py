@@ -49,7 +49,7 @@ def test_the_shipped_digits_again(tmp_path):
              "Euler", "--out", tmp_path / "a.png", "--animate", tmp_path / "a.gif")  # fmt: skip
     fields = said(tmp_path / "a.png").fields
     assert fields["Steps"] == "2" and fields["Seed"] == "5" and fields["CFG scale"] == "2" and fields["Class"] == "7, 2"
-    assert fields["Sampler"] == "Euler" and fields["Size"] == "8x8"
+    assert fields["Sampler"] == "Euler" and fields["Size"] == "32x32"
     assert fields["Version"] == f"fdiff {fdiff.__version__}"
     generate("--like", tmp_path / "a.png", "--out", tmp_path / "b.png")
     np.testing.assert_array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
@@ -60,7 +60,7 @@ def test_the_shipped_digits_again(tmp_path):
 
 
 def test_one_picture_of_a_folder_again(tmp_path):
-    generate("--num-images", 3, "--steps", 2, "--out", tmp_path / "all")
+    generate("digits", "--num-images", 3, "--steps", 2, "--out", tmp_path / "all")
     files = sorted((tmp_path / "all").iterdir())
     assert [said(file).fields["Class"] for file in files] == ["0", "1", "2"]
     for file in files[1:]:
@@ -143,7 +143,7 @@ def test_previews_stand_beside_until_the_run_ends(tmp_path, monkeypatch):
             file.name for file in tmp_path.iterdir())))  # fmt: skip
 
     monkeypatch.setattr(images, "save", watched)
-    generate("--num-images", 2, "--steps", 5, "--preview", 2, "--out", tmp_path / "a.png")
+    generate("digits", "--num-images", 2, "--steps", 5, "--preview", 2, "--out", tmp_path / "a.png")
     assert written == [("a.preview.png", ["a.preview.png"])] * 2 + [("a.png", ["a.png"])]
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
@@ -239,9 +239,9 @@ def test_a_picture_does_not_say_where_to_write(tmp_path, capsys, monkeypatch, na
 @pytest.mark.parametrize(
     ("hashes", "words"),
     [
-        (None, "does not say what was in the model that fdiff ships; give MODEL"),
+        (None, "does not say what was in digits; give MODEL"),
         (5, "does not say what was in"), ({"model": 5}, "does not say what was in"),
-        ({"model": [5]}, "the model that fdiff ships has changed"), ({"model": []}, "does not say what was in"),
+        ({"model": [5]}, "digits has changed"), ({"model": []}, "does not say what was in"),
     ],
 )  # fmt: skip
 def test_a_picture_names_no_file_without_its_hash(tmp_path, capsys, hashes, words):

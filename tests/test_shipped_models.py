@@ -75,6 +75,16 @@ def test_the_half_that_is_masked_is_painted_anew(shipped):
     assert nearest(paper_and_ink(painted[:, 18:])[1], RED, BLUE) == 1
 
 
+def test_the_digits_that_are_drawn_where_no_model_is_named():
+    files = [path for path in fdiff.pipelines.MNIST.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 3_000_000
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained("mnist")
+    assert pipe.labels == tuple("0123456789")
+    one, zero = pipe(params, ["1", 0], key=jax.random.key(0), num_inference_steps=5, output_type="np").images[..., 0]
+    assert one.shape == (32, 32) and one[13:19].mean() < zero[13:19].mean() and max(one[:2].max(), zero[:2].max()) < 0.1
+    assert one[14:18, 13:19].max() > 0.8 > 0.3 > zero[15:17, 15:17].mean(), "a zero is hollow, and a one is not"
+
+
 def test_its_training_runs(tmp_path, capsys):
     pytest.importorskip("sklearn")
     draw, count = np.random.default_rng(0), 60

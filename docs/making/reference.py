@@ -174,7 +174,9 @@ def _pipelines() -> dict[str, str]:
 
 def _said(name: str, value: Any) -> str:
     """What is said of a public value that is neither a class nor a function."""
-    return value.doc if isinstance(value, Task) else {"DIGITS": "The folder of the digits that fdiff ships."}[name]
+    said = {"DIGITS": "The folder of the digits of 8x8 pixels that fdiff ships.",
+            "MNIST": "The folder of the digits of 32x32 pixels that fdiff ships."}
+    return value.doc if isinstance(value, Task) else said[name]
 
 
 def _components(name: str) -> str:

@@ -54,7 +54,7 @@ def add_generate(parser: argparse.ArgumentParser, flags: Mapping[str, Mapping[st
     """The options of `fdiff generate`; `flags` are those of pipelines, as argparse takes them."""
     parser.usage = "%(prog)s [MODEL] [PROMPT] [options]"
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a Hub id, a folder, one file of weights such as "
-                        "model.safetensors or model.ckpt, or a model that fdiff ships (default: digits)")
+                        "model.safetensors or model.ckpt, or a model that fdiff ships (default: mnist)")
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what to draw, for models that read text")
     group = parser.add_argument_group
     drawn, looked_at, model = group("what to draw"), group("pictures to work on"), group("the model")

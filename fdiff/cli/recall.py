@@ -87,7 +87,7 @@ def _kept(own: Mapping[str, Any], file: str) -> tuple[dict[str, Any], int | None
     count = found.get("num_images", 0)
     if number is not None and number >= count:
         raise ValueError(f"{file} says that it is number {number} of {count} pictures; {cure}")
-    return found, number
+    return {"model": "digits", **found}, number  # which was not said, as long as it was what is drawn without MODEL
 
 
 def _beside(name: str, value: Any, file: str) -> Any:
@@ -123,7 +123,7 @@ def _check_hashes(known: Any, merged: argparse.Namespace, names: Iterable[str], 
     for name in (*MODELS, *ADAPTERS, *FILES):
         if name not in names:
             continue
-        what = getattr(merged, name) or "the model that fdiff ships"
+        what = getattr(merged, name)
         before = known.get(name) if isinstance(known, dict) else None
         if name in FILES and not Path(what).is_file():
             raise ValueError(f"{what}, the {flag(name)} of {file}, is not there; say where it is with {flag(name)}")

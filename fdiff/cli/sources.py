@@ -53,10 +53,10 @@ def adapter_place(source: str) -> dict[str, Any]:
 
 
 def is_default(model: str | None) -> bool:
-    """Whether these are the digits that fdiff ships, named or not."""
-    from fdiff import DIGITS
+    """Whether these are the digits that fdiff draws where no model is named, named or not."""
+    from fdiff import MNIST
 
-    return model is None or (model == DIGITS.name and not Path(model).exists())
+    return model is None or (model == MNIST.name and not Path(model).exists())
 
 
 def count_of(arguments: argparse.Namespace) -> int:
@@ -111,7 +111,7 @@ def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     import fdiff
     from fdiff.sources import is_single_file
 
-    source = arguments.model or fdiff.pipelines.DIGITS
+    source = arguments.model or fdiff.pipelines.MNIST
     if not is_single_file(source):
         return fdiff.DiffusionPipeline.from_pretrained(
             source, revision=arguments.revision, variant=arguments.variant, dtype=arguments.dtype

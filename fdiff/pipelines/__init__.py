@@ -3,7 +3,7 @@
 from fdiff import registry
 from fdiff.pipelines.audio_ldm import AudioLDMPipeline, MusicLDMPipeline
 from fdiff.pipelines.audio_ldm2 import AudioLDM2Pipeline
-from fdiff.pipelines.class_conditional import DIGITS, ClassConditionalPipeline, class_conditional
+from fdiff.pipelines.class_conditional import DIGITS, MNIST, ClassConditionalPipeline, class_conditional
 from fdiff.pipelines.controlnet_union import (
     StableDiffusionXLControlNetUnionImg2ImgPipeline,
     StableDiffusionXLControlNetUnionInpaintPipeline,
@@ -55,6 +55,7 @@ from fdiff.pipelines.upscale import upscale
 
 __all__ = [
     "DIGITS",
+    "MNIST",
     "AudioLDM2Pipeline",
     "AudioLDMPipeline",
     "ClassConditionalPipeline",

@@ -22,7 +22,8 @@ from fdiff.pipelines.unconditional import from_nothing, pixels
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 
-DIGITS = hub.SHIPPED / "digits"  # the model that `fdiff generate` draws with where none is named
+MNIST = hub.SHIPPED / "mnist"  # the model that `fdiff generate` draws with where none is named
+DIGITS = hub.SHIPPED / "digits"  # a smaller one, of 8x8 pixels
 Labels = Sequence[int | str] | int | str
 
 
