@@ -1,6 +1,7 @@
 """Pipelines: requests, tasks and stages, a file each; the classes that are made of them, a file for each family."""
 
 from fdiff import registry
+from fdiff.pipelines.audio_diffusion import AudioDiffusionPipeline, ClassConditionalSoundPipeline
 from fdiff.pipelines.audio_ldm import AudioLDMPipeline, MusicLDMPipeline
 from fdiff.pipelines.audio_ldm2 import AudioLDM2Pipeline
 from fdiff.pipelines.class_conditional import DIGITS, MNIST, ClassConditionalPipeline, class_conditional
@@ -56,9 +57,11 @@ from fdiff.pipelines.upscale import upscale
 __all__ = [
     "DIGITS",
     "MNIST",
+    "AudioDiffusionPipeline",
     "AudioLDM2Pipeline",
     "AudioLDMPipeline",
     "ClassConditionalPipeline",
+    "ClassConditionalSoundPipeline",
     "Condition",
     "DDIMPipeline",
     "DDPMPipeline",

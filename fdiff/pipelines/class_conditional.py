@@ -72,7 +72,7 @@ class Labelled(NamedTuple):
     batch_size: int
 
 
-def labelled(pipe: ClassConditionalPipeline, class_labels: Labels) -> Labelled:
+def labelled(pipe: ClassPipeline, class_labels: Labels) -> Labelled:
     """Stage: the classes by number. Raises ValueError for none, and for one that the model does not have."""
     alone = isinstance(class_labels, str) or not isinstance(class_labels, Iterable)
     asked: Any = [class_labels] if alone or getattr(class_labels, "ndim", 1) == 0 else class_labels
@@ -82,14 +82,14 @@ def labelled(pipe: ClassConditionalPipeline, class_labels: Labels) -> Labelled:
     return Labelled(labels, len(labels))
 
 
-def planned_as_suits(pipe: ClassConditionalPipeline, num_inference_steps: int | None, plan: Plan | None) -> Planned:
+def planned_as_suits(pipe: ClassPipeline, num_inference_steps: int | None, plan: Plan | None) -> Planned:
     """Stage: the table, of the checkpoint's own number of steps if none is given."""
     steps = pipe.num_inference_steps if num_inference_steps is None else num_inference_steps
     return Planned(make_plan(pipe.scheduler, steps, plan))
 
 
 def guided_to_class(
-    pipe: ClassConditionalPipeline, params: Params, class_labels: jax.Array, guidance_scale: float | None
+    pipe: ClassPipeline, params: Params, class_labels: jax.Array, guidance_scale: float | None
 ) -> Network:
     """Stage: the U-Net, guided from no class to each."""
     scale = pipe.guidance_scale if guidance_scale is None else guidance_scale
@@ -97,15 +97,9 @@ def guided_to_class(
     return Network(_guided(pipe.unet, params, class_labels, scale))
 
 
-drawing_of_class = Task(
-    ClassConditional, (labelled, planned_as_suits, from_nothing, guided_to_class), pixels,
-    "Draw one image of each class that is asked for.",
-)  # fmt: skip
-
-
 @dataclasses.dataclass(frozen=True)
-class ClassConditionalPipeline(DiffusionPipeline):
-    """Images of a class from a UNet2DModel whose last class embedding stands for "no class".
+class ClassPipeline(DiffusionPipeline):
+    """What pipelines of classes have: a UNet2DModel whose last class embedding stands for "no class".
 
     `labels` names the classes, in order; `num_inference_steps` and `guidance_scale` are what suits the checkpoint.
     """
@@ -116,8 +110,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
     num_inference_steps: int = 50
     guidance_scale: float = 1.0
 
-    __call__, steps = drawing_of_class.methods()
-
     def class_number(self, label: int | str) -> int:
         """The number of a class given by its number or its name. Raises ValueError where the model has none such."""
         classes = (self.unet.num_class_embeds or 1) - 1
@@ -127,3 +119,16 @@ class ClassConditionalPipeline(DiffusionPipeline):
             names = f" ({', '.join(self.labels)})" if self.labels else ""
             raise ValueError(f"the model has no class {label!r}; it has 0 to {classes - 1}{names}")
         return int(label)
+
+
+drawing_of_class = Task(
+    ClassConditional, (labelled, planned_as_suits, from_nothing, guided_to_class), pixels,
+    "Draw one image of each class that is asked for.",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassConditionalPipeline(ClassPipeline):
+    """Images of a class."""
+
+    __call__, steps = drawing_of_class.methods()

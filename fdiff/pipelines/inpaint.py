@@ -73,7 +73,7 @@ def _prepare(
         of_rest = inputs.latents_of(vae, params, rest, known.for_rest, batch_size)
         appended = jnp.concatenate([mask, of_rest], axis=-1)
     elif latents is not None:
-        after = Partial(_put_back, mask, latents, known.noise, *_levels_after(plan))
+        after = Partial(put_back, mask, latents, known.noise, *levels_after(plan))
     if begin == "noise" or latents is None:
         return plan.start * known.noise, appended, after
     return latents if begin == "picture" else noised(plan, latents, known.noise), appended, after
@@ -85,16 +85,17 @@ def _small(known: _Known) -> jax.Array:
     return inputs.spread("mask_image", known.mask[:, ::factor, ::factor], len(known.noise))
 
 
-def _levels_after(plan: Plan) -> tuple[jax.Array, jax.Array]:
+def levels_after(plan: Plan) -> tuple[jax.Array, jax.Array]:
     """(alpha, sigma), (n,) each: the level of x behind each row, which is clean at the end."""
     follows = jnp.append(jnp.asarray(plan.c_in)[1:] != 0, False)
     alpha, sigma = (jnp.append(jnp.asarray(level)[1:], 0.0) for level in (plan.alpha, plan.sigma))
     return jnp.where(follows, alpha, 1.0), jnp.where(follows, sigma, 0.0)
 
 
-def _put_back(
+def put_back(
     mask: jax.Array, known: jax.Array, noise: jax.Array, alpha: jax.Array, sigma: jax.Array, x: jax.Array, i: jax.Array
 ) -> jax.Array:
+    """x where the mask is 1, and what is known, noised to the level behind row i, where it is 0."""
     return mask * x + (1 - mask) * (alpha[i] * known + sigma[i] * noise)
 
 
