@@ -21,6 +21,7 @@ ALLOWED = {
     "spacing": {"messages"},
     "torch_random": set(),
     "keys": set(),
+    "sharding": set(),
     "solvers": {"plan", "solvers"},
     "rows": {"plan"},
     "sampling": {"plan", "keys", "rows"},
@@ -39,7 +40,7 @@ ALLOWED = {
     "molecules": {"molecules", "hub"},
     "training": {
         "training", "pipelines", "models", "schedulers", "sampling", "guidance", "keys", "images", "hub", "prompts",
-        "adapters", "bars", "tokenizers", "limits", "registry",
+        "adapters", "bars", "tokenizers", "limits", "registry", "sharding",
     },
 }
 OPTIONAL = {  # what an extra of pyproject.toml brings

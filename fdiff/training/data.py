@@ -51,6 +51,10 @@ class Files:
     def __getitem__(self, i: int) -> Mapping[str, Any]:
         return {"image": opened(self.paths[i].read_bytes()), **self.facts[i]}
 
+    def size(self, i: int) -> tuple[int, int]:
+        """(width, height), from the head of the file."""
+        return _size(self.paths[i])
+
     def name(self, i: int) -> str:
         """The file's."""
         return str(self.paths[i])
@@ -90,10 +94,17 @@ class Tar:
         return len(self.places)
 
     def __getitem__(self, i: int) -> Mapping[str, Any]:
+        return {"image": opened(self._bytes(i)), **self.facts[i]}
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(width, height), from the head of the member."""
+        return _size(io.BytesIO(self._bytes(i)))
+
+    def _bytes(self, i: int) -> bytes:
         _, start, count = self.places[i]
         with self.file.open("rb") as file:
             file.seek(start)
-            return {"image": opened(file.read(count)), **self.facts[i]}
+            return file.read(count)
 
     def name(self, i: int) -> str:
         """The member's and the file's."""
@@ -336,6 +347,15 @@ def _beside(ending: str, text: str) -> dict[str, Any]:
     if ending == "json":
         return dict(json.loads(text))
     return {"text": text} if ending == "txt" else {"label": int(text) if text.strip().isdigit() else text.strip()}
+
+
+def _size(file: Any) -> tuple[int, int]:
+    """(width, height) of a picture, turned as its camera says, from its head alone."""
+    from PIL import ExifTags, Image
+
+    with Image.open(file) as picture:
+        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return picture.size[::-1] if turned else picture.size
 
 
 def opened(raw: bytes) -> Any:

@@ -16,16 +16,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.tree_util import Partial
 
-from fdiff import hub, images, keys
+from fdiff import hub, images, keys, sharding
 from fdiff.training import step as steps
 from fdiff.training.averages import warmed
 from fdiff.training.checkpoints import Checkpoints
 from fdiff.training.data import Source
 from fdiff.training.events import Events
 from fdiff.training.folder import CHECKPOINTS, CURVE, EVENTS, METRICS, SAMPLES, check_folder, write_settings
-from fdiff.training.loader import Batch, batches
+from fdiff.training.loader import Batch, Part, batches
 from fdiff.training.recipe import Recipe, Settings, Task, fixed
 
 
@@ -65,25 +66,38 @@ def train(
     Raises ValueError for settings or data that do not fit, a folder with a training, or a loss that is no number, and
     OSError where nothing more can be written; what was saved before is good then.
     """
+    sharding.join(settings.distributed)
+    mesh = sharding.mesh(settings.devices)
+    if settings.batch_size // settings.accumulate % mesh.size:
+        raise ValueError(f"batch_size {settings.batch_size} in accumulate {settings.accumulate} parts does not divide "
+                         f"over {mesh.size} devices; choose a multiple of {mesh.size * settings.accumulate}")
     folder, told = Path(output), dataclasses.asdict(settings)
     check_folder(folder, told, fixed(type(settings)), resume)
     recipe, optimizer = task.recipe(settings, source, folder), settings.optimizer()
-    state = steps.init(recipe.params, optimizer)
+    begin = partial(steps.init, optimizer=optimizer)
+    laid = sharding.shardings(jax.eval_shape(begin, recipe.params), sharding.TABLES[settings.shard], mesh)
+    state = jax.jit(begin, out_shardings=laid)(sharding.place(recipe.params, laid.params))
+    first = jax.process_index() == 0  # the others leave the folder alone, but for their part of the checkpoints
+    multihost_utils.sync_global_devices("begun")  # only now does that one write there
     with _room(folder), contextlib.closing(Checkpoints(folder / CHECKPOINTS, settings.keep)) as checkpoints:
         taken = 0
         if resume and checkpoints.latest() is not None:  # else it was ended before anything was saved
             state, facts = checkpoints.restore(state)
             taken = facts["taken"]
-        write_settings(folder, told)
-        _cut(folder / METRICS, int(state.done))
+        if first:
+            write_settings(folder, told)
+            _cut(folder / METRICS, int(state.done))
         stream = batches(recipe.source or source, recipe.prepare, settings.batch_size, seed=settings.seed, taken=taken,
-                         workers=settings.workers)
-        events = Events(folder / EVENTS, int(state.done)) if settings.tensorboard else None
+                         workers=settings.workers, shapes=recipe.shapes,
+                         part=Part(jax.process_index(), jax.process_count()))
+        events = Events(folder / EVENTS, int(state.done)) if settings.tensorboard and first else None
         with contextlib.closing(events) if events else contextlib.nullcontext():
-            state = _run(recipe, settings, optimizer, state, stream, folder, checkpoints, report, stop, events)
+            state = _run(recipe, settings, optimizer, state, laid, stream, folder, checkpoints, report, stop, events)
+    average = sharding.to_host(state.average, mesh)
+    pipe, params = recipe.pipeline(average)
+    if not first:
+        return pipe, params
     with _room(folder):
-        average = jax.device_get(state.average)
-        pipe, params = recipe.pipeline(average)
         pipe.save_pretrained(folder, params)
         if recipe.beside is not None:
             recipe.beside(folder, average)
@@ -106,24 +120,29 @@ def _room(folder: Path) -> Iterator[None]:
 
 
 def _run(
-    recipe: Recipe, settings: Settings, optimizer: Any, state: Any, stream: Iterator[Batch], folder: Path,
+    recipe: Recipe, settings: Settings, optimizer: Any, state: Any, laid: Any, stream: Iterator[Batch], folder: Path,
     checkpoints: Checkpoints, report: Callable[[Report], None] | None, stop: Callable[[], bool] | None,
     events: Events | None,
 ) -> Any:  # fmt: skip
-    """The steps that are left. What a step gave is looked at while the next one runs."""
+    """The steps that are left. What a step gave is looked at while the next one runs; `laid` is how the state lies."""
     step = partial(
         steps.train_step, optimizer=optimizer, decays=(warmed(settings.decay),), accumulate=settings.accumulate,
         clip=settings.clip, dtype=None if settings.dtype == "float32" else settings.dtype, remat=settings.remat,
         averaged=recipe.averaged,
     )  # fmt: skip
-    advance = jax.jit(step, donate_argnums=0)
+    advance, mesh = jax.jit(step, donate_argnums=0, out_shardings=(laid, None)), laid.done.mesh
     loss = recipe.loss if isinstance(recipe.loss, Partial) else Partial(recipe.loss)
+    loss = sharding.place(loss, sharding.shardings(loss, sharding.TABLES[settings.shard], mesh))
+    if settings.shard == "full":
+        loss = Partial(partial(_of_all, mesh), loss)
     key, every = jax.random.key(settings.seed), settings.sample_every
     every = max(1, settings.steps // 10) if every is None else every
     began = int(state.done)
-    watch = _Watch(folder / METRICS, settings.batch_size, report, events)
+    first = jax.process_index() == 0
+    watch = _Watch(folder / METRICS if first else None, settings.batch_size, report if first else None, events)
     for i, batch in zip(range(began, settings.steps), stream, strict=False):
-        state, metrics = advance(state, recipe.collate(batch.arrays), keys.fold_in(key, i), loss=loss)
+        arrays = sharding.place_batch(recipe.collate(batch.arrays), mesh)
+        state, metrics = advance(state, arrays, keys.fold_in(key, i), loss=loss)
         watch.see(i + 1, metrics, batch.taken)
         last, asked = i + 1 == settings.steps, stop is not None and stop()
         if (i + 1) % settings.save_every == 0 or last or asked:
@@ -133,19 +152,28 @@ def _run(
             raise Stopped(i + 1)
         if every and ((i + 1) % every == 0 or last):
             watch.flush()
-            sheet = _sheet(recipe, state.average, settings, folder / SAMPLES / f"{i + 1:06d}.png")
-            if events is not None:
-                events.picture(i + 1, sheet)
+            average = sharding.to_host(state.average, mesh)
+            if first:
+                sheet = _sheet(recipe, average, settings, folder / SAMPLES / f"{i + 1:06d}.png")
+                if events is not None:
+                    events.picture(i + 1, sheet)
             watch.pause()
     watch.flush()
     return state
+
+
+def _of_all(mesh: Any, loss: Any, params: Any, batch: Any, key: jax.Array, *averages: Any) -> Any:
+    """The loss of parameters that devices share, each of which needs them all for its samples."""
+    loss, params, averages = sharding.gathered((loss, params, averages), mesh)
+    return loss(params, batch, key, *averages)
 
 
 class _Watch:
     """Writes what steps gave, one late, so that the device need not wait, and stops at what is no number."""
 
     def __init__(
-        self, file: Path, batch_size: int, report: Callable[[Report], None] | None, events: Events | None
+        self, file: Path | None, batch_size: int, report: Callable[[Report], None] | None,
+        events: Events | None,
     ) -> None:
         self.file, self.batch_size, self.report, self.events = file, batch_size, report, events
         self.last: tuple[int, Any, int] | None = None
@@ -171,8 +199,9 @@ class _Watch:
         now = time.perf_counter()
         known["images_per_second"] = self.batch_size / max(now - self.since, 1e-9)
         self.since = now
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **known}) + "\n")
+        if self.file is not None:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **known}) + "\n")
         if self.events is not None:
             self.events.numbers(step, known)
         if self.report is not None:

@@ -13,6 +13,7 @@ from fdiff.limits import Limits
 from fdiff.pipelines.task import option
 from fdiff.training.data import Source
 from fdiff.training.loader import FITS, Preparing
+from fdiff.training.order import Shape
 from fdiff.training.step import Loss
 
 T = TypeVar("T")
@@ -47,6 +48,13 @@ class Settings:
     size: int | None = setting(None, "height and width of the pictures; theirs if not given", least=1)
     fit: str = setting("crop", f"how pictures are brought to the size: {', '.join(FITS)}", choices=FITS)
     flip: bool = option(False, "mirror pictures half of the time")
+    devices: int = setting(
+        0, "how many devices to train on, each with its part of the batch; 0: all there are", least=0
+    )
+    shard: str = setting("data", "what devices share besides the batch: data: nothing; full: the parameters and the "
+                         "optimizer's state too, for less memory and more traffic", choices=("data", "full"))
+    distributed: str = option("", "be one of several processes: auto, as SLURM, Kubernetes or MPI say; or the address "
+                              "of the first, the number of this one and how many there are, as 10.0.0.1:1234,0/2")
     workers: int = setting(0, "processes that read and prepare pictures; 0: the training's own", least=0)
     save_every: int = setting(500, "steps between checkpoints", least=1)
     keep: int = setting(2, "checkpoints that are kept", least=1)
@@ -99,6 +107,7 @@ class Recipe(NamedTuple):
     source: what is trained on, where that is not the data as given but was made of it.
     beside: (folder, trained parameters) writes what else belongs there, such as the adapter alone.
     averaged: the loss is given the average of the parameters too, see `train_step`.
+    shapes: of pictures, see `batches`.
     """
 
     params: Any
@@ -110,6 +119,7 @@ class Recipe(NamedTuple):
     source: Source | None = None
     beside: Callable[[Path, Any], None] | None = None
     averaged: bool = False
+    shapes: tuple[Shape, ...] = ()
 
 
 class Task(NamedTuple):

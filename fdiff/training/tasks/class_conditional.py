@@ -14,6 +14,7 @@ from fdiff.pipelines import ClassConditionalPipeline
 from fdiff.pipelines.task import option
 from fdiff.training.data import Source
 from fdiff.training.loss import denoising_loss, withhold
+from fdiff.training.order import shapes_of
 from fdiff.training.recipe import Recipe, Task, setting
 from fdiff.training.tasks.pixels import PixelSettings, pixels, prepared, scheduler, unet, weight
 
@@ -63,7 +64,8 @@ def recipe(settings: ClassSettings, source: Source, _: Path) -> Recipe:
     def collate(arrays: dict[str, Any]) -> Any:
         return {"image": arrays["image"], "label": arrays["label"].astype("int32")}
 
-    return Recipe(model.init_params(jax.random.key(settings.seed)), loss, prepare, collate, pipeline, draw)
+    return Recipe(model.init_params(jax.random.key(settings.seed)), loss, prepare, collate, pipeline, draw,
+                  shapes=shapes_of(settings.buckets, settings.size))
 
 
 class_conditional = Task(ClassSettings, recipe, "Pictures of a class, one of those of the data.")

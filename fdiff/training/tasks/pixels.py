@@ -31,6 +31,8 @@ class PixelSettings(Settings):
                               choices=("epsilon", "v_prediction", "sample", "flow"))
     schedule: str = setting("scaled_linear", "how noise grows: scaled_linear, linear or squaredcos_cap_v2; not of flow",
                             choices=("scaled_linear", "linear", "squaredcos_cap_v2"))
+    buckets: str = option("", "shapes of pictures, to the nearest of which each is brought, and a batch has one of: a "
+                          "number of them, of the area of the size, or heights and widths as 64x64,48x80")
     weight: str = setting("", "of the loss: min-snr or p2; 1 if not given", choices=("", "min-snr", "p2"))
 
 

@@ -11,6 +11,7 @@ from jax.tree_util import Partial
 from fdiff.pipelines import DDIMPipeline
 from fdiff.training.data import Source
 from fdiff.training.loss import denoising_loss
+from fdiff.training.order import shapes_of
 from fdiff.training.recipe import Recipe, Task
 from fdiff.training.tasks.pixels import PixelSettings, pixels, prepared, scheduler, unet, weight
 
@@ -34,6 +35,7 @@ def recipe(settings: PixelSettings, source: Source, _: Path) -> Recipe:
     return Recipe(
         model.init_params(jax.random.key(settings.seed)), loss, prepare, lambda arrays: arrays["image"],
         lambda params: (DDIMPipeline(model, levels), {"unet": params}), draw,
+        shapes=shapes_of(settings.buckets, settings.size),
     )  # fmt: skip
 
 
