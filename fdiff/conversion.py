@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import jax
 from convert import flax_weights, weights
 from convert.lazy import lazy
 from convert.tensors import Tensor
-from fdiff import hub, single_file
+from fdiff import edm_checkpoint, hub, single_file
 from fdiff.models.model import CONFIG, Model
 from fdiff.pipelines.components import (
     INDEX,
@@ -94,7 +95,12 @@ def convert(
         if variant is not None:
             raise ValueError("variant is for repositories and folders; leave it out for a single file")
         beside = path.parent / CONFIG
-        if path.suffix == ".msgpack" or (path.name.startswith(HUB_NAMES) and beside.is_file() and not given):
+        if path.suffix == ".npy":
+            loaded = edm_checkpoint.inspect(path)
+            found = Checkpoint(type(loaded.pipe).__name__, {
+                field.name: (getattr(loaded.pipe, field.name), None) for field in dataclasses.fields(loaded.pipe)
+            } | {"egnn": (loaded.pipe.egnn, Weights(path, loaded.tensors))})
+        elif path.suffix == ".msgpack" or (path.name.startswith(HUB_NAMES) and beside.is_file() and not given):
             found = Checkpoint(None, {"": _described(_class(beside), beside, path)})
         else:
             found = _single(source, options)

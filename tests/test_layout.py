@@ -40,7 +40,7 @@ ALLOWED = {
     "molecules": {"molecules", "hub"},
     "training": {
         "training", "pipelines", "models", "schedulers", "sampling", "guidance", "keys", "images", "hub", "prompts",
-        "adapters", "bars", "tokenizers", "limits", "registry", "sharding",
+        "adapters", "bars", "tokenizers", "limits", "molecules", "registry", "sharding",
     },
 }
 OPTIONAL = {  # what an extra of pyproject.toml brings

@@ -149,11 +149,13 @@ def parser() -> argparse.ArgumentParser:
     for name, task in tasks().items():
         add_train(training.add_parser(name, help=task["doc"], description=task["doc"]), task["settings"], TYPES)
 
-    examples = ["fdiff evaluate mine --data pictures --samples 500"]
+    examples = ["fdiff evaluate mine --data pictures --samples 500", "fdiff evaluate molecules drawn.sdf"]
     add = command("evaluate", evaluate, "Measure what a model draws, beside data, and print figures as JSON.",
                   examples).add_argument
     add("model", metavar="FOLDER", help="a model's, such as `fdiff train` writes, or the name of one that fdiff ships")
-    add("--data", metavar="PLACE", required=True, help="what it is compared with, as `fdiff train` takes it")
+    add("file", nargs="?", metavar="FILE", help="where the word molecules stands in place of FOLDER: those of a .xyz, "
+        "plain, extended or as QM9 has it, of a .sdf, or of an .npz of positions and atomic_numbers")
+    add("--data", metavar="PLACE", help="what it is compared with, as `fdiff train` takes it")
     add("--samples", type=int, default=1000, metavar="N", help="how many pictures it draws (default: 1000)")
     add("--seed", type=int, default=0, metavar="N", help="of what is drawn, and of the classifier (default: 0)")
     add("--classifier-steps", type=int, default=2000, metavar="N", help="of fitting the classifier that reads the "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
         if name not in known:
             cure = "add --controlnet MODEL" if name == "control-image" else "leave it out"
             raise ValueError(f"--{name} means nothing to a {type(pipe).__name__}; {cure}")
-        options[known[name].name] = open_picture(value) if known[name].kind == "Pictures" else value
+        options[known[name].name] = OPENED.get(known[name].kind, lambda given: given)(value)
     names = {one.name for one in pipe.steps.task.options}
     prompt = arguments.prompt or arguments.prompt_text
     if prompt is not None:
@@ -160,6 +160,16 @@ def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.torch_seed is None:
         options["key"] = jax.random.key(arguments.seed)
     return options
+
+
+def _open_molecules(file: str) -> Any:
+    from fdiff import molecules
+
+    return molecules.read(file)
+
+
+# How an option whose value is a file is read, by its type as the request writes it.
+OPENED: Mapping[str, Callable[[str], Any]] = {"Pictures": open_picture, "Molecules | None": _open_molecules}
 
 
 def _flag(pipe: Any, one: Any) -> str:

@@ -51,12 +51,36 @@ def write_sounds(
     return [str(out)]
 
 
+def write_molecules(
+    made: Any, out: Path, text: Callable[[int | None], str], labels: Sequence[str]
+) -> list[str]:
+    """Molecules in one file, or a .sdf each in a folder; and beside each file a picture of it, with the text."""
+    from fdiff import hub, images, molecules
+
+    found, count = made.molecules, len(made.molecules.numbers)
+    if out.suffix:
+        molecules.write(out, found)
+        drawn = molecules.draw(found.take(slice(SHOWN)))
+        images.save(images.grid(drawn), picture_of(out), text(None if count > 1 else 0))
+        return [str(out), str(picture_of(out))]
+    with hub.staged(out) as temporary:
+        for i in range(count):
+            file, one = temporary / f"{i:05d}.sdf", found.take(slice(i, i + 1))
+            molecules.write(file, one)
+            images.save(molecules.draw(one)[0], picture_of(file), text(i))
+    return [str(out)]
+
+
 def picture_of(file: Path) -> Path:
     """Where the picture of what is no picture is written."""
     return file.with_suffix(".png")
 
 
-OUTPUTS: Mapping[str, Output] = {"sounds": Output("sound", (".wav", ".flac"), write_sounds)}
+SHOWN = 100  # molecules of a sheet
+OUTPUTS: Mapping[str, Output] = {
+    "sounds": Output("sound", (".wav", ".flac"), write_sounds),
+    "molecules": Output("molecule", (".sdf", ".xyz", ".npz"), write_molecules),
+}
 
 
 def kind_of(file: Path) -> str:

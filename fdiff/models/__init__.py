@@ -16,6 +16,7 @@ from fdiff.models.controlnet import ControlNetModel
 from fdiff.models.controlnet_union import ControlNetUnionModel
 from fdiff.models.controlnet_xs import UNetControlNetXSModel
 from fdiff.models.controlnet_xs_adapter import ControlNetXSAdapter
+from fdiff.models.egnn import EGNNModel
 from fdiff.models.gpt2 import GPT2Model
 from fdiff.models.hifigan import SpeechT5HifiGan
 from fdiff.models.model import Model
@@ -51,6 +52,7 @@ __all__ = [
     "ControlNetModel",
     "ControlNetUnionModel",
     "ControlNetXSAdapter",
+    "EGNNModel",
     "Flux2Transformer2DModel",
     "FluxTransformer2DModel",
     "GPT2Model",

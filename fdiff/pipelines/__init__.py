@@ -23,6 +23,7 @@ from fdiff.pipelines.latent_consistency import (
 )
 from fdiff.pipelines.latent_diffusion import LDMPipeline, latent_diffusion
 from fdiff.pipelines.latent_upscale import StableDiffusionLatentUpscalePipeline
+from fdiff.pipelines.molecules import MoleculeOutput, MoleculePipeline, draw_molecules
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput
 from fdiff.pipelines.requests import MicroConditions
 from fdiff.pipelines.sound import SoundOutput
@@ -72,6 +73,8 @@ __all__ = [
     "LatentConsistencyModelImg2ImgPipeline",
     "LatentConsistencyModelPipeline",
     "MicroConditions",
+    "MoleculeOutput",
+    "MoleculePipeline",
     "MusicLDMPipeline",
     "Request",
     "Run",
@@ -104,6 +107,7 @@ __all__ = [
     "StableDiffusionXLPipeline",
     "Task",
     "class_conditional",
+    "draw_molecules",
     "image_to_image",
     "inpaint",
     "instruct",

@@ -138,8 +138,14 @@ class DiffusionPipeline:
     ) -> tuple[Self, Params]:  # fmt: skip
         """(pipeline, params) from one .safetensors or .ckpt file; its class, on DiffusionPipeline, by the tensors.
 
-        For the arguments and errors see `fdiff.single_file.load`.
+        For the arguments and errors see `fdiff.single_file.load`; of EDM's checkpoints, whose files end in .npy, see
+        `fdiff.edm_checkpoint`.
         """
+        if Path(source).suffix == ".npy":
+            from fdiff import edm_checkpoint
+
+            found: Any = edm_checkpoint.load(source, dtype=dtype, sharding=sharding)
+            return found
         loaded = single_file.load(
             source, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema, dtype=dtype,
             sharding=sharding, cache_dir=cache_dir, token=token, local_files_only=local_files_only,

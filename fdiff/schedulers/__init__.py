@@ -37,6 +37,7 @@ from fdiff.schedulers.ltx_euler_ancestral_rf import LTXEulerAncestralRFScheduler
 from fdiff.schedulers.minimax_h3 import MiniMaxH3Scheduler
 from fdiff.schedulers.piflow import PiflowScheduler
 from fdiff.schedulers.pndm import PNDMScheduler
+from fdiff.schedulers.polynomial import PolynomialScheduler
 from fdiff.schedulers.repaint import RePaintScheduler, keep_known
 from fdiff.schedulers.rfd4_proteina import RFD4ProteinaScheduler
 from fdiff.schedulers.sasolver import SASolverScheduler
@@ -89,6 +90,7 @@ __all__ = [
     "MiniMaxH3Scheduler",
     "PNDMScheduler",
     "PiflowScheduler",
+    "PolynomialScheduler",
     "RFD4ProteinaScheduler",
     "RePaintScheduler",
     "SASolverScheduler",

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fdiff.training.molecule_data import holds_molecules, open_molecules
+
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 METADATA = "metadata.jsonl"
 TEXTS = ("text", "caption", "prompt")
@@ -135,7 +137,8 @@ def find(place: str | Path) -> Source:
     """The samples of a folder or file, told by what it is.
 
     A folder holds pictures beside a metadata.jsonl (file_name, text or label, conditioning_image), a folder a class,
-    idx files such as MNIST's, or pictures alone. A file is .npz (images, and labels if any) or .tar.
+    idx files such as MNIST's, or pictures alone. A file is .npz (images, and labels if any), .tar, or of
+    molecules (see `fdiff.molecules.read`).
 
     Raises ValueError for a place that is not there or holds no pictures, and whatever does not fit in it.
     """
@@ -153,6 +156,8 @@ def find(place: str | Path) -> Source:
         return _by_folder(path, files)
     if not path.is_file():
         raise ValueError(f"{path} is not there; give a folder of pictures, an .npz or a .tar file")
+    if holds_molecules(path):
+        return open_molecules(path)
     if path.suffix == ".npz":
         return _npz(path)
     if path.suffix == ".tar":

@@ -1,9 +1,12 @@
 """Stability, validity and uniqueness against the figures that are published of the same molecules."""
 
+import json
+
 import numpy as np
 import pytest
 
 from fdiff import molecules
+from fdiff.cli import main
 from fdiff.molecules import Molecules, bond_orders, evaluate, molecule, stability
 
 
@@ -57,3 +60,15 @@ def test_validity_and_uniqueness_count_molecules():
     assert (found.valid, found.unique, found.molecule_stable) == (2 / 3, 1 / 3, 2 / 3)
     assert molecules.to_smiles(five) == [None]
     assert molecules.to_smiles(methane()) == ["[H]C([H])([H])[H]"]
+
+
+def test_the_command_prints_them(tmp_path, capsys):
+    pytest.importorskip("rdkit")
+    molecules.write(tmp_path / "some.xyz", molecules.concatenate([methane(), methane(1.2)]))
+    assert main(["evaluate", "molecules", str(tmp_path / "some.xyz")]) == 0
+    shares = json.loads(capsys.readouterr().out)
+    assert shares["molecule_stable"] == 0.5 and list(shares) == ["atom_stable", "molecule_stable", "valid", "unique"]
+    assert main(["evaluate", "molecules", str(tmp_path / "some.doc")]) == 2
+    assert "does not end like a file of molecules" in capsys.readouterr().err
+    assert main(["evaluate", "mine", str(tmp_path / "some.xyz")]) == 2
+    assert "is of no use beside mine" in capsys.readouterr().err

@@ -15,7 +15,8 @@ CASES = [*((name, *case) for name, case in rings.RUNS.items()),
 
 
 def test_every_class_is_drawn_from():
-    assert set(rings.RUNS) | set(rings.UPWARDS) == {cls.__name__ for cls in hub_classes()}
+    of_molecules = {"PolynomialScheduler"}  # which tests/training/test_molecules.py draws from
+    assert set(rings.RUNS) | set(rings.UPWARDS) | of_molecules == {cls.__name__ for cls in hub_classes()}
     assert {meaning for _, meaning, _, _ in CASES} == set(rings.MEANINGS)
 
 

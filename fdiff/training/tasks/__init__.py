@@ -6,6 +6,7 @@ from fdiff.training.tasks.controlnet import controlnet
 from fdiff.training.tasks.dreambooth import dreambooth
 from fdiff.training.tasks.lcm import lcm
 from fdiff.training.tasks.lora import lora
+from fdiff.training.tasks.molecules import molecule
 from fdiff.training.tasks.text_to_image import text_to_image
 from fdiff.training.tasks.textual_inversion import textual_inversion
 from fdiff.training.tasks.unconditional import unconditional
@@ -16,6 +17,7 @@ TASKS: dict[str, Task] = {
     "dreambooth": dreambooth,
     "lcm": lcm,
     "lora": lora,
+    "molecules": molecule,
     "text-to-image": text_to_image,
     "textual-inversion": textual_inversion,
     "unconditional": unconditional,
