@@ -48,6 +48,12 @@ def test_train_digits(tmp_path, capsys):
     assert "held-out" in capsys.readouterr().out
 
 
+def test_train_on_a_subject(tmp_path):
+    losses = run("train_on_a_subject", "--out", str(tmp_path), "--methods", "lora", "--steps", "20", "--draws", "8",
+                 "--count", "4", "--batch-size", "4")  # fmt: skip
+    assert losses["lora"]["learned"] < losses["lora"]["base"]
+
+
 def test_compare_schedulers(tmp_path):
     out = tmp_path / "compared.png"
     run("compare_schedulers", "--out", str(out), "--calls", "4")
