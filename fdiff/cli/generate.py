@@ -149,7 +149,7 @@ def _call_options(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{arguments.model} draws what a text says; add a PROMPT in quotes after it")
     if "class_labels" in names:
         asked = options.get("class_labels")
-        classes = asked.split(",") if asked else list(range(pipe.unet.num_class_embeds - 1))
+        classes = asked.split(",") if asked else list(range(pipe.classes))
         options["class_labels"] = [classes[i % len(classes)] for i in range(count)]
     else:
         options[known["num-images"].name] = count

@@ -24,6 +24,7 @@ from fdiff.models.safety_checker import StableDiffusionSafetyChecker
 from fdiff.models.t2i_adapter import T2IAdapter
 from fdiff.models.t5 import T5EncoderModel, UMT5EncoderModel
 from fdiff.models.transformer_ace_step import AceStepTransformer1DModel
+from fdiff.models.transformer_dit import DiTTransformer2DModel, is_dit
 from fdiff.models.transformer_flux import FluxTransformer2DModel
 from fdiff.models.transformer_flux2 import Flux2Transformer2DModel
 from fdiff.models.transformer_stable_audio import StableAudioDiTModel, StableAudioProjectionModel
@@ -53,6 +54,7 @@ __all__ = [
     "ControlNetUnionModel",
     "ControlNetXSAdapter",
     "EGNNModel",
+    "DiTTransformer2DModel",
     "Flux2Transformer2DModel",
     "FluxTransformer2DModel",
     "GPT2Model",
@@ -76,3 +78,4 @@ __all__ = [
 
 registry.register_all({name: globals()[name] for name in __all__}, Model)
 registry.register(GPT2Model, "GPT2LMHeadModel")  # whose last layer nobody here needs
+registry.register(DiTTransformer2DModel, "Transformer2DModel", when=is_dit)

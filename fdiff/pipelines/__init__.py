@@ -13,6 +13,7 @@ from fdiff.pipelines.controlnet_union import (
 from fdiff.pipelines.controlnet_xs import StableDiffusionControlNetXSPipeline, StableDiffusionXLControlNetXSPipeline
 from fdiff.pipelines.dance_diffusion import DanceDiffusionPipeline
 from fdiff.pipelines.denoise import Condition
+from fdiff.pipelines.dit import DiTPipeline
 from fdiff.pipelines.image_to_image import image_to_image
 from fdiff.pipelines.image_variation import StableDiffusionImageVariationPipeline
 from fdiff.pipelines.inpaint import inpaint
@@ -67,6 +68,7 @@ __all__ = [
     "DDIMPipeline",
     "DDPMPipeline",
     "DanceDiffusionPipeline",
+    "DiTPipeline",
     "DiffusionPipeline",
     "ImageOutput",
     "LDMPipeline",

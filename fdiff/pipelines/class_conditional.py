@@ -12,13 +12,12 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from fdiff import guidance, hub, sampling
-from fdiff.models import UNet2DModel
 from fdiff.pipelines.checks import check_scale
 from fdiff.pipelines.denoise import Network
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
 from fdiff.pipelines.plans import Planned, make_plan
 from fdiff.pipelines.task import Request, Task, needed, option
-from fdiff.pipelines.unconditional import from_nothing, pixels
+from fdiff.pipelines.unconditional import PictureNetwork, from_nothing, pixels
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 
@@ -28,7 +27,7 @@ Labels = Sequence[int | str] | int | str
 
 
 def class_conditional(
-    unet: UNet2DModel, params: Params, plan: Plan, class_labels: jax.Array, key: jax.Array,
+    unet: PictureNetwork, params: Params, plan: Plan, class_labels: jax.Array, key: jax.Array,
     guidance_scale: jax.Array | float = 1.0,
     *, remat: bool = False,
 ) -> jax.Array:  # fmt: skip
@@ -46,7 +45,7 @@ def class_conditional(
     return sampling.sample(_guided(unet, params, class_labels, guidance_scale), plan, x, draws.key, remat=remat)
 
 
-def _guided(unet: UNet2DModel, params: Params, class_labels: jax.Array, guidance_scale: Any) -> sampling.Network:
+def _guided(unet: PictureNetwork, params: Params, class_labels: jax.Array, guidance_scale: Any) -> sampling.Network:
     nothing = jnp.full_like(class_labels, (unet.num_class_embeds or 1) - 1)
     network = Partial(unet.apply, {"params": tree_of(params, "unet")})
     return guidance.classifier_free(network, class_labels, nothing, guidance_scale)
@@ -72,7 +71,7 @@ class Labelled(NamedTuple):
     batch_size: int
 
 
-def labelled(pipe: ClassPipeline, class_labels: Labels) -> Labelled:
+def labelled(pipe: Any, class_labels: Labels) -> Labelled:
     """Stage: the classes by number. Raises ValueError for none, and for one that the model does not have."""
     alone = isinstance(class_labels, str) or not isinstance(class_labels, Iterable)
     asked: Any = [class_labels] if alone or getattr(class_labels, "ndim", 1) == 0 else class_labels
@@ -99,26 +98,37 @@ def guided_to_class(
 
 @dataclasses.dataclass(frozen=True)
 class ClassPipeline(DiffusionPipeline):
-    """What pipelines of classes have: a UNet2DModel whose last class embedding stands for "no class".
+    """What pipelines of classes have: a U-Net, or a DiT in pixels, whose last class embedding stands for "no class".
 
     `labels` names the classes, in order; `num_inference_steps` and `guidance_scale` are what suits the checkpoint.
     """
 
-    unet: UNet2DModel
+    unet: PictureNetwork
     scheduler: Scheduler
     labels: tuple[str, ...] = ()
     num_inference_steps: int = 50
     guidance_scale: float = 1.0
 
+    @property
+    def classes(self) -> int:
+        """How many classes can be asked for."""
+        return (self.unet.num_class_embeds or 1) - 1
+
     def class_number(self, label: int | str) -> int:
         """The number of a class given by its number or its name. Raises ValueError where the model has none such."""
-        classes = (self.unet.num_class_embeds or 1) - 1
-        if str(label) in self.labels:
-            return self.labels.index(str(label))
-        if not str(label).isdecimal() or int(label) >= classes:
-            names = f" ({', '.join(self.labels)})" if self.labels else ""
-            raise ValueError(f"the model has no class {label!r}; it has 0 to {classes - 1}{names}")
-        return int(label)
+        return number_of(label, [[name] for name in self.labels], self.classes)
+
+
+def number_of(label: int | str, names: Sequence[Sequence[str]], classes: int) -> int:
+    """The number of a class that is given by a number or by one of its names. Raises ValueError for one unknown."""
+    for i, known in enumerate(names):
+        if str(label) in known:
+            return i
+    if not str(label).isdecimal() or int(label) >= classes:
+        first = [known[0] for known in names[:20]]
+        said = f" ({', '.join(first)}{', ...' if len(names) > len(first) else ''})" if names else ""
+        raise ValueError(f"the model has no class {label!r}; it has 0 to {classes - 1}{said}")
+    return int(label)
 
 
 drawing_of_class = Task(

@@ -152,8 +152,12 @@ def _library(component: Any) -> str:
 
 
 def setting(value: Any) -> Any:
-    """A setting of model_index.json, where lists are components: a tuple is written as {"0": ..., "1": ...}."""
-    return tuple(value.values()) if isinstance(value, dict) else value
+    """A setting of model_index.json, where lists are components: a tuple is written as {"0": ..., "1": ...}.
+
+    diffusers sorts the keys as texts, "10" before "2".
+    """
+    numbered = sorted(value, key=lambda key: (len(key), key)) if isinstance(value, dict) else ()
+    return tuple(value[key] for key in numbered) if isinstance(value, dict) else value
 
 
 def load_model(

@@ -9,7 +9,7 @@ from typing import ClassVar
 import jax
 
 from fdiff import sampling
-from fdiff.models import UNet2DModel, VQModel
+from fdiff.models import AutoencoderKL, UNet2DModel, VQModel
 from fdiff.pipelines import latent
 from fdiff.pipelines.draws import Seed, Wanted, draw, draw_as_asked
 from fdiff.pipelines.latent import Begun
@@ -67,7 +67,7 @@ class LDMPipeline(DiffusionPipeline):
 
     autoencoder: ClassVar[str] = "vqvae"
 
-    vqvae: VQModel
+    vqvae: VQModel | AutoencoderKL
     unet: UNet2DModel
     scheduler: Scheduler
 

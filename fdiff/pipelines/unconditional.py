@@ -10,7 +10,7 @@ import jax
 from jax.tree_util import Partial
 
 from fdiff import images, sampling
-from fdiff.models import UNet1DModel, UNet2DModel
+from fdiff.models import DiTTransformer2DModel, UNet1DModel, UNet2DModel
 from fdiff.pipelines.denoise import Network
 from fdiff.pipelines.draws import Draws, Seed, Wanted, checked_key, draw_as_asked, image_keys, normal
 from fdiff.pipelines.latent import Begun
@@ -27,9 +27,11 @@ from fdiff.plan import Plan
 from fdiff.schedulers import DDIMScheduler, Scheduler
 from fdiff.spacing import check_count
 
+PictureNetwork = UNet2DModel | DiTTransformer2DModel  # (params, picture, time, class) -> picture
+
 
 def unconditional(
-    unet: UNet2DModel, params: Params, plan: Plan, key: jax.Array, batch_size: int = 1, *, remat: bool = False
+    unet: PictureNetwork, params: Params, plan: Plan, key: jax.Array, batch_size: int = 1, *, remat: bool = False
 ) -> jax.Array:
     """Draw images (b, h, w, c), in [-1, 1] or nearly so: a pure function to jit, vmap and differentiate.
 
@@ -44,7 +46,7 @@ def unconditional(
     return sampling.sample(applied(unet, params).network, plan, x, draws.key, remat=remat)
 
 
-def from_nothing(unet: UNet2DModel, plan: Plan, key: Key, torch_seed: Seed, batch_size: int) -> Begun:
+def from_nothing(unet: PictureNetwork, plan: Plan, key: Key, torch_seed: Seed, batch_size: int) -> Begun:
     """Stage: begin with noise in the shape of what the U-Net was trained on. Raises ValueError for no number."""
     check_count("batch_size", batch_size)
     shape = sample_shape(unet)
@@ -55,7 +57,7 @@ def from_nothing(unet: UNet2DModel, plan: Plan, key: Key, torch_seed: Seed, batc
     return Begun(plan.start * draws.arrays[0], draws)
 
 
-def applied(unet: UNet1DModel | UNet2DModel, params: Params) -> Network:
+def applied(unet: UNet1DModel | PictureNetwork, params: Params) -> Network:
     """Stage: the U-Net, which is told nothing."""
     return Network(Partial(unet.apply, {"params": tree_of(params, "unet")}))
 
@@ -108,7 +110,7 @@ drawing_ddim = Task(UnconditionalDDIM, (planned_ddim, from_nothing, applied), pi
 class DDPMPipeline(DiffusionPipeline):
     """Unconditional images with the scheduler of the checkpoint (Ho et al. 2020)."""
 
-    unet: UNet2DModel
+    unet: PictureNetwork
     scheduler: Scheduler
 
     __call__, steps = drawing.methods()
@@ -118,7 +120,7 @@ class DDPMPipeline(DiffusionPipeline):
 class DDIMPipeline(DiffusionPipeline):
     """Unconditional images in few steps with DDIM, whatever scheduler the checkpoint names (Song et al. 2021)."""
 
-    unet: UNet2DModel
+    unet: PictureNetwork
     scheduler: Scheduler
 
     __call__, steps = drawing_ddim.methods()

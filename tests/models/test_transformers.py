@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 import fdiff
-from fdiff.models import Flux2Transformer2DModel, FluxTransformer2DModel, ZImageTransformer2DModel
+from fdiff import registry
+from fdiff.models import (
+    DiTTransformer2DModel,
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
+    ZImageTransformer2DModel,
+)
 from fdiff.models.layers.patches import from_patches, to_patches
 from tests.models.compare import assert_close, assert_names, from_torch, read
 from tests.reference import make_transformers as cases
@@ -91,6 +97,34 @@ def test_wrong_options_and_inputs_are_told():
     told(r"must be \(batch, number, 10\)", {"encoder_hidden_states": np.zeros((1, 4, 9))})
     told("is too large for axes_lens", {"sample": np.zeros((1, 4, 20, 4))})
     told("A text of 70 tokens .* is too large for axes_lens", {"encoder_hidden_states": np.zeros((1, 70, 10))})
+
+
+def test_dits_go_by_two_names(shared_data):
+    """The config of facebook/DiT-XL-2-256, of a time when all transformers were one class."""
+    config = {
+        "_class_name": "Transformer2DModel", "activation_fn": "gelu-approximate", "attention_bias": True,
+        "attention_head_dim": 72, "cross_attention_dim": None, "dropout": 0.0, "in_channels": 4,
+        "norm_elementwise_affine": False, "norm_num_groups": 32, "norm_type": "ada_norm_zero",
+        "num_attention_heads": 16, "num_embeds_ada_norm": 1000, "num_layers": 28, "num_vector_embeds": None,
+        "only_cross_attention": False, "out_channels": 8, "patch_size": 2, "sample_size": 32,
+        "upcast_attention": False, "use_linear_projection": False,
+    }  # fmt: skip
+    assert registry.lookup("Transformer2DModel", config=config) is DiTTransformer2DModel
+    assert registry.lookup("Transformer2DModel", config={**config, "norm_type": "ada_norm_single"}) is None
+    model = DiTTransformer2DModel.from_config(config)
+    assert_names(model, shared_data / "manifests" / "dit-xl-2-256-transformer.json.gz")
+
+
+def test_wrong_options_and_inputs_of_dits_are_told():
+    def told(match, shape=(1, 8, 8, 3), **options):
+        with pytest.raises(ValueError, match=match):
+            model = DiTTransformer2DModel(**{**cases.DIT, **options})
+            jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros(shape), 1))
+
+    told("is 22; it must be a multiple of 4", attention_head_dim=11)
+    told("sample_size 8 is no multiple of patch_size 3", patch_size=3)
+    told(r"height and width multiples of 2; it is \(1, 8, 7, 3\)", (1, 8, 7, 3))
+    told("norm_type 'ada_norm' is unknown", norm_type="ada_norm")
 
 
 @pytest.mark.parametrize(

@@ -174,3 +174,16 @@ def latent_diffusion(size="medium"):
     )  # fmt: skip
     vqvae.quantize.embedding.weight.data *= 64  # codes as far apart as a trained one's: rounding seldom picks another
     return diffusers.LDMPipeline(vqvae, unet, diffusers.DDIMScheduler(**SCHEDULER))
+
+
+def dit(size="medium"):
+    """A DiT for 1,000 classes, as diffusers' pipeline takes the 1000th for none, which also predicts a variance."""
+    import diffusers
+
+    size = SIZES[size]
+    transformer = seeded(
+        lambda: diffusers.DiTTransformer2DModel(
+            num_attention_heads=2, attention_head_dim=4, out_channels=8, num_layers=2, sample_size=size["latents"],
+        ), 8,
+    )  # fmt: skip
+    return diffusers.DiTPipeline(transformer, vae(size), diffusers.DDIMScheduler(**SCHEDULER))

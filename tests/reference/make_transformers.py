@@ -49,7 +49,20 @@ FLUX = {
 }
 CONFIGS["flux"] = ("FluxTransformer2DModel", {**FLUX, "guidance_embeds": True})
 CONFIGS["flux_schnell"] = ("FluxTransformer2DModel", {**FLUX, "out_channels": 5})
-STORED = ("z_image", "flux2", "flux")  # the others are only compared live
+DIT = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 10,
+    "in_channels": 3,
+    "num_layers": 2,
+    "sample_size": 8,
+    "num_embeds_ada_norm": 5,
+}
+CONFIGS["dit"] = ("DiTTransformer2DModel", {**DIT, "out_channels": 6})
+CONFIGS["dit_affine"] = (
+    "DiTTransformer2DModel",
+    {**DIT, "sample_size": 16, "attention_bias": False, "norm_elementwise_affine": True, "activation_fn": "geglu"},
+)
+STORED = ("z_image", "flux2", "flux", "dit")  # the others are only compared live
 
 
 def build(name: str) -> Any:
@@ -90,6 +103,12 @@ def inputs(name: str) -> dict[str, Any]:
             "guidance": np.array([4.0, 2.5], np.float32),
         }
         return {key: array for key, array in arrays.items() if key != "guidance" or name == "flux2"}
+    if name.startswith("dit"):
+        return {
+            "sample": random.standard_normal((2, 8, 8, 3)).astype(np.float32),
+            "timestep": np.array([3, 900]),
+            "class_labels": np.array([4, 5]),
+        }
     mask = np.ones((2, 40), np.int32)
     mask[0, 5:] = 0
     return {
@@ -110,6 +129,10 @@ def run(name: str, model: Any, arrays: dict[str, Any]) -> np.ndarray:
     if name.startswith("flux"):
         with torch.no_grad():
             return model(**{key: tensor(value) for key, value in arrays.items()}).sample.numpy()
+    if name.startswith("dit"):
+        x, t, labels = (torch.from_numpy(arrays[key]) for key in ("sample", "timestep", "class_labels"))
+        with torch.no_grad():
+            return model(x.permute(0, 3, 1, 2), t, labels).sample.permute(0, 2, 3, 1).numpy()
     x, t, text = (torch.from_numpy(arrays[key]) for key in ("sample", "timestep", "encoder_hidden_states"))
     mask = torch.from_numpy(arrays["encoder_attention_mask"]).bool()
     texts = [tokens[seen] for tokens, seen in zip(text, mask, strict=True)]
