@@ -25,6 +25,7 @@ def denoising_loss(
     *,
     weight: Weight | None = None,
     shares: Shares | None = None,
+    noise: jax.Array | None = None,
     offset_noise: float = 0.0,
     input_noise: float = 0.0,
 ) -> jax.Array:
@@ -45,6 +46,7 @@ def denoising_loss(
             `min_snr` and `p2` make some; lambda level: level.sigma**2 suits a score, -noise / sigma (Song et al.
             2021, eq. 7).
         shares: (key, shape) -> shares of the way from data to noise, in (0, 1]; `uniform` if not given.
+        noise: shaped like x0, in place of a draw: standard normal numbers, such as `pairs.optimal` gives each sample.
         offset_noise: the size of noise that is the same all over a channel of a sample and is added to the rest, so
             that pictures may be dark or bright as a whole.
         input_noise: the size of noise that the network sees and is not asked for (Ning et al. 2023, eq. 9).
@@ -53,7 +55,7 @@ def denoising_loss(
     """
     key_shares, key_noise = keys.split(key)
     level = scheduler.level(scheduler.times((shares or uniform)(key_shares, x0.shape[:1])))
-    noise = keys.normal(key_noise, x0.shape)
+    noise = keys.normal(key_noise, x0.shape) if noise is None else noise
     if offset_noise:
         all_over = (x0.shape[0], *(1,) * (x0.ndim - 2), x0.shape[-1])
         noise = noise + offset_noise * keys.normal(keys.fold_in(key, 2), all_over)
