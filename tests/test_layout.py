@@ -39,8 +39,9 @@ ALLOWED = {
     "audio": {"audio", "hub", "registry", "keys"},
     "molecules": {"molecules", "hub"},
     "training": {
-        "training", "pipelines", "models", "schedulers", "sampling", "guidance", "keys", "images", "hub", "prompts",
-        "adapters", "bars", "tokenizers", "limits", "molecules", "registry", "sharding",
+        "adapters", "bars", "guidance", "hub", "images", "keys", "limits", "models", "molecules",
+        "pipelines", "plan", "plan_files", "prompts", "registry", "sampling", "schedulers", "sharding", "tokenizers",
+        "training",
     },
 }
 OPTIONAL = {  # what an extra of pyproject.toml brings

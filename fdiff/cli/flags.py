@@ -61,8 +61,9 @@ def tasks() -> dict[str, Any]:
 
 
 def of_tasks() -> dict[str, Any]:
-    """What tasks.json keeps: {task: {"doc": its doc, "settings": {name: {"type", "default", "help",
-    and "limits" as `fdiff.limits.Limits` takes them, and "fixed" where a training is not resumed with another}}}}.
+    """What tasks.json keeps: {task: {"doc": its doc, "data": whether it takes some, "settings": {name: {"type",
+    "default", "help", and "limits" as `fdiff.limits.Limits` takes them, and "fixed" where a training is not resumed
+    with another}}}}.
 
 
     Raises ValueError for a setting of a type that the command line does not read.
@@ -86,7 +87,8 @@ def of_tasks() -> dict[str, Any]:
 
     said = {
         name: {
-            "doc": task.doc, "settings": {one.name: setting(task.settings, one) for one in options_of(task.settings)}
+            "doc": task.doc, "data": task.data,
+            "settings": {one.name: setting(task.settings, one) for one in options_of(task.settings)},
         }
         for name, task in sorted(TASKS.items())
     }  # fmt: skip

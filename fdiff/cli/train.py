@@ -26,8 +26,8 @@ Kept = Mapping[str, Mapping[str, Any]]
 def train(arguments: argparse.Namespace) -> str:
     """Train, after a look at all that can be known to be wrong; returns where the model was written."""
     settings = tasks()[arguments.task]["settings"]
-    given = _given(arguments, settings)
-    data, output = (Path(given.pop(name)).expanduser() for name in PLACES)
+    given = _given(arguments, settings, tasks()[arguments.task]["data"])
+    data, output = given.pop("data", None), Path(given.pop("output")).expanduser()
     check_place("--output", output, folder=True)
     if arguments.resume:
         given = {**folders.read_settings(output), **given}
@@ -44,7 +44,7 @@ def train(arguments: argparse.Namespace) -> str:
             raise ValueError(f'training needs {name}; install it with pip install "fdiff-jax[train]"')
     from fdiff.training import data as sources
 
-    source = sources.find(data)
+    source = sources.find(Path(data).expanduser()) if data else None
     from fdiff.training import loop
     from fdiff.training.tasks import TASKS
 
@@ -54,17 +54,23 @@ def train(arguments: argparse.Namespace) -> str:
             loop.train(task, task.settings(**given), source, output, resume=arguments.resume, report=report,
                        stop=lambda: bool(asked))
         except loop.Stopped as stopped:
-            again = f"fdiff train {arguments.task} --data {shlex.quote(str(data))} --output {shlex.quote(str(output))}"
+            place = f"--data {shlex.quote(data)} " if data else ""
+            again = f"fdiff train {arguments.task} {place}--output {shlex.quote(str(output))}"
             raise KeyboardInterrupt(asked[0], f"{stopped}; {again} --resume goes on with it") from None
     return str(output)
 
 
-def _given(arguments: argparse.Namespace, settings: Kept) -> dict[str, Any]:
-    """What the flags say, and what --config says beside them. Raises ValueError where a place is missing."""
+def _given(arguments: argparse.Namespace, settings: Kept, takes_data: bool) -> dict[str, Any]:
+    """What the flags say, and what --config says beside them.
+
+    Raises ValueError where a place is missing, and for data that the task does not take.
+    """
     given = _from_file(Path(arguments.config).expanduser(), settings) if arguments.config else {}
     given |= {name: value for name, value in vars(arguments).items()
               if name in (*PLACES, *settings) and value is not None}  # fmt: skip
-    for name in PLACES:
+    if given.get("data") and not takes_data:
+        raise ValueError(f"--data means nothing to {arguments.task}; leave it out")
+    for name in PLACES if takes_data else ("output",):
         if not given.get(name):
             raise ValueError(f"--{name} is missing; give it, or {name} in --config FILE.toml")
     return given

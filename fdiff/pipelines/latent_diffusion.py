@@ -16,7 +16,7 @@ from fdiff.pipelines.latent import Begun
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, sample_shape
 from fdiff.pipelines.plans import planned
 from fdiff.pipelines.task import Key, Request, Task, option
-from fdiff.pipelines.unconditional import applied
+from fdiff.pipelines.unconditional import PictureNetwork, applied
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 from fdiff.spacing import check_count
@@ -68,7 +68,7 @@ class LDMPipeline(DiffusionPipeline):
     autoencoder: ClassVar[str] = "vqvae"
 
     vqvae: VQModel | AutoencoderKL
-    unet: UNet2DModel
+    unet: PictureNetwork
     scheduler: Scheduler
 
     decode = latent.decode

@@ -46,7 +46,7 @@ class Report(NamedTuple):
 
 
 def train(
-    task: Task, settings: Settings, source: Source, output: str | Path, *, resume: bool = False,
+    task: Task, settings: Settings, source: Source | None, output: str | Path, *, resume: bool = False,
     report: Callable[[Report], None] | None = None, stop: Callable[[], bool] | None = None,
 ) -> tuple[Any, Any]:  # fmt: skip
     """(pipeline, params) of the averaged parameters, which also stand in `output` as a Hub folder.
@@ -57,7 +57,7 @@ def train(
     Args:
         task: one of `fdiff.training.tasks.TASKS`.
         settings: of the task's own class.
-        source: see `fdiff.training.data.find`.
+        source: see `fdiff.training.data.find`; None for a task that takes no data.
         output: the folder; without `resume` it must not hold a training yet.
         resume: go on from the last checkpoint there.
         report: told of each step as soon as its loss is known.
@@ -87,7 +87,9 @@ def train(
         if first:
             write_settings(folder, told)
             _cut(folder / METRICS, int(state.done))
-        stream = batches(recipe.source or source, recipe.prepare, settings.batch_size, seed=settings.seed, taken=taken,
+        material = recipe.source or source
+        assert material is not None
+        stream = batches(material, recipe.prepare, settings.batch_size, seed=settings.seed, taken=taken,
                          workers=settings.workers, shapes=recipe.shapes,
                          part=Part(jax.process_index(), jax.process_count()))
         events = Events(folder / EVENTS, int(state.done)) if settings.tensorboard and first else None

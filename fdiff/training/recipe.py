@@ -123,8 +123,12 @@ class Recipe(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A kind of training: its settings, (settings, data, output folder) -> recipe, and what it is for."""
+    """A kind of training: its settings, (settings, data, output folder) -> recipe, and what it is for.
+
+    data: whether it is trained on data that is given, which is None if not.
+    """
 
     settings: type[Settings]
-    recipe: Callable[[Any, Source, Path], Recipe]
+    recipe: Callable[[Any, Any, Path], Recipe]
     doc: str
+    data: bool = True

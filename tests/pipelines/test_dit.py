@@ -42,7 +42,8 @@ def test_a_pipeline_of_latents_and_classes(tmp_path):
     pipe.save_pretrained(tmp_path, params)
     index = (tmp_path / "model_index.json").read_text()
     assert '"10": "10th, 10"' in index
-    sorted_as_texts = index.replace('    "10": "10th, 10",\n', "").replace('    "2":', '    "10": "10th, 10",\n    "2":')
+    tenth = '    "10": "10th, 10",\n'
+    sorted_as_texts = index.replace(tenth, "").replace('    "2":', f'{tenth}    "2":')
     assert sorted_as_texts != index
     (tmp_path / "model_index.json").write_text(sorted_as_texts)
     assert fdiff.DiffusionPipeline.from_pretrained(tmp_path)[0] == pipe

@@ -84,7 +84,7 @@ def test_a_killed_training_goes_on_bit_for_bit(whole, digits, tmp_path):
 def test_unconditional_pictures(digits, tmp_path):
     pipe, params, seen = trained("unconditional", digits, tmp_path / "out", steps=2, prediction="flow",
                                  weight="min-snr", accumulate=2, dtype="bfloat16", samples=2, sample_every=2)
-    assert isinstance(pipe, registry.lookup("DDIMPipeline", fdiff.DiffusionPipeline)) and len(seen) == 2
+    assert isinstance(pipe, registry.lookup("DDPMPipeline", fdiff.DiffusionPipeline)) and len(seen) == 2
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
 
 

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from fdiff.pipelines import ClassConditionalPipeline
 from fdiff.pipelines.task import option
 from fdiff.training.data import Source
-from fdiff.training.loss import denoising_loss, withhold
 from fdiff.training.order import shapes_of
 from fdiff.training.recipe import Recipe, Task, setting
-from fdiff.training.tasks.pixels import PixelSettings, pixels, prepared, scheduler, unet, weight
+from fdiff.training.tasks.denoising import collated, loss_of, prepared_for
+from fdiff.training.tasks.pixels import PixelSettings, init_params, network, pixels, prepared, scheduler, shape_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,24 +29,14 @@ class ClassSettings(PixelSettings):
 
 
 def recipe(settings: ClassSettings, source: Source, _: Path) -> Recipe:
-    """A U-Net that draws pictures like those of a class of the source.
+    """A network that draws pictures like those of a class of the source.
 
     Raises ValueError for data without classes.
     """
     if not source.classes:
         raise ValueError("the data has no classes; put the pictures of each into a folder, or train unconditional")
-    prepare, nothing = prepared(settings, source), len(source.classes)
-    model = unet(settings, prepare, num_class_embeds=nothing + 1)
-    levels, weighed = scheduler(settings), weight(settings.weight)
-
-    def network(params: Any, labels: jax.Array, key: jax.Array, x: jax.Array, t: jax.Array) -> Any:
-        return model.apply({"params": params}, x, t, labels, rngs={"dropout": key})
-
-    def loss(params: Any, batch: Any, key: jax.Array) -> jax.Array:
-        key, key_dropout, key_withhold = jax.random.split(key, 3)
-        labels = withhold(key_withhold, settings.withhold, batch["label"], jnp.int32(nothing))
-        told = Partial(network, params, labels, key_dropout)
-        return denoising_loss(told, levels, pixels(batch["image"]), key, weight=weighed)
+    prepare, classes = prepared(settings, source, settings.gray), len(source.classes)
+    model, levels = network(settings, shape_of(prepare), classes), scheduler(settings)
 
     def pipeline(params: Any) -> tuple[Any, Any]:
         pipe = ClassConditionalPipeline(
@@ -58,14 +46,14 @@ def recipe(settings: ClassSettings, source: Source, _: Path) -> Recipe:
         return pipe, {"unet": params}
 
     def draw(pipe: Any, params: Any, key: jax.Array, count: int) -> list[Any]:
-        drawn: list[Any] = pipe(params, [i % nothing for i in range(count)], key=key, progress=False).images
+        drawn: list[Any] = pipe(params, [i % classes for i in range(count)], key=key, progress=False).images
         return drawn
 
-    def collate(arrays: dict[str, Any]) -> Any:
-        return {"image": arrays["image"], "label": arrays["label"].astype("int32")}
-
-    return Recipe(model.init_params(jax.random.key(settings.seed)), loss, prepare, collate, pipeline, draw,
-                  shapes=shapes_of(settings.buckets, settings.size))
+    return Recipe(
+        init_params(model, settings.seed), loss_of(settings, model, pixels, classes, settings.withhold),
+        prepared_for(settings, prepare, shape_of(prepare)), collated("image", conditional=True), pipeline, draw,
+        shapes=shapes_of(settings.buckets, settings.size),
+    )  # fmt: skip
 
 
 class_conditional = Task(ClassSettings, recipe, "Pictures of a class, one of those of the data.")
