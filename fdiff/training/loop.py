@@ -29,6 +29,8 @@ from fdiff.training.folder import CHECKPOINTS, CURVE, EVENTS, METRICS, SAMPLES, 
 from fdiff.training.loader import Batch, Part, batches
 from fdiff.training.recipe import Recipe, Settings, Task, fixed
 
+STEPS = 2**32 - 1  # the number of the steps' key, beyond that of any picture
+
 
 class Stopped(Exception):
     """A training that was asked to stop, with its last step saved."""
@@ -137,7 +139,8 @@ def _run(
     loss = sharding.place(loss, sharding.shardings(loss, sharding.TABLES[settings.shard], mesh))
     if settings.shard == "full":
         loss = Partial(partial(_of_all, mesh), loss)
-    key, every = jax.random.key(settings.seed), settings.sample_every
+    # apart from the key of the sheets, whose picture i draws from fold_in(key, i), since split does what fold_in does
+    key, every = keys.fold_in(jax.random.key(settings.seed), STEPS), settings.sample_every
     every = max(1, settings.steps // 10) if every is None else every
     began = int(state.done)
     first = jax.process_index() == 0

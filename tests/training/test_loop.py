@@ -128,3 +128,11 @@ def test_pictures_of_several_sizes(tmp_path):
         Image.new("RGB", (8, 16 if i == 5 else 8)).save(tmp_path / f"{i}.png")
     with pytest.raises(ValueError, match="several sizes, such as 8x8 and 16x8; give --size"):
         trained("unconditional", tmp_path, tmp_path / "out", steps=8)
+
+
+def test_steps_and_pictures_have_keys_of_their_own():
+    key = jax.random.key(0)
+    folded = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(100))
+    assert (jax.random.split(key, 100) == folded).all(), "so what is split and what is folded in of one key meet"
+    of_steps = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, np.uint32(loop.STEPS)), i))(np.arange(100))
+    assert not np.isin(jax.random.key_data(of_steps), jax.random.key_data(folded)).any()
