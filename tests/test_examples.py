@@ -120,3 +120,21 @@ def same(one, other):
         return float(one) == pytest.approx(float(other), rel=0.02, abs=0.11 * (len(one) == 3))  # 2.1 for 2.0
     except ValueError:
         return one == other
+
+
+def test_draw_molecules(tmp_path):
+    pytest.importorskip("rdkit")
+    import jax
+
+    import fdiff
+    from fdiff import molecules
+
+    pipe = fdiff.MoleculePipeline(
+        fdiff.EGNNModel(in_features=6, hidden_features=4, num_layers=1), fdiff.PolynomialScheduler(), sizes=(0, 0, 0, 1)
+    )
+    pipe.save_pretrained(tmp_path / "model", {"egnn": pipe.egnn.init_params(jax.random.key(0))})
+    small = ("--count", "2", "--steps", "3", "--out", str(tmp_path / "out"))
+    quality = run("draw_molecules", str(tmp_path / "model"), *small)
+    assert 0 <= quality.valid <= 1 and (tmp_path / "out" / "drawn.png").stat().st_size > 500
+    assert len(molecules.read(tmp_path / "out" / "drawn.sdf").numbers) == 2
+    assert len(molecules.read(tmp_path / "out" / "trajectory.xyz").numbers) == 4
