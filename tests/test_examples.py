@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fdiff import audio
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -52,6 +54,18 @@ def test_train_on_a_subject(tmp_path):
     losses = run("train_on_a_subject", "--out", str(tmp_path), "--methods", "lora", "--steps", "20", "--draws", "8",
                  "--count", "4", "--batch-size", "4")  # fmt: skip
     assert losses["lora"]["learned"] < losses["lora"]["base"]
+
+
+def test_train_spoken_digits(tmp_path):
+    (tmp_path / "recordings").mkdir()
+    for digit in range(10):
+        for take in range(5):  # a tone for each digit
+            tone = np.sin(np.arange(4000) * (0.1 + 0.05 * digit + 0.002 * take)).astype(np.float32) / 2
+            audio.write(tmp_path / "recordings" / f"{digit}_me_{take}.wav", audio.Sound(tone, 8000))
+    result = run("train_spoken_digits", "--data", str(tmp_path / "recordings"), "--output", str(tmp_path / "out"),
+                 "--steps", "2", "--samples", "10")  # fmt: skip
+    assert result["held_out_accuracy"] > 0.9 and 0 <= result["heard_as_asked"] <= 1
+    assert (tmp_path / "out" / "model" / "mel" / "mel_config.json").exists()
 
 
 def test_compare_schedulers(tmp_path):

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import fdiff
+import fdiff.audio
 import fdiff.images
+import fdiff.molecules
 import fdiff.single_file
 import fdiff.training
 from fdiff.models.fields import OneOf
@@ -31,6 +33,8 @@ PAGES = {  # module: (title, what is said first); its `__all__` or its public fu
     "images": ("Pictures", ""),
     "single_file": ("Single files", ""),
     "training": ("Training", ""),
+    "audio": ("Sound", ""),
+    "molecules": ("Molecules", ""),
 }
 MODULES = {  # what is public as a whole: the page of each
     "adapters": "adapters_lora.md", "guidance": "guidance.md", "models": "models.md", "pipelines": "pipelines/index.md",
@@ -209,8 +213,9 @@ def _index(found: dict[str, str]) -> str:
             if f"{{ #fdiff.{name} }}" in text:
                 where[name] = f"{page.removeprefix('reference/')}#fdiff.{name}"
     lines = [f"- [`fdiff.{name}`]({where[name]})" for name in sorted(where, key=str.lower)]
-    said = ("Every name that `import fdiff` gives. Three more modules are to be imported by name: "
-            "[`fdiff.images`](images.md), [`fdiff.single_file`](single_file.md) and [`fdiff.training`](training.md).")
+    said = ("Every name that `import fdiff` gives. More modules are to be imported by name: "
+            "[`fdiff.images`](images.md), [`fdiff.single_file`](single_file.md), [`fdiff.training`](training.md), "
+            "[`fdiff.audio`](audio.md) and [`fdiff.molecules`](molecules.md).")
     return _page("Reference", said, lines) + "\n"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fdiff.cli import memory, recall, remember
+from fdiff.cli import memory, recall, remember, sources
 from fdiff.cli.checks import check_options, preview_file
 from fdiff.cli.options import with_defaults
 from fdiff.cli.pictures import open_picture
@@ -23,7 +23,7 @@ def generate(arguments: argparse.Namespace) -> list[str]:
     arguments = with_defaults(arguments)
     check_options(arguments)
     from fdiff import images, save_plan
-    from fdiff.cli import outputs, sources
+    from fdiff.cli import outputs
 
     arguments = remember.pinned(arguments)
     memory.check(arguments)
@@ -184,7 +184,7 @@ def _sheet(pictures: list[Any], labels: list[str]) -> Any:
     from fdiff import images
 
     large = [images.enlarge(picture, LEAST) for picture in pictures]
-    return images.grid(large, columns=10 if len(large) == 100 else None, gap=4,
+    return images.grid(large, columns=10 if len(large) in (sources.SHEET, 100) else None, gap=4,
                        labels=labels if len(large) > 1 and labels else None)
 
 

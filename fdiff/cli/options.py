@@ -80,7 +80,7 @@ def _add_drawn(group: Any) -> None:
     add("--prompt", dest="prompt_text", metavar="TEXT", help="the same as PROMPT, wherever it stands")
     add("--seed", type=int, metavar="N", help="image i of a seed is the same whatever else is drawn (default: 0)")
     add("--num-images", "--num-molecules", type=int, metavar="N", help="how many pictures, or what the model makes "
-        "(default: 1; 100 of the digits)")
+        "(default: 1; 40 of the digits)")
     add("--like", metavar="PICTURE", help="draw what this picture says, as `fdiff generate` wrote it, once more, to "
         "the last bit on the same machine; other options go before what it says. Of a picture of AUTOMATIC1111's web "
         "UI what means the same here is taken")

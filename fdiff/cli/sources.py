@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ENCODER = "image_encoder"
+SHEET = 40  # pictures of the model that ships where no number is given, ten in a row
 
 
 class Given(NamedTuple):
@@ -61,7 +62,7 @@ def is_default(model: str | None) -> bool:
 
 def count_of(arguments: argparse.Namespace) -> int:
     """How many pictures are to be drawn."""
-    return arguments.num_images or (100 if is_default(arguments.model) else 1)
+    return arguments.num_images or (SHEET if is_default(arguments.model) else 1)
 
 
 def adapter_file(name: str, text: str) -> Path:
