@@ -117,8 +117,8 @@ def dit(settings: NetworkSettings, shape: Shape, classes: int) -> DiTTransformer
         raise ValueError(f"size {shape[0]}x{shape[1]} has no whole patches of {patch}x{patch}; choose another --patch")
     head = math.gcd(channels[0], 32)
     return DiTTransformer2DModel(
-        num_attention_heads=channels[0] // head, attention_head_dim=head, in_channels=shape[2], sample_size=shape[0],
-        num_layers=settings.layers or 6, patch_size=patch, dropout=settings.dropout,
+        num_attention_heads=channels[0] // head, attention_head_dim=head, in_channels=shape[2], out_channels=shape[2],
+        sample_size=shape[0], num_layers=settings.layers or 6, patch_size=patch, dropout=settings.dropout,
         num_embeds_ada_norm=max(classes, 1),
     )  # fmt: skip
 
