@@ -50,6 +50,7 @@ def test_train_digits(tmp_path, capsys):
     assert "held-out" in capsys.readouterr().out
 
 
+@pytest.mark.sweep
 def test_train_on_a_subject(tmp_path):
     losses = run("train_on_a_subject", "--out", str(tmp_path), "--methods", "lora", "--steps", "20", "--draws", "8",
                  "--count", "4", "--batch-size", "4")  # fmt: skip

@@ -85,6 +85,7 @@ def test_the_digits_that_are_drawn_where_no_model_is_named():
     assert one[14:18, 13:19].max() > 0.8 > 0.3 > zero[15:17, 15:17].mean(), "a zero is hollow, and a one is not"
 
 
+@pytest.mark.sweep
 def test_its_training_runs(tmp_path, capsys):
     pytest.importorskip("sklearn")
     draw, count = np.random.default_rng(0), 60

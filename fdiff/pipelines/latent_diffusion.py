@@ -50,7 +50,7 @@ class Unconditional(Request):
     num_inference_steps: int = option(50, "network calls", flag="steps")
 
 
-def from_nothing(unet: UNet2DModel, plan: Plan, key: Key, torch_seed: Seed, batch_size: int) -> Begun:
+def from_nothing(unet: PictureNetwork, plan: Plan, key: Key, torch_seed: Seed, batch_size: int) -> Begun:
     """Stage: begin with noise alone. Raises ValueError for a batch_size that is no number."""
     check_count("batch_size", batch_size)
     shape = sample_shape(unet)

@@ -103,7 +103,7 @@ def test_in_place(copy):
         ({"vae": ["diffusers", 3]}, "says that vae is "),
         ({"vae": 3}, "says that vae is 3; correct it"),
         ({"_class_name": 3}, "is a 3, a pipeline that fdiff does not have"),
-        ({"vae": ["diffusers", "AutoencoderOobleck"]}, "needs a AutoencoderOobleck, which fdiff does not have"),
+        ({"vae": ["diffusers", "AutoencoderKLMochi"]}, "needs a AutoencoderKLMochi, which fdiff does not have"),
     ],
 )
 def test_a_spoilt_index_is_one_sentence(copy, tmp_path, entries, words):
