@@ -21,7 +21,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from convert import json_text
 from convert.files import check_whole, reading, replacing, staged
@@ -29,6 +29,7 @@ from fdiff import downloads
 from fdiff.downloads import Source, download, patient, reason
 
 __all__ = [
+    "Pretrained",
     "Source",
     "available_variant",
     "check_name",
@@ -53,6 +54,30 @@ COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})/")
 LISTING_TIMEOUT = 10.0  # seconds
 SINGLE_FILES = (".safetensors", ".ckpt", ".msgpack")
 SHIPPED = Path(__file__).with_name("checkpoints")  # models that fdiff ships, a folder each
+
+
+class Pretrained:
+    """A base of what is read from files alone and has no weights, such as a tokenizer."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        subfolder: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> Self:
+        """Read it from a folder or a repository; see `fdiff.hub` for the words and the errors."""
+        return cls.from_source(Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download))
+
+    @classmethod
+    def from_source(cls, place: Source) -> Self:
+        """Read the files of a place; each class says which."""
+        raise NotImplementedError
 
 
 def load_config(

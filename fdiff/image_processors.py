@@ -14,7 +14,7 @@ FILE = "preprocessor_config.json"
 
 @registry.register
 @dataclasses.dataclass(frozen=True)
-class CLIPImageProcessor:
+class CLIPImageProcessor(hub.Pretrained):
     """Pictures of any size -> (b, crop_size, crop_size, 3) float32.
 
     The shorter side becomes `size` (bicubic), the middle square is kept, and (x - image_mean) / image_std is
@@ -47,19 +47,8 @@ class CLIPImageProcessor:
         return cls(**values)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path,
-        *,
-        subfolder: str | None = None,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-    ) -> Self:
-        """Read the preprocessor_config.json of a folder or a repository; see `fdiff.hub`."""
-        place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
+    def from_source(cls, place: hub.Source) -> Self:
+        """Read the preprocessor_config.json of a folder or a repository."""
         path = hub.fetch(place, FILE)
         return cls.from_config(hub.read_json(path), file=path)
 

@@ -21,7 +21,7 @@ FILE = "mel_config.json"
 
 @registry.register
 @dataclasses.dataclass(frozen=True)
-class Mel:
+class Mel(hub.Pretrained):
     """Sounds of x_res hop_length - 1 samples as pictures (y_res, x_res) of 0 to 255, and pictures as sounds.
 
         pixel = 255 (1 + decibels / top_db)
@@ -89,19 +89,8 @@ class Mel:
         return cls(**{field.name: config[field.name] for field in dataclasses.fields(cls) if field.name in config})
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path,
-        *,
-        subfolder: str | None = None,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-    ) -> Self:
-        """Read the mel_config.json of a folder or a repository; see `fdiff.hub`."""
-        place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
+    def from_source(cls, place: hub.Source) -> Self:
+        """Read the mel_config.json of a folder or a repository."""
         return cls.from_config(hub.read_json(hub.fetch(place, FILE)))
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -40,7 +40,7 @@ def generate(arguments: argparse.Namespace) -> list[str]:
         _write(made.images, frames, dataclasses.replace(told, size=made.images[0].size), number, labels)
         written = [arguments.out]
     else:
-        written = outputs.OUTPUTS[pipe.makes].write(made, Path(arguments.out), told.text, labels)
+        written = outputs.write(pipe.makes, made, Path(arguments.out), told.text)
     if arguments.save_plan:
         save_plan(arguments.save_plan, run.plan)
     return [str(path) for path in (*written, arguments.animate, arguments.save_plan) if path]

@@ -10,13 +10,13 @@ def check(arguments: argparse.Namespace) -> None:
     """Raise ValueError, with what helps, where a model seems not to fit; where anything is unknown it may go on."""
     from fdiff import manifest, memory
     from fdiff.cli.sources import count_of
-    from fdiff.pipelines import MNIST
+    from fdiff.pipelines.class_conditional import DEFAULT
 
     if arguments.any_memory:
         return
     try:
         found = manifest.read(
-            arguments.model or MNIST, revision=arguments.revision, variant=arguments.variant, config=arguments.config,
+            arguments.model or DEFAULT, revision=arguments.revision, variant=arguments.variant, config=arguments.config,
             download=False,
         )  # fmt: skip
         parts = [*found.parts, *_added(arguments)]

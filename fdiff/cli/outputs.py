@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,59 +15,42 @@ class Output(NamedTuple):
     """A kind of what is made.
 
     one: what a message calls one of them.
-    endings: of files of it; the first is that of the file that is written where none is named.
-    write: (what the pipeline returned, the file or folder, the text of item i, or of all for None, labels) -> what was
-        written.
+    endings: of files of it; the first is that of files whose name nobody says.
+    count: of what the pipeline returned, how many there are.
+    part: (what the pipeline returned, which of them) -> what a file holds.
+    save: (file, such a part) writes it.
+    draw: a picture of such a part.
     """
 
     one: str
     endings: tuple[str, ...]
-    write: Callable[[Any, Path, Callable[[int | None], str], Sequence[str]], list[str]]
+    count: Callable[[Any], int]
+    part: Callable[[Any, slice], Any]
+    save: Callable[[Path, Any], None]
+    draw: Callable[[Any], Any]
 
 
-def write_sounds(
-    made: Any, out: Path, text: Callable[[int | None], str], labels: Sequence[str]
-) -> list[str]:
-    """Sounds one after the other in a file, with a quarter of a second between, or a file each in a folder; and beside
-    each file a picture of it, which carries the text.
+def write(kind: str, made: Any, out: Path, text: Callable[[int | None], str]) -> list[str]:
+    """Write all that was made into one file, or a file each into a folder; returns what was written.
+
+    Beside each file stands a picture of it, with the text of that item; or of all, for None.
     """
-    import numpy as np
+    from fdiff import hub, images
 
-    from fdiff import audio, hub, images
+    output = OUTPUTS[kind]
+    count = output.count(made)
 
-    sounds = [np.asarray(one).T if np.ndim(one) == 2 else np.asarray(one)[:, None] for one in made.audios]
+    def put(file: Path, which: slice, number: int | None) -> None:
+        part = output.part(made, which)
+        output.save(file, part)
+        images.save(output.draw(part), picture_of(file), text(number))
+
     if out.suffix:
-        pause = np.zeros((made.sampling_rate // 4, sounds[0].shape[1]), np.float32)
-        parts = [part for sound in sounds for part in (pause, sound)][1:]
-        whole = audio.Sound(np.concatenate(parts), made.sampling_rate)
-        audio.write(out, whole)
-        images.save(audio.picture(whole), picture_of(out), text(None if len(sounds) > 1 else 0))
-        return [str(out), str(picture_of(out))]
-    with hub.staged(out) as temporary:
-        for i, samples in enumerate(sounds):
-            file = temporary / f"{i:05d}.wav"
-            audio.write(file, audio.Sound(samples, made.sampling_rate))
-            images.save(audio.picture(audio.Sound(samples, made.sampling_rate)), picture_of(file), text(i))
-    return [str(out)]
-
-
-def write_molecules(
-    made: Any, out: Path, text: Callable[[int | None], str], labels: Sequence[str]
-) -> list[str]:
-    """Molecules in one file, or a .sdf each in a folder; and beside each file a picture of it, with the text."""
-    from fdiff import hub, images, molecules
-
-    found, count = made.molecules, len(made.molecules.numbers)
-    if out.suffix:
-        molecules.write(out, found)
-        drawn = molecules.draw(found.take(slice(SHOWN)))
-        images.save(images.grid(drawn), picture_of(out), text(None if count > 1 else 0))
+        put(out, slice(None), None if count > 1 else 0)
         return [str(out), str(picture_of(out))]
     with hub.staged(out) as temporary:
         for i in range(count):
-            file, one = temporary / f"{i:05d}.sdf", found.take(slice(i, i + 1))
-            molecules.write(file, one)
-            images.save(molecules.draw(one)[0], picture_of(file), text(i))
+            put(temporary / f"{i:05d}{output.endings[0]}", slice(i, i + 1), i)
     return [str(out)]
 
 
@@ -76,11 +59,49 @@ def picture_of(file: Path) -> Path:
     return file.with_suffix(".png")
 
 
+def _in_a_row(made: Any, which: slice) -> Any:
+    """Sounds one after the other, with a quarter of a second between."""
+    import numpy as np
+
+    from fdiff.audio import Sound
+
+    sounds = [np.asarray(one).T if np.ndim(one) == 2 else np.asarray(one)[:, None] for one in made.audios[which]]
+    pause = np.zeros((made.sampling_rate // 4, sounds[0].shape[1]), np.float32)
+    return Sound(np.concatenate([part for sound in sounds for part in (pause, sound)][1:]), made.sampling_rate)
+
+
+def _write_sound(file: Path, sound: Any) -> None:
+    from fdiff import audio
+
+    audio.write(file, sound)
+
+
+def _draw_sound(sound: Any) -> Any:
+    from fdiff import audio
+
+    return audio.picture(sound)
+
+
+def _write_molecules(file: Path, found: Any) -> None:
+    from fdiff import molecules
+
+    molecules.write(file, found)
+
+
+def _draw_molecules(found: Any) -> Any:
+    from fdiff import images, molecules
+
+    return images.grid(molecules.draw(found.take(slice(SHOWN))))
+
+
 SHOWN = 100  # molecules of a sheet
 OUTPUTS: Mapping[str, Output] = {
-    "sounds": Output("sound", (".wav", ".flac"), write_sounds),
-    "molecules": Output("molecule", (".sdf", ".xyz", ".npz"), write_molecules),
-}
+    "sounds": Output("sound", (".wav", ".flac"), lambda made: len(made.audios), _in_a_row, _write_sound, _draw_sound),
+    "molecules": Output(
+        "molecule", (".sdf", ".xyz", ".npz"), lambda made: len(made.molecules.numbers),
+        lambda made, which: made.molecules.take(which), _write_molecules, _draw_molecules,
+    ),
+}  # fmt: skip
 
 
 def kind_of(file: Path) -> str:

@@ -57,7 +57,7 @@ def listed(value: Any) -> list[Any]:
 def _hash(name: str, source: Any, arguments: argparse.Namespace) -> str:
     from fdiff import manifest
     from fdiff.cli.sources import adapter_file
-    from fdiff.pipelines import MNIST
+    from fdiff.pipelines.class_conditional import DEFAULT
 
     if name in FILES:
         return manifest.file_hash(source)
@@ -65,7 +65,7 @@ def _hash(name: str, source: Any, arguments: argparse.Namespace) -> str:
         return manifest.file_hash(adapter_file(name, source))
     how = ("revision", "variant", "config") if name == "model" else ()
     where = {one: getattr(arguments, one) for one in how}
-    return manifest.digest(manifest.read(source or MNIST, **where))
+    return manifest.digest(manifest.read(source or DEFAULT, **where))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +90,12 @@ class Told:
     def _kept(self) -> dict[str, Any]:
         """The options that were given, and how many pictures they meant."""
         from fdiff.cli.sources import count_of, is_default
+        from fdiff.pipelines.class_conditional import DEFAULT
 
         given = {name: listed(value) if isinstance(value, tuple) else value
                  for name, value in vars(self.arguments).items() if name not in NOT_KEPT and value not in (None, ())}
         if is_default(self.arguments.model):  # by its name, as it was another one before
-            given = {"model": "mnist", **given}
+            given = {"model": DEFAULT.name, **given}
         return {**given, "num_images": count_of(self.arguments)}
 
     def _loras(self) -> list[str]:
@@ -105,6 +106,8 @@ class Told:
 
     def _fields(self, number: int | None) -> dict[str, str]:
         """The fields that other tools know, by the names that they know."""
+        from fdiff.pipelines.class_conditional import DEFAULT
+
         arguments, scheduler = self.arguments, self.pipe.scheduler
         seed = arguments.seed if arguments.torch_seed is None else arguments.torch_seed
         fields = {
@@ -115,7 +118,7 @@ class Told:
             "Seed": seed,
             "Size": "x".join(map(str, self.size)),
             "Model hash": self.hashes["model"][0][:10],
-            "Model": _named(arguments.model or "mnist"),
+            "Model": _named(arguments.model or DEFAULT.name),
             "Class": self._classes(number),
             "Denoising strength": self._option("strength"),
             "Clip skip": self.options["clip_skip"] + 1 if self.options.get("clip_skip") else None,

@@ -55,9 +55,9 @@ def adapter_place(source: str) -> dict[str, Any]:
 
 def is_default(model: str | None) -> bool:
     """Whether these are the digits that fdiff draws where no model is named, named or not."""
-    from fdiff import MNIST
+    from fdiff.pipelines.class_conditional import DEFAULT
 
-    return model is None or (model == MNIST.name and not Path(model).exists())
+    return model is None or (model == DEFAULT.name and not Path(model).exists())
 
 
 def count_of(arguments: argparse.Namespace) -> int:
@@ -110,9 +110,10 @@ def option_of(pipe: Any, name: str) -> str:
 
 def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     import fdiff
+    from fdiff.pipelines.class_conditional import DEFAULT
     from fdiff.sources import is_single_file
 
-    source = arguments.model or fdiff.pipelines.MNIST
+    source = arguments.model or DEFAULT
     if not is_single_file(source):
         return fdiff.DiffusionPipeline.from_pretrained(
             source, revision=arguments.revision, variant=arguments.variant, dtype=arguments.dtype

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models.fields import Count, Dropout, Epsilon, Layers, Theta
-from fdiff.models.layers.ace_step import AceStepAttention, AceStepMLP, kinds_of_layers, windows
-from fdiff.models.layers.checks import require
+from fdiff.models.layers.ace_step import AceStepAttention, AceStepMLP, check_layers, kinds_of_layers, windows
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import RMSNorm
 from fdiff.models.layers.parameter import parameter
@@ -98,12 +97,7 @@ class AceStepConditionEncoder(Model):
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""
-        heads, shared = self.num_attention_heads, self.num_key_value_heads
-        require(heads % shared == 0, f"num_key_value_heads {shared} must divide num_attention_heads {heads}.")
-        require(self.head_dim % 2 == 0, f"head_dim {self.head_dim} must be even, since halves are turned.")
-        count = self.num_lyric_encoder_hidden_layers
-        good = self.layer_types is None or len(self.layer_types) == count
-        require(good, f"layer_types must be as many as num_lyric_encoder_hidden_layers, {count}.")
+        check_layers(self, "num_lyric_encoder_hidden_layers")
 
     def example_inputs(self) -> tuple[Any, ...]:
         """One token of each."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models.fields import Count, Dropout, Epsilon, Layers, OneOf, Theta, between
-from fdiff.models.layers.ace_step import AceStepAttention, AceStepMLP, kinds_of_layers, windows
+from fdiff.models.layers.ace_step import AceStepAttention, AceStepMLP, check_layers, kinds_of_layers, windows
 from fdiff.models.layers.checks import require
 from fdiff.models.layers.conv1d import Conv1d, ConvTranspose1d
 from fdiff.models.layers.embeddings import sinusoidal
@@ -101,12 +101,7 @@ class AceStepTransformer1DModel(Model):
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""
-        heads, shared = self.num_attention_heads, self.num_key_value_heads
-        require(heads % shared == 0, f"num_key_value_heads {shared} must divide num_attention_heads {heads}.")
-        require(self.head_dim % 2 == 0, f"head_dim {self.head_dim} must be even, since halves are turned.")
-        count = self.num_hidden_layers
-        good = self.layer_types is None or len(self.layer_types) == count
-        require(good, f"layer_types must be as many as num_hidden_layers, {count}.")
+        check_layers(self, "num_hidden_layers")
         own = self.audio_acoustic_hidden_dim
         require(self.in_channels > own, f"in_channels {self.in_channels} must exceed audio_acoustic_hidden_dim, {own}.")
 

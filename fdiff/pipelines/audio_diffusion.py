@@ -154,12 +154,10 @@ def spectrograms(pipe: Any, params: Params, output_type: str) -> Callable[[jax.A
 
     def finish(x: jax.Array) -> SpectrogramOutput:
         drawn = x if getattr(pipe, "vqvae", None) is None else pipe.decode(params, x)
-        pictures = images.to_pil(drawn)
-        grays = jnp.asarray(np.stack([np.asarray(picture.convert("L")) for picture in pictures]))
+        pictures = [picture.convert("L") for picture in images.to_pil(drawn)]
         # a picture says nothing of the phases; from the same ones, the same picture is the same sound
-        sounds = jax.jit(pipe.mel.samples)(grays, jax.random.key(0))[:, None]
-        return SpectrogramOutput(np.asarray(sounds) if output_type == "np" else sounds, pipe.mel.sample_rate,
-                                 [picture.convert("L") for picture in pictures])
+        sounds = jax.jit(pipe.mel.samples)(np.stack([np.asarray(one) for one in pictures]), jax.random.key(0))[:, None]
+        return SpectrogramOutput(np.asarray(sounds) if output_type == "np" else sounds, pipe.mel.sample_rate, pictures)
 
     return finish
 

@@ -20,28 +20,26 @@ from fdiff.models import (
     UNet2DConditionModel,
 )
 from fdiff.pipelines import latent
+from fdiff.pipelines.checks import asks_guidance
 from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.draws import Seed
-from fdiff.pipelines.latent import factor_of
+from fdiff.pipelines.latent import Begun, factor_of, first_latents
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
 from fdiff.pipelines.plans import planned
 from fdiff.pipelines.requests import Prompt, Scale
 from fdiff.pipelines.sound import Heard, check_seconds, sounds
 from fdiff.pipelines.sound_text import (
-    Begun,
     Read,
     SoundText,
     applied,
     encoder_of,
-    first_latents,
     given,
-    needs_negative,
     one_of,
     spread,
-    texts,
     tokenized,
 )
 from fdiff.pipelines.task import Key, Task, option
+from fdiff.pipelines.text import listed
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 
@@ -94,12 +92,12 @@ def read(
     one_of(prompt, prompt_embeds)
     one_of(negative_prompt, negative_prompt_embeds, "negative_prompt")
     if prompt_embeds is None:
-        prompt_embeds = heard_as(pipe, params, texts(prompt))
+        prompt_embeds = heard_as(pipe, params, listed("prompt", prompt))
     positive = given("prompt_embeds", prompt_embeds, 2)
     negative, count = None, len(positive)
-    if needs_negative(guidance_scale):
+    if asks_guidance(guidance_scale):
         if negative_prompt_embeds is None:
-            negative_prompt_embeds = heard_as(pipe, params, texts(negative_prompt or "", count))
+            negative_prompt_embeds = heard_as(pipe, params, listed("negative_prompt", negative_prompt or "", count))
         negative = given("negative_prompt_embeds", negative_prompt_embeds, 2)
         if negative.shape != positive.shape:
             raise ValueError(f"negative_prompt_embeds has shape {negative.shape}; it must be {positive.shape}")
@@ -133,7 +131,7 @@ def begin(
 ) -> Begun:  # fmt: skip
     """Stage: begin with noise, (b, columns, frequencies, c)."""
     shape = (batch_size, columns, vocoder.model_in_dim // factor_of(vae), unet.in_channels)
-    return first_latents(plan, shape, latents, key, torch_seed)
+    return first_latents(plan, shape, latents, key, torch_seed, "float32")
 
 
 def spoken(pipe: Any, params: Params, x: jax.Array) -> jax.Array:

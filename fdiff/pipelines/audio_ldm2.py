@@ -22,6 +22,7 @@ from fdiff.models import (
     T5EncoderModel,
 )
 from fdiff.pipelines.audio_ldm import SpectralText, begin, heard_as, sized, spoken
+from fdiff.pipelines.checks import asks_guidance
 from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
 from fdiff.pipelines.plans import planned
@@ -32,13 +33,12 @@ from fdiff.pipelines.sound_text import (
     applied,
     encoder_of,
     given,
-    needs_negative,
     one_of,
     spread,
-    texts,
     tokenized,
 )
 from fdiff.pipelines.task import Task, option
+from fdiff.pipelines.text import listed
 from fdiff.schedulers import Scheduler
 
 
@@ -68,10 +68,10 @@ def encode_prompt(
 
     Raises ValueError where the pipeline has no text encoders.
     """
-    prompts = texts(prompt)
+    prompts = listed("prompt", prompt)
     positive = _encoded(pipe, params, prompts)
     length = positive.text.shape[1]
-    return positive, _encoded(pipe, params, texts(negative_prompt or "", len(prompts)), length)
+    return positive, _encoded(pipe, params, listed("negative_prompt", negative_prompt or "", len(prompts)), length)
 
 
 def _encoded(pipe: Any, params: Params, prompts: list[str], length: int | None = None) -> AudioLDM2Condition:
@@ -114,12 +114,12 @@ def read(
     one_of(prompt, prompt_embeds)
     one_of(negative_prompt, negative_prompt_embeds, "negative_prompt")
     if prompt_embeds is None:
-        prompt_embeds = _encoded(pipe, params, texts(prompt))
+        prompt_embeds = _encoded(pipe, params, listed("prompt", prompt))
     positive = _checked("prompt_embeds", prompt_embeds)
     negative, count = None, len(positive.text)
-    if needs_negative(guidance_scale):
+    if asks_guidance(guidance_scale):
         if negative_prompt_embeds is None:
-            against = texts(negative_prompt or "", count)
+            against = listed("negative_prompt", negative_prompt or "", count)
             negative_prompt_embeds = _encoded(pipe, params, against, positive.text.shape[1])
         negative = _checked("negative_prompt_embeds", negative_prompt_embeds)
         shapes = [[leaf.shape for leaf in one] for one in (positive, negative)]

@@ -21,7 +21,8 @@ from fdiff.pipelines.unconditional import PictureNetwork, from_nothing, pixels
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 
-MNIST = hub.SHIPPED / "mnist"  # the model that `fdiff generate` draws with where none is named
+MNIST = hub.SHIPPED / "mnist"
+DEFAULT = MNIST  # the model that `fdiff generate` draws with where none is named
 DIGITS = hub.SHIPPED / "digits"  # a smaller one, of 8x8 pixels
 Labels = Sequence[int | str] | int | str
 

@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from fdiff import guidance, sampling
 from fdiff.models import UNet2DConditionModel, edits
 from fdiff.models.layers.embeddings import sinusoidal
-from fdiff.pipelines.checks import check_scale, numeric
+from fdiff.pipelines.checks import asks_guidance, check_scale, numeric
 from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.pipelines.plans import count_rows
 from fdiff.pipelines.requests import Interval, Scale
@@ -161,10 +161,7 @@ def is_guided(unet: UNet2DConditionModel, scale: Scale, guides: bool = False) ->
 
     Raises ValueError for a scale that is no number.
     """
-    check_scale("guidance_scale", scale)
-    if isinstance(scale, jax.core.Tracer):  # whose value cannot be known
-        return guides or unet.time_cond_proj_dim is None
-    return bool(np.any(np.asarray(scale) > 1)) and (guides or unet.time_cond_proj_dim is None)
+    return asks_guidance(scale) and (guides or unet.time_cond_proj_dim is None)
 
 
 def told_scale(unet: UNet2DConditionModel, scale: Scale, batch_size: int) -> jax.Array | None:

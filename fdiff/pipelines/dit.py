@@ -8,18 +8,17 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.tree_util import Partial
 
 from fdiff import guidance
 from fdiff.models import AutoencoderKL, VQModel
-from fdiff.pipelines import latent
-from fdiff.pipelines.checks import check_scale
+from fdiff.pipelines import latent, latent_diffusion
+from fdiff.pipelines.checks import asks_guidance
 from fdiff.pipelines.class_conditional import ClassConditional, labelled, number_of
 from fdiff.pipelines.denoise import Network
-from fdiff.pipelines.draws import Seed, Wanted, draw_as_asked
+from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.latent import Begun
-from fdiff.pipelines.pipeline import DiffusionPipeline, Params, sample_shape, tree_of
+from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
 from fdiff.pipelines.plans import planned
 from fdiff.pipelines.task import Key, Task, option
 from fdiff.pipelines.unconditional import PictureNetwork
@@ -43,18 +42,15 @@ def from_nothing(
     transformer: PictureNetwork, plan: Plan, key: Key, torch_seed: Seed, batch_size: int
 ) -> Begun:
     """Stage: begin with noise alone, in the shape of the latents that the network was trained on."""
-    shape = sample_shape(transformer)
-    draws = draw_as_asked(key, torch_seed, plan, (batch_size, *shape), "float32", Wanted(shape))
-    return Begun(plan.start * draws.arrays[0], draws)
+    return latent_diffusion.from_nothing(transformer, plan, key, torch_seed, batch_size)
 
 
 def guided_to_class(
     transformer: PictureNetwork, params: Params, class_labels: jax.Array, guidance_scale: Any
 ) -> Network:
     """Stage: the network, guided from no class, its last one, to each. Raises ValueError for a scale that is none."""
-    check_scale("guidance_scale", guidance_scale, len(class_labels))
+    guides = asks_guidance(guidance_scale, len(class_labels))
     network = Partial(_predicted, Partial(transformer.apply, {"params": tree_of(params, "transformer")}))
-    guides = isinstance(guidance_scale, jax.core.Tracer) or bool(np.any(np.asarray(guidance_scale) > 1))
     nothing = jnp.full_like(class_labels, (transformer.num_class_embeds or 1) - 1) if guides else None
     return Network(guidance.classifier_free(network, class_labels, nothing, jnp.maximum(guidance_scale, 1)))
 

@@ -77,7 +77,8 @@ def first_latents(
 def checked_latents(latents: Any, shape: tuple[int, ...]) -> jax.Array:
     """The user's latents. Raises ValueError where they have another shape."""
     if tuple(np.shape(latents)) != shape:
-        raise ValueError(f"latents have shape {tuple(np.shape(latents))}; it must be {shape}: batch, height, width, c")
+        axes = ": batch, height, width, c" if len(shape) == 4 else ""
+        raise ValueError(f"latents have shape {tuple(np.shape(latents))}; it must be {shape}{axes}")
     return finite("latents", jnp.asarray(latents, jnp.float32))
 
 

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import guidance
-from fdiff.pipelines.checks import check_scale, finite
-from fdiff.pipelines.draws import Draws, Wanted, draw_as_asked
+from fdiff.pipelines.checks import finite
 from fdiff.pipelines.requests import Prompt, Scale
 from fdiff.pipelines.sound import Sound
 from fdiff.pipelines.task import option
@@ -46,25 +45,6 @@ class Read(NamedTuple):
     batch_size: int
 
 
-class Begun(NamedTuple):
-    """The first x and the draws of the steps."""
-
-    x: jax.Array
-    draws: Draws
-
-
-def texts(prompt: Prompt, count: int | None = None) -> list[str]:
-    """The prompts, or one for all `count`. Raises ValueError for none, and for another number."""
-    found = [prompt] if isinstance(prompt, str) else list(prompt or ())
-    if not found or not all(isinstance(one, str) for one in found):
-        raise ValueError(f"prompt is {prompt!r}; it must be a text or several")
-    if count is not None and len(found) == 1:
-        found *= count
-    if count is not None and len(found) != count:
-        raise ValueError(f"{len(found)} negative prompts are given for {count} prompts; pass one, or one for each")
-    return found
-
-
 def encoder_of(pipe: Any, encoder: str = "text_encoder", tokenizer: str = "tokenizer") -> tuple[Any, Any]:
     """The text encoder and its tokenizer. Raises ValueError where the pipeline has none."""
     found = getattr(pipe, encoder), getattr(pipe, tokenizer)
@@ -78,12 +58,6 @@ def one_of(prompt: Prompt, prompt_embeds: Any, name: str = "prompt") -> None:
     """Raise ValueError for both."""
     if prompt is not None and prompt_embeds is not None:
         raise ValueError(f"both {name} and {name}_embeds are given; pass one of them")
-
-
-def needs_negative(scale: Scale) -> bool:
-    """Whether a scale asks for a second prediction. Raises ValueError for one that is no number."""
-    check_scale("guidance_scale", scale)
-    return isinstance(scale, jax.core.Tracer) or bool(np.any(np.asarray(scale) > 1))
 
 
 def given(name: str, embeds: Any, ndim: int) -> jax.Array:
@@ -104,16 +78,6 @@ def spread(tree: Any, num_waveforms_per_prompt: int) -> Any:
 def applied(model: Any, params: Any, *inputs: Any) -> Any:
     """What the model makes of the inputs."""
     return model.apply({"params": params}, *inputs)
-
-
-def first_latents(plan: Any, shape: tuple[int, ...], latents: Any, key: Any, torch_seed: Any) -> Begun:
-    """Where a run from noise starts, (b, ...), and the draws of its steps."""
-    draws = draw_as_asked(key, torch_seed, plan, shape, "float32", Wanted(shape[1:], None if latents is None else 0))
-    if latents is None:
-        return Begun(plan.start * draws.arrays[0], draws)
-    if np.shape(latents) != shape:
-        raise ValueError(f"latents have shape {np.shape(latents)}; it must be {shape}")
-    return Begun(plan.start * finite("latents", jnp.asarray(latents, jnp.float32)), draws)
 
 
 def tokenized(tokenizer: Any, prompts: Sequence[str], length: int | None = None) -> Batch:

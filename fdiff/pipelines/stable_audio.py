@@ -12,28 +12,26 @@ import numpy as np
 from jax.tree_util import Partial
 
 from fdiff.models import AutoencoderOobleck, StableAudioDiTModel, StableAudioProjectionModel, T5EncoderModel
-from fdiff.pipelines.checks import finite
+from fdiff.pipelines.checks import asks_guidance, finite
 from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.draws import Seed, Wanted, draw_as_asked
+from fdiff.pipelines.latent import Begun, first_latents
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
 from fdiff.pipelines.plans import planned
 from fdiff.pipelines.requests import Prompt, Scale
 from fdiff.pipelines.sound import Heard, check_seconds, sounds
 from fdiff.pipelines.sound_text import (
-    Begun,
     Read,
     SoundText,
     applied,
     encoder_of,
-    first_latents,
     given,
-    needs_negative,
     one_of,
     spread,
-    texts,
     tokenized,
 )
 from fdiff.pipelines.task import Key, Task, option
+from fdiff.pipelines.text import listed
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 
@@ -97,13 +95,13 @@ def read(
     one_of(prompt, prompt_embeds)
     one_of(negative_prompt, negative_prompt_embeds, "negative_prompt")
     if prompt_embeds is None:
-        prompt_embeds, attention_mask = _encoded(pipe, params, texts(prompt))
+        prompt_embeds, attention_mask = _encoded(pipe, params, listed("prompt", prompt))
     positive = _told(pipe, params, given("prompt_embeds", prompt_embeds, 3), attention_mask, interval)
     negative, count = None, len(positive.text)
-    if needs_negative(guidance_scale):
+    if asks_guidance(guidance_scale):
         negative = positive._replace(text=jnp.zeros_like(positive.text))
         if negative_prompt is not None:
-            negative_prompt_embeds, mask = _encoded(pipe, params, texts(negative_prompt, count))
+            negative_prompt_embeds, mask = _encoded(pipe, params, listed("negative_prompt", negative_prompt, count))
             negative_prompt_embeds = jnp.where(mask[..., None] != 0, negative_prompt_embeds, 0)
             negative_attention_mask = mask
         if negative_prompt_embeds is not None:
@@ -159,7 +157,7 @@ def begin(
     """
     shape = (batch_size, transformer.sample_size, transformer.in_channels)
     if initial_audio_waveforms is None:
-        return first_latents(plan, shape, latents, key, torch_seed)
+        return first_latents(plan, shape, latents, key, torch_seed, "float32")
     if initial_audio_sampling_rate != vae.sampling_rate:
         found, rate = initial_audio_sampling_rate, vae.sampling_rate
         raise ValueError(f"initial_audio_sampling_rate is {found!r}; it must be {rate}, so resample the sound")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from fdiff.hub import Source, read_json, reading, staged
+from fdiff.hub import Pretrained, Source, read_json, reading, staged
 from fdiff.tokenizers.files import fetch_folder
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class AddedToken(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CLIPTokenizer:
+class CLIPTokenizer(Pretrained):
     """Texts to ids and back.
 
         tokenizer = CLIPTokenizer.from_pretrained("openai/clip-vit-large-patch14")
@@ -50,19 +50,8 @@ class CLIPTokenizer:
     model_max_length: int = 77
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path,
-        *,
-        subfolder: str | None = None,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-    ) -> Self:
-        """Read the tokenizer of a folder or of a repository; see `fdiff.hub` for the words and the errors."""
-        place = Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
+    def from_source(cls, place: Source) -> Self:
+        """Read the tokenizer of a folder or of a repository."""
         return cls.from_folder(fetch_folder(place))
 
     @classmethod

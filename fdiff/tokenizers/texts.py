@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from fdiff.hub import Source, read_json, staged
+from fdiff.hub import Pretrained, Source, read_json, staged
 from fdiff.tokenizers.files import FILES, fetch_folder
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class TextTokenizer:
+class TextTokenizer(Pretrained):
     """Texts to ids, between those that every text has at its start and its end.
 
     `written` is what tokenizer.json holds, and `model_max_length` how many ids the text encoder takes.
@@ -42,19 +42,8 @@ class TextTokenizer:
     files: ClassVar[tuple[str, ...]] = FILES
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path,
-        *,
-        subfolder: str | None = None,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-    ) -> Self:
-        """Read the tokenizer of a folder or of a repository; see `fdiff.hub` for the words and the errors."""
-        place = Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
+    def from_source(cls, place: Source) -> Self:
+        """Read the tokenizer of a folder or of a repository."""
         return cls.from_folder(fetch_folder(place, cls.files))
 
     @classmethod

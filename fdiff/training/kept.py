@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,8 @@ def keep(
         np.save(temporary / f"{NUMBER}.npy", np.array(numbers))
     hub.write_json(folder / FACTS, wanted)
     return Kept(folder)
+
+
+def digest(texts: Iterable[str]) -> str:
+    """What tells texts, such as the names of samples, from others, as a fact."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()

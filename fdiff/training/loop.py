@@ -152,7 +152,7 @@ def _run(
         last, asked = i + 1 == settings.steps, stop is not None and stop()
         if (i + 1) % settings.save_every == 0 or last or asked:
             watch.flush()  # so that what is saved is known to be good
-            checkpoints.save(i + 1, state, {"taken": batch.taken, "settings": dataclasses.asdict(settings)})
+            checkpoints.save(i + 1, state, {"taken": batch.taken})
         if asked and not last:
             raise Stopped(i + 1)
         if every and ((i + 1) % every == 0 or last):

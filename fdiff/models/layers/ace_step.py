@@ -1,10 +1,13 @@
 """The layers that ACE-Step's transformer and its encoders share."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from fdiff.models.layers.attention import attention, merge_heads, split_heads
+from fdiff.models.layers.checks import require
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import RMSNorm
 from fdiff.models.layers.rotary import rotate_halves
@@ -53,6 +56,15 @@ class AceStepMLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         gate, up = (Linear(self.intermediate_size, False, name=f"{name}_proj")(x) for name in ("gate", "up"))
         return Linear(x.shape[-1], False, name="down_proj")(nn.silu(gate) * up)
+
+
+def check_layers(model: Any, number: str) -> None:
+    """Refuse heads, and kinds of layers, that do not fit together; `number` is the option of how many layers it has."""
+    heads, shared, kinds = model.num_attention_heads, model.num_key_value_heads, model.layer_types
+    require(heads % shared == 0, f"num_key_value_heads {shared} must divide num_attention_heads {heads}.")
+    require(model.head_dim % 2 == 0, f"head_dim {model.head_dim} must be even, since halves are turned.")
+    count = getattr(model, number)
+    require(kinds is None or len(kinds) == count, f"layer_types must be as many as {number}, {count}.")
 
 
 def windows(length: int, reach: int, mask: jax.Array | None = None) -> dict[str, jax.Array]:

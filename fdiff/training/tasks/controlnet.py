@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from fdiff import guidance
 from fdiff.models import ControlNetModel
 from fdiff.pipelines.denoise import Condition, denoiser
 from fdiff.pipelines.latent import factor_of
@@ -74,7 +75,7 @@ def recipe(settings: ControlSettings, source: Source, folder: Path) -> Recipe:
     def steered(pipe: Any, params: Params, batch: Mapping[str, Any], condition: Condition) -> Network:
         whole = Control(jnp.ones(1), jnp.ones(1))
         network = controlled(denoiser(pipe.unet, params), {"controlnet": [params["controlnet"]]}, (net,), whole)
-        return Partial(_given, network, Steered(condition, (batch["control"].astype(jnp.float32) / 255,)))
+        return guidance.given(network, Steered(condition, (batch["control"].astype(jnp.float32) / 255,)))
 
     def loss(needs: Any, params: Any, batch: Any, key: jax.Array) -> jax.Array:
         return latents.loss(base.pipe, settings, {**needs, "controlnet": params}, batch, key, steered)
@@ -88,11 +89,6 @@ def recipe(settings: ControlSettings, source: Source, folder: Path) -> Recipe:
 
 def _absent(_: Any) -> Any:
     raise ValueError("a picture has no conditioning_image")
-
-
-def _given(network: Any, condition: Any, x: jax.Array, t: jax.Array) -> jax.Array:
-    out: jax.Array = network(x, t, condition)
-    return out
 
 
 def drawing(found: Material) -> Callable[[Any, Any, Any, int], list[Any]]:

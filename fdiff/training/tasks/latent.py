@@ -21,7 +21,7 @@ from fdiff.pipelines.latent import encoded, factor_of
 from fdiff.pipelines.task import option
 from fdiff.pipelines.unconditional import PictureNetwork
 from fdiff.training.data import Source
-from fdiff.training.kept import keep
+from fdiff.training.kept import digest, keep
 from fdiff.training.loader import Prepare, once
 from fdiff.training.recipe import Recipe, Task, setting
 from fdiff.training.tasks.denoising import collated, loss_of, prepared_for
@@ -105,14 +105,12 @@ def encoded_latents(
 
 def facts_of(vae: Autoencoder, prepare: Prepare, source: Source, flip: bool) -> dict[str, Any]:
     """All that latents depend on."""
-    weights, samples = hashlib.sha256(), hashlib.sha256()
+    weights = hashlib.sha256()
     for leaf in jax.tree.leaves(vae.params):
         weights.update(np.ascontiguousarray(leaf).tobytes())
-    for i in range(len(source)):
-        samples.update(f"{source.name(i)}\0".encode())
     return {
         "vae": vae.model.config(), "weights": weights.hexdigest(), "size": list(prepare.size or ()),
-        "fit": prepare.fit, "flip": flip, "samples": samples.hexdigest(),
+        "fit": prepare.fit, "flip": flip, "samples": digest(source.name(i) for i in range(len(source))),
     }  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from fdiff.pipelines.latent import check_pixels, factor_of
 from fdiff.prompts import Encoded
 from fdiff.training import data
 from fdiff.training.data import Source
-from fdiff.training.kept import NUMBER, keep
+from fdiff.training.kept import NUMBER, digest, keep
 from fdiff.training.loader import Prepare, Preparing, once
 from fdiff.training.tasks.latents import Base, Params, TextSettings, posterior, read, tokens, told_sizes
 from fdiff.training.tasks.pixels import pixels
@@ -80,7 +79,7 @@ def material(
     prepare: Preparing = crop if control is None else Controlled(crop, control)
     facts = {
         "model": settings.model, "size": list(size), "fit": settings.fit, "flip": settings.flip,
-        "control": getattr(control, "__name__", ""), "samples": _digest(source.name(i) for i in range(len(source))),
+        "control": getattr(control, "__name__", ""), "samples": digest(source.name(i) for i in range(len(source))),
     }  # fmt: skip
     needs: Params = {}
     if keeps:
@@ -94,7 +93,7 @@ def material(
         needs |= base.of(base.encoders)
         needs["nothing"] = empty if getattr(pipe, "force_zeros_for_empty_prompt", False) else tokens(pipe, [""])
     else:
-        facts = {"model": settings.model, "texts": _digest(distinct)}
+        facts = {"model": settings.model, "texts": digest(distinct)}
         steps = encoded_texts(base, distinct, settings.batch_size)
         kept: dict[str, Any] = keep(folder / "texts", facts, len(distinct), steps).arrays
         tables, needs["nothing"] = Encoded(kept["embeddings"], kept["pooled"]), empty
@@ -114,10 +113,6 @@ def _size(pipe: Any, settings: TextSettings, factor: int) -> tuple[int, int]:
     sides = (settings.size,) * 2 if settings.size else tuple(factor * side for side in np.broadcast_to(own, 2))
     check_pixels(int(sides[0]), int(sides[1]), factor)
     return int(sides[0]), int(sides[1])
-
-
-def _digest(texts: Any) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
