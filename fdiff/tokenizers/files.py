@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fdiff.hub import Source, fetch, pinned
+from fdiff.hub import Source, fetch, pinned, read_json, reading
 
 FILES = (
     "tokenizer_config.json",
@@ -34,3 +34,17 @@ def fetch_folder(source: Source, filenames: tuple[str, ...] = FILES) -> Path:
         raise missing
     assert folder is not None
     return folder
+
+
+def read_byte_pairs(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The pieces and their numbers of vocab.json, and the pairs that merges.txt puts together, the first ones first.
+
+    Raises FileNotFoundError where they are not there.
+    """
+    vocab, path = folder / "vocab.json", folder / "merges.txt"
+    if not vocab.is_file() or not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no tokenizer; it needs vocab.json and merges.txt.")
+    with reading(path):
+        lines = path.read_text("utf-8").split("\n")
+    pairs = (line.split() for line in lines if line.strip() and not line.startswith("#version"))
+    return read_json(vocab), [(first, second) for first, second in pairs]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from fdiff.hub import read_json, reading
+from fdiff.tokenizers.files import read_byte_pairs
 from fdiff.tokenizers.texts import TextTokenizer
 
 if TYPE_CHECKING:
@@ -27,14 +27,8 @@ class RobertaTokenizer(TextTokenizer):
         import tokenizers
         from tokenizers import decoders, models, pre_tokenizers
 
-        vocab, path = folder / "vocab.json", folder / "merges.txt"
-        if not vocab.is_file() or not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no tokenizer; it needs vocab.json and merges.txt.")
-        with reading(path):
-            lines = path.read_text("utf-8").split("\n")
-        pairs = (line.split() for line in lines if line.strip() and not line.startswith("#version"))
-        merges = [(first, second) for first, second in pairs]
-        backend = tokenizers.Tokenizer(models.BPE(read_json(vocab), merges, unk_token="<unk>"))
+        vocab, merges = read_byte_pairs(folder)
+        backend = tokenizers.Tokenizer(models.BPE(vocab, merges, unk_token="<unk>"))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         known = [token for token in SPECIAL if backend.token_to_id(token) is not None]

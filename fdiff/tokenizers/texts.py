@@ -1,9 +1,10 @@
-"""What the tokenizers of RoBERTa and T5 share: texts to arrays of ids, read from a folder and written to one."""
+"""What the tokenizers of RoBERTa, T5 and Qwen share: texts to arrays of ids, read from a folder and written to one."""
 
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -57,7 +58,7 @@ class TextTokenizer(Pretrained):
         most = config.get("model_max_length", 512)
         try:
             whole = (folder / WHOLE).read_text("utf-8") if (folder / WHOLE).is_file() else cls.built(folder).to_str()
-            read = cls(whole, 512 if most > UNBOUNDED else int(most))
+            read = cls(whole, 512 if most > UNBOUNDED else int(most), **cls.further(folder, config))
             read.batch([""])  # which refuses what does not fit
         except OSError:
             raise
@@ -70,14 +71,28 @@ class TextTokenizer(Pretrained):
         """What tokenizer.json would hold, of the older files. Raises FileNotFoundError where there are none."""
         raise FileNotFoundError(f"{folder} holds no tokenizer; it needs {WHOLE}.")
 
+    @classmethod
+    def further(cls, folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields that a tokenizer has besides, of the files in its folder and what tokenizer_config.json says."""
+        return {}
+
+    def named(self) -> dict[str, str | None]:
+        """The tokens that transformers is to know by what they are for."""
+        start = {"bos_token": self.first[0]} if self.first else {}
+        return {"pad_token": self.pad, "eos_token": self.last[-1], "unk_token": "<unk>", **start}
+
+    def written_beside(self) -> dict[str, str]:
+        """Further files and what they hold."""
+        return {}
+
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json, which appear together."""
-        named = {"pad_token": self.pad, "eos_token": self.last[-1], "unk_token": "<unk>"}
-        named |= {"bos_token": self.first[0]} if self.first else {}
-        config = {"model_max_length": self.model_max_length, "tokenizer_class": type(self).__name__, **named}
+        """Write tokenizer.json and tokenizer_config.json, and what belongs beside them, which appear together."""
+        config = {"model_max_length": self.model_max_length, "tokenizer_class": type(self).__name__, **self.named()}
         with staged(folder) as temporary:
             (temporary / WHOLE).write_text(self.written, "utf-8")
             (temporary / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
+            for name, text in self.written_beside().items():
+                (temporary / name).write_text(text, "utf-8")
 
     def ids(self, text: str) -> list[int]:
         """The ids of a text, without those of the start and the end."""
@@ -86,16 +101,34 @@ class TextTokenizer(Pretrained):
         found: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return found
 
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids."""
+        text: str = self._backend.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def ends(self) -> tuple[list[int], list[int]]:
+        """The ids that every text has at its start, and at its end."""
+        return [self.id(token) for token in self.first], [self.id(token) for token in self.last]
+
     def batch(self, texts: Sequence[str], length: int | None = None) -> Batch:
-        """The texts, padded to `length`, model_max_length if not given; longer ones are cut before their end."""
+        """The texts, padded to `length`, model_max_length if not given.
+
+        Longer ones are cut before their end, and a warning says what is lost.
+        """
         length = self.model_max_length if length is None else length
-        first, last = ([self.id(token) for token in tokens] for tokens in (self.first, self.last))
-        room = length - len(first) - len(last)
-        whole = [[*first, *self.ids(text)[:room], *last] for text in texts]
-        ids = np.full((len(whole), length), self.id(self.pad), np.int32)
+        first, last = self.ends()
+        ids = np.full((len(texts), length), self.id(self.pad), np.int32)
         mask = np.zeros_like(ids)
-        for row, found in enumerate(whole):
-            ids[row, : len(found)], mask[row, : len(found)] = found, 1
+        for row, text in enumerate(texts):
+            found = self.ids(text)
+            kept = found[: length - len(first) - len(last)]
+            if len(kept) < len(found):
+                logging.getLogger("fdiff").warning(
+                    "the prompt has %d tokens and the text encoder reads %d; this is cut off: %r",
+                    len(found), len(kept), self.decode(found[len(kept) :]),
+                )  # fmt: skip
+            whole = [*first, *kept, *last]
+            ids[row, : len(whole)], mask[row, : len(whole)] = whole, 1
         return Batch(ids, mask)
 
     def id(self, token: str) -> int:
