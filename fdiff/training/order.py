@@ -50,10 +50,12 @@ class Order:
 def order(source: Source, batch_size: int, seed: int = 0, shapes: Sequence[Shape] = ()) -> Order:
     """The order of a source, whose pictures go to the shape that is nearest by the ratio of its sides, if any.
 
-    Sizes are read from the heads of files; those that cannot be read go to the first shape.
+    Sizes are read from the heads of files; those that cannot be read go to the first shape. A source that has `groups`,
+    arrays of the numbers of samples that are alike, gets batches of one group each.
     """
     if not shapes:
-        return Order((np.arange(len(source)),), (None,), batch_size, seed)
+        alike = getattr(source, "groups", (np.arange(len(source)),))
+        return Order(alike, (None,) * len(alike), batch_size, seed)
     ratios = np.log([height / width for height, width in shapes])
     nearest = np.array([_nearest(source, i, ratios) for i in range(len(source))])
     used = [i for i in range(len(shapes)) if (nearest == i).any()]

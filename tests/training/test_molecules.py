@@ -13,6 +13,8 @@ from fdiff.models import EGNNModel
 from fdiff.molecules import molecule
 from fdiff.schedulers import PolynomialScheduler
 from fdiff.training import data, loop, tasks
+from fdiff.training.loader import batches
+from fdiff.training.molecule_data import encoded_molecules
 from fdiff.training.molecules import molecule_loss, negative_log_likelihood
 from fdiff.training.tasks.molecules import MoleculeSettings
 
@@ -90,3 +92,21 @@ def test_molecules_of_a_file_are_trained_on(tmp_path):
         tasks.TASKS["molecules"].recipe(MoleculeSettings(properties="gap"), source, tmp_path)
     with pytest.raises(ValueError, match="the data holds no molecules"):
         tasks.TASKS["molecules"].recipe(MoleculeSettings(), [], tmp_path)
+
+
+def test_batches_are_of_molecules_of_nearly_one_size():
+    """As often each, in places for the largest of their group; few of a size go with the next larger ones."""
+    sizes = np.array([2, 3, 4, 4, 9, 10, 11, 12, 20])
+    mask = np.arange(20) < sizes[:, None]
+    x = np.where(mask[..., None], np.arange(9)[:, None, None] + 1.0, 0)
+    source = encoded_molecules("some", x, mask, np.zeros((9, 20, 0)), 4)
+    assert [group.tolist() for group in source.groups] == [[0, 1, 2, 3], [4, 5, 6, 7, 8]]
+    stream = batches(source, lambda sample, random: dict(sample), 4, seed=1)
+    seen = np.zeros(9, int)
+    for _ in range(45):
+        arrays = next(stream).arrays
+        molecule = arrays["x"].max((1, 2)).astype(int) - 1
+        assert arrays["x"].shape[1] == (20 if molecule.min() > 3 else 4)
+        assert (arrays["mask"].sum(1) == sizes[molecule]).all()
+        seen += np.bincount(molecule, minlength=9)
+    assert seen.min() >= 19 and seen.max() <= 21

@@ -16,7 +16,7 @@ from fdiff.pipelines.molecules import denoiser
 from fdiff.pipelines.task import option
 from fdiff.schedulers import PolynomialScheduler
 from fdiff.training.data import Source
-from fdiff.training.molecule_data import EncodedMolecules, MoleculeFile
+from fdiff.training.molecule_data import MoleculeFile, encoded_molecules
 from fdiff.training.molecules import molecule_loss
 from fdiff.training.recipe import Recipe, Settings, Task, setting
 
@@ -46,7 +46,7 @@ def recipe(settings: MoleculeSettings, source: Source, _: Path) -> Recipe:
     x, mask = pipe.encode(source.molecules)
     context = pipe.context({name: source.molecules.properties[name] for name in pipe.properties}, mask)
     told = np.zeros((*mask.shape, 0), np.float32) if context is None else np.asarray(context)
-    data = EncodedMolecules(source.file, np.asarray(x), np.asarray(mask), told)
+    data = encoded_molecules(source.file, np.asarray(x), np.asarray(mask), told, settings.batch_size)
 
     def loss(params: Any, batch: Any, key: jax.Array) -> jax.Array:
         known = batch["context"] if pipe.properties else None
