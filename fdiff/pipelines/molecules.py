@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar, NamedTuple
@@ -53,7 +52,7 @@ def draw_molecules(
         remat: keep little for a gradient and compute the rest again, see `fdiff.sample`.
     """
     x, draws = from_key(egnn, plan, mask, key)
-    network, after = denoiser(egnn, params, mask, context), Partial(projected, mask)
+    network, after = Partial(settled, denoiser(egnn, params, mask, context)), Partial(projected, mask)
     return sampling.sample(network, plan, x, draws.key, after=after, remat=remat)
 
 
@@ -66,14 +65,31 @@ def from_key(egnn: EGNNModel, plan: Plan, mask: jax.Array, key: jax.Array) -> Be
 
 def denoiser(egnn: EGNNModel, params: Params, mask: jax.Array, context: jax.Array | None = None) -> sampling.Network:
     """The network (x, t) -> out of these atoms."""
-    return Partial(functools.partial(_applied, egnn.apply), {"params": tree_of(params, "egnn")}, mask, context)
+    return Partial(Denoiser(egnn), {"params": tree_of(params, "egnn")}, mask, context)
 
 
-def _applied(
-    apply: Any, variables: Any, mask: jax.Array, context: jax.Array | None, x: jax.Array, t: jax.Array
-) -> jax.Array:
-    out: jax.Array = apply(variables, x, t, mask, context)
-    return out
+def settled(network: sampling.Network, x: jax.Array, t: jax.Array) -> jax.Array:
+    """The same, but for the features at t = 0, whose noise is said to be 0: atoms are what they are most in x there.
+
+    EDM's networks are not trained to know it: log p(x0 | x_0) of elements looks at x alone (Hoogeboom et al. 2022, B).
+    """
+    out = network(x, t)
+    known = jnp.arange(out.shape[-1]) < 3
+    return jnp.where(known | jnp.reshape(t > 0, (-1, 1, 1)), out, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+    """The network of any atoms; equal ones, as `functools.partial`s are not, share what was compiled."""
+
+    egnn: EGNNModel
+
+    def __call__(
+        self, variables: Any, mask: jax.Array, context: jax.Array | None, x: jax.Array, t: jax.Array
+    ) -> jax.Array:
+        """What it says of x."""
+        out: jax.Array = self.egnn.apply(variables, x, t, mask, context)
+        return out
 
 
 def projected(mask: jax.Array, x: jax.Array, i: Any = None) -> jax.Array:
@@ -101,24 +117,31 @@ def _with_scaffold(
     return jnp.where((plan.c_in[i] != 0) & there[:, None], kept, x)
 
 
-def _guided(
-    scheduler: Scheduler, scales: tuple[float, float, float], elements: int, network: sampling.Network, energy: Energy,
-    scale: jax.Array, mask: jax.Array, x: jax.Array, t: jax.Array,
-) -> jax.Array:  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class Guided:
     """eps + scale sigma alpha^2 grad_x energy(x0(x)), the gradient going through the network.
 
     x0 so falls by about scale sigma^2 grad energy, sigma^2 being its variance given x where that of the data is 1: an
     energy must not throw it far where x says little of it.
     """
-    level = scheduler.level(t)
 
-    def told(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        out = network(x, t)
-        x0 = level.x0_of[0] * x + level.x0_of[1] * out
-        return energy(x0[..., :3] * scales[0], x0[..., 3 : 3 + elements] * scales[1], mask).sum(), out
+    scheduler: Scheduler
+    scales: tuple[float, float, float]
+    elements: int
 
-    slope, out = jax.grad(told, has_aux=True)(x)
-    return out + scale * level.sigma * level.alpha**2 * projected(mask, slope)
+    def __call__(
+        self, network: sampling.Network, energy: Energy, scale: jax.Array, mask: jax.Array, x: jax.Array, t: jax.Array
+    ) -> jax.Array:
+        """What the network says of x, led down the slope."""
+        level, last = self.scheduler.level(t), 3 + self.elements
+
+        def told(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            out = network(x, t)
+            x0 = level.x0_of[0] * x + level.x0_of[1] * out
+            return energy(x0[..., :3] * self.scales[0], x0[..., 3:last] * self.scales[1], mask).sum(), out
+
+        slope, out = jax.grad(told, has_aux=True)(x)
+        return out + scale * level.sigma * level.alpha**2 * projected(mask, slope)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,10 +243,10 @@ def told(
 
     Raises ValueError for properties that the model was not trained with, and for lack of those that it was.
     """
-    network = denoiser(pipe.egnn, params, mask, pipe.context(properties or {}, mask))
+    network = Partial(settled, denoiser(pipe.egnn, params, mask, pipe.context(properties or {}, mask)))
     if energy is None:
         return Network(network)
-    guided = functools.partial(_guided, pipe.scheduler, pipe.scales, len(pipe.elements))
+    guided = Guided(pipe.scheduler, pipe.scales, len(pipe.elements))
     return Network(Partial(guided, network, sampling.as_partial(energy), jnp.float32(energy_scale), mask))
 
 

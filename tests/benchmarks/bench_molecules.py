@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from fdiff import edm_checkpoint, molecules, sampling
 from fdiff.molecules import Molecules
-from fdiff.pipelines.molecules import denoiser, projected
+from fdiff.pipelines.molecules import denoiser, projected, settled
 
 EACH = 4  # atoms by which places for them differ, where quality is measured
 
@@ -99,8 +99,8 @@ def torch_draw(
         x = x / a - v / (a * sigma[t]) * out + np.sqrt(v) * sigma[s] / sigma[t] * fresh(i)
         x = torch.cat([free(x[..., :3], mask), x[..., 3:]], 2).float()
     out = network(weights, layers, x, 0.0, mask)
-    last: np.ndarray = ((x - sigma[0] * out) / alpha[0] + sigma[0] / alpha[0] * fresh(steps + 1)).numpy()
-    return last
+    seen = (x - sigma[0] * out) / alpha[0] + sigma[0] / alpha[0] * fresh(steps + 1)
+    return torch.cat([seen[..., :3], x[..., 3:]], 2).numpy()  # elements are those of x, not of what is seen in it
 
 
 def normals(seed: int, shape: tuple[int, ...], i: int) -> np.ndarray:
@@ -112,8 +112,9 @@ def compiled(pipe: Any, steps: int) -> Any:
     plan = pipe.scheduler.plan(steps)
 
     def run(params: Any, x: jax.Array, mask: jax.Array, noise: jax.Array) -> jax.Array:
+        network = jax.tree_util.Partial(settled, denoiser(pipe.egnn, params, mask))
         after = jax.tree_util.Partial(projected, mask)
-        return sampling.sample(denoiser(pipe.egnn, params, mask), plan, projected(mask, x), noise=noise, after=after)
+        return sampling.sample(network, plan, projected(mask, x), noise=noise, after=after)
 
     return jax.jit(run)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fdiff import images, molecules
+from fdiff.cli import main
 from fdiff.molecules import molecule
 
 WATER = molecule([[0, 0, 0.117], [0, 0.757, -0.469], [0, -0.757, -0.469]], "OHH")
@@ -103,12 +104,19 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_none_is_refused_in_a_sentence(tmp_path, name):
+def test_what_is_none_is_refused_in_a_sentence(tmp_path, name, capsys):
+    """From Python, and by the commands that read such files."""
     content, said = REFUSED[name]
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError) as error:
         molecules.read(tmp_path / name)
     assert said in str(error.value) and name in str(error.value) and "\n" not in str(error.value)
+    assert main(["evaluate", "molecules", str(tmp_path / name)]) == 2
+    told = capsys.readouterr()
+    assert told.err.strip().endswith(str(error.value)) and not told.out
+    if name.endswith(("xyz", "sdf")):
+        assert main(["train", "molecules", "--data", str(tmp_path / name), "--output", str(tmp_path / "out")]) == 2
+        assert str(error.value) in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_arrays_that_are_no_molecules_are_refused(tmp_path):

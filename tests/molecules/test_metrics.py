@@ -68,6 +68,16 @@ def test_the_command_prints_them(tmp_path, capsys):
     assert main(["evaluate", "molecules", str(tmp_path / "some.xyz")]) == 0
     shares = json.loads(capsys.readouterr().out)
     assert shares["molecule_stable"] == 0.5 and list(shares) == ["atom_stable", "molecule_stable", "valid", "unique"]
+    for same in ("some.sdf", "some.npz", "qm9.xyz"):
+        if same == "qm9.xyz":  # whose lines have charges, and other lines follow them
+            frame = (tmp_path / "some.xyz").read_text().splitlines()
+            atoms = [f"{line}\t-1.5*^-2" for line in frame[2:7]]
+            told = "gdb 1" + "\t1.0" * 15
+            (tmp_path / same).write_text("\n".join(["5", told, *atoms, "1341.3", "C\tC", "InChI=1S/CH4/h1H4", ""]))
+        else:
+            molecules.write(tmp_path / same, molecules.read(tmp_path / "some.xyz"))
+        assert main(["evaluate", "molecules", str(tmp_path / same)]) == 0
+        assert json.loads(capsys.readouterr().out) == (shares if same != "qm9.xyz" else dict.fromkeys(shares, 1.0))
     assert main(["evaluate", "molecules", str(tmp_path / "some.doc")]) == 2
     assert "does not end like a file of molecules" in capsys.readouterr().err
     assert main(["evaluate", "mine", str(tmp_path / "some.xyz")]) == 2

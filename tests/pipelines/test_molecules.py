@@ -8,9 +8,10 @@ import pytest
 import fdiff
 from convert import edm
 from fdiff import conversion, edm_checkpoint, molecules, sampling
+from fdiff.cli import main
 from fdiff.models import EGNNModel
 from fdiff.molecules import molecule
-from fdiff.pipelines.molecules import projected
+from fdiff.pipelines.molecules import projected, settled
 from fdiff.schedulers import PolynomialScheduler
 
 WATER = molecule([[0, 0, 0.117], [0, 0.757, -0.469], [0, -0.757, -0.469]], "OHH")
@@ -135,6 +136,18 @@ def test_files_of_edm_are_converted(shared_data, tmp_path):
         )}, {})  # fmt: skip
 
 
+def test_a_second_run_compiles_nothing(small):
+    """What jit keeps a program by is equal in two runs of other molecules, guided or not."""
+    pipe, params = small
+    for energy in (None, lambda positions, elements, mask: positions.sum((1, 2))):
+        runs = [
+            pipe.steps(params, key=jax.random.key(i), properties={"alpha": 70.0 + i}, energy=energy, num_atoms=i)
+            for i in (2, 3)
+        ]
+        assert jax.tree.structure(runs[0].network) == jax.tree.structure(runs[1].network)
+        assert jax.tree.structure(runs[0].after) == jax.tree.structure(runs[1].after)
+
+
 def test_all_sizes_are_one_program(small):
     pipe, params = small
     traces, context, plan = [], jnp.zeros((3, 6, 1)), pipe.scheduler.plan(2)
@@ -151,3 +164,63 @@ def test_all_sizes_are_one_program(small):
         sampling.sample(told, plan, jnp.zeros((3, 6, 9)), jax.random.key(1), after=after)
         counts.append(len(traces))
     assert counts[0] == counts[1] > 0
+
+
+def test_elements_are_those_that_atoms_are_most_at_the_least_noise():
+    """At t = 0 positions are moved once more by what the network says, features are not (EDM's p(x, h | z_0))."""
+    scheduler = PolynomialScheduler(num_train_timesteps=10, noise_precision=1e-3)
+    alpha, sigma = (float(level) for level in scheduler.levels(0.0))
+    x = jax.random.normal(jax.random.key(0), (2, 3, 8))
+    network = jax.tree_util.Partial(settled, jax.tree_util.Partial(lambda x, t: jnp.full_like(x, 50.0)))
+    assert (network(x, jnp.float32(0.1)) == 50).all()
+    last = np.asarray(sampling.sample(network, scheduler.plan(10)[10:], x, noise=jnp.zeros((1, *x.shape))))
+    assert np.allclose(last[..., :3], (x[..., :3] - 50 * sigma) / alpha, atol=1e-5)
+    assert np.allclose(last[..., 3:], x[..., 3:] / alpha, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model that the command line can draw from: told of nothing."""
+    pipe = fdiff.MoleculePipeline(
+        EGNNModel(in_features=6, hidden_features=4, num_layers=1),
+        PolynomialScheduler(num_train_timesteps=4), (1, 6, 7, 8, 9), (0, 0, 1, 2, 0, 0, 1),
+    )  # fmt: skip
+    place = tmp_path_factory.mktemp("model")
+    pipe.save_pretrained(place / "mine", {"egnn": pipe.egnn.init_params(jax.random.key(0))})
+    molecules.write(place / "water.xyz", WATER)
+    (place / "nan.xyz").write_text("1\n\nH nan 0 0\n")
+    molecules.write(place / "chlorine.xyz", molecule(np.zeros((1, 3)), ["Cl"]))
+    molecules.write(place / "large.xyz", molecule(np.arange(21.0).reshape(7, 3), "C" * 7))
+    return place
+
+
+def test_the_command_writes_molecules_and_a_picture(folder, tmp_path, capsys, monkeypatch):
+    """RDKit reads as many molecules as were asked for, of as many atoms, and adds none."""
+    monkeypatch.chdir(folder)
+    command = ["generate", "mine", "--num-molecules", "3", "--num-atoms", "5", "--scaffold", "water.xyz"]
+    assert main([*command, "--out", str(tmp_path / "drawn.sdf")]) == 0
+    assert str(tmp_path / "drawn.sdf") in capsys.readouterr().out and (tmp_path / "drawn.png").is_file()
+    found = molecules.read(tmp_path / "drawn.sdf")
+    assert found.sizes.tolist() == [5] * 3 and (found.numbers[:, :3] == WATER.numbers).all()
+    chem = pytest.importorskip("rdkit.Chem")
+    read = chem.SDMolSupplier(str(tmp_path / "drawn.sdf"), removeHs=False, sanitize=False)
+    assert [mol.GetNumAtoms() for mol in read] == [5] * 3
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--scaffold", "chlorine.xyz"], "the model knows no Cl; its elements are H, C, N, O, F"),
+    (["--scaffold", "large.xyz"], "a molecule has 7 atoms; the model knows those of up to 6"),
+    (["--scaffold", "nan.xyz"], "nan.xyz: the molecule at line 1: the position of atom 1 is not finite"),
+    (["--scaffold", "water.xyz", "--num-atoms", "2"], "--num-atoms is 2 and the scaffold has 3; ask for"),
+    (["--scaffold", "none.sdf"], "none.sdf"),
+    (["--num-atoms", "7"], "--num-atoms is 7; the model knows molecules of 1 to 6 atoms"),
+    (["--steps", "5"], "--steps is 5; the model was trained with 4"),
+    (["--out", "m.png"], "a molecule is called something like m.sdf"),
+    (["--animate", "m.gif"], "--animate shows pictures"),
+])  # fmt: skip
+def test_the_command_refuses_in_a_sentence_and_writes_nothing(folder, capsys, monkeypatch, options, said):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    assert main(["generate", "mine", *(["--out", "m.sdf"] if "--out" not in options else []), *options]) == 2
+    told = capsys.readouterr().err.strip()
+    assert said in told and "\n" not in told and sorted(folder.iterdir()) == before
