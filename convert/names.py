@@ -34,6 +34,9 @@ HEAD = "lm_head.weight"
 # The part of CLAP that hears, which what reads a text for sounds does not need.
 HEARING = ("audio_model.", "audio_projection.", "logit_scale_a", "logit_scale_t")
 
+# What files of GeoDiff's network hold a second time, do not use, or keep beside the weights: noise, and GIN's fixed 0.
+GEODIFF = re.compile(r"(model_global|model_local|edge_encoder_local)\.|(betas|alphas|encoder_local\.convs\.\d+\.eps)$")
+
 # What the names of GPT-2 begin with in a file that also has the layer which chooses words.
 GPT = "transformer."
 
@@ -85,5 +88,5 @@ def is_buffer(name: str) -> bool:
 
 def is_spare(name: str, used: Container[str | None]) -> bool:
     """Whether a model that uses some of a file's tensors may do without that one."""
-    passed_over = is_buffer(name) or name == HEAD or name.startswith(HEARING)
+    passed_over = is_buffer(name) or name == HEAD or name.startswith(HEARING) or GEODIFF.match(name) is not None
     return passed_over or (name in SHARED and SHARED[name] in used)

@@ -20,6 +20,7 @@ from fdiff.models.egnn import EGNNModel
 from fdiff.models.gpt2 import GPT2Model
 from fdiff.models.hifigan import SpeechT5HifiGan
 from fdiff.models.model import Model
+from fdiff.models.molecule_gnn import MoleculeGNN
 from fdiff.models.safety_checker import StableDiffusionSafetyChecker
 from fdiff.models.t2i_adapter import T2IAdapter
 from fdiff.models.t5 import T5EncoderModel, UMT5EncoderModel
@@ -60,6 +61,7 @@ __all__ = [
     "GPT2Model",
     "Gemma2Model",
     "Model",
+    "MoleculeGNN",
     "Qwen3ForCausalLM",
     "SpeechT5HifiGan",
     "StableAudioDiTModel",

@@ -1,5 +1,6 @@
 """3-D molecules: batches of them, their files, their pictures, and how good they are."""
 
+from fdiff.molecules.bonded import Graph, graph
 from fdiff.molecules.bonds import bond_orders, stability
 from fdiff.molecules.chemistry import to_rdkit, to_smiles
 from fdiff.molecules.files import read, write
@@ -8,6 +9,7 @@ from fdiff.molecules.metrics import Quality, evaluate
 from fdiff.molecules.pictures import draw
 
 __all__ = [
+    "Graph",
     "Molecule",
     "Molecules",
     "Quality",
@@ -15,6 +17,7 @@ __all__ = [
     "concatenate",
     "draw",
     "evaluate",
+    "graph",
     "molecule",
     "pack",
     "read",

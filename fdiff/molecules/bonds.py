@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fdiff.molecules.graphs import NUMBER_OF, SYMBOLS, Molecules
+from fdiff.molecules.graphs import NUMBER_OF, SYMBOLS, Molecule, Molecules
 
 # Lengths of bonds between two elements in picometres, and how much longer than that a bond may be.
 SINGLE = """
@@ -65,6 +65,11 @@ def bond_orders(positions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     once, twice, thrice = (np.asarray(distance < limit[first, second], np.int64) for limit in _limits())
     orders = once * (1 + twice * (1 + thrice))
     return np.where(np.eye(numbers.shape[-1], dtype=bool), 0, orders)
+
+
+def orders_of(one: Molecule) -> np.ndarray:
+    """The orders of the bonds (n, n) that the molecule says, or `bond_orders` where it says none."""
+    return bond_orders(one.positions, one.numbers) if one.bonds is None else one.bonds
 
 
 def stability(molecules: Molecules) -> Stability:

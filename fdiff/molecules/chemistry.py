@@ -6,17 +6,17 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from fdiff.molecules.bonds import bond_orders
+from fdiff.molecules.bonds import orders_of
 from fdiff.molecules.graphs import Molecule, Molecules, unpack
 
 
 def to_rdkit(molecules: Molecules) -> list[Any]:
-    """rdkit.Chem.Mol of each molecule, with its positions and charges and the bonds of `bond_orders`.
+    """rdkit.Chem.Mol of each molecule, with its positions, charges and bonds, those of `bond_orders` if none are given.
 
     They are not sanitized: Chem.SanitizeMol tells which of them chemistry does not allow. Raises ValueError where RDKit
     is not installed.
     """
-    chem = _rdkit()
+    chem = rdkit_chem()
     return [_mol(chem, one) for one in unpack(molecules)]
 
 
@@ -25,8 +25,8 @@ def to_smiles(molecules: Molecules, *, largest: bool = False) -> list[str | None
 
     largest: of the largest fragment alone, the first of several. Raises ValueError where RDKit is not installed.
     """
-    chem = _rdkit()
-    with _silent():
+    chem = rdkit_chem()
+    with silent():
         return [_smiles(chem, mol, largest) for mol in to_rdkit(molecules)]
 
 
@@ -36,7 +36,7 @@ def _mol(chem: Any, one: Molecule) -> Any:
         atom = chem.Atom(int(number))
         atom.SetFormalCharge(int(charge))
         mol.AddAtom(atom)
-    orders = bond_orders(one.positions, one.numbers)
+    orders = orders_of(one)
     kinds = (None, chem.BondType.SINGLE, chem.BondType.DOUBLE, chem.BondType.TRIPLE)
     for i in range(len(one.numbers)):
         for j in range(i):
@@ -59,7 +59,8 @@ def _smiles(chem: Any, mol: Any, largest: bool) -> str | None:
         return None
 
 
-def _rdkit() -> Any:
+def rdkit_chem() -> Any:
+    """rdkit.Chem. Raises ValueError where RDKit is not installed."""
     try:
         from rdkit import Chem
     except ImportError:
@@ -68,7 +69,7 @@ def _rdkit() -> Any:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Within, RDKit says nothing of each molecule that it refuses."""
     from rdkit import rdBase
 

@@ -27,12 +27,14 @@ class Molecules(NamedTuple):
         numbers: (b, n) atomic numbers, whole; 0 where there is no atom.
         charges: (b, n) formal charges in units of the elementary charge, whole; none if not given.
         properties: arrays (b,) by their names, such as those of QM9.
+        bonds: (b, n, n) their orders where they are known, as of conformers; else distances say them.
     """
 
     positions: Any
     numbers: Any
     charges: Any = None
     properties: Mapping[str, Any] = {}
+    bonds: Any = None
 
     @property
     def mask(self) -> Any:
@@ -46,17 +48,21 @@ class Molecules(NamedTuple):
 
     def take(self, index: Any) -> Molecules:
         """The molecules that an index of the batch, a slice or an array, selects."""
-        charges = None if self.charges is None else self.charges[index]
+        charges, bonds = (None if each is None else each[index] for each in (self.charges, self.bonds))
         properties = {name: values[index] for name, values in self.properties.items()}
-        return Molecules(self.positions[index], self.numbers[index], charges, properties)
+        return Molecules(self.positions[index], self.numbers[index], charges, properties, bonds)
 
 
 class Molecule(NamedTuple):
-    """One molecule without padding: positions (n, 3) in angstrom, atomic numbers (n,), formal charges (n,)."""
+    """One molecule without padding: positions (n, 3) in angstrom, atomic numbers (n,), formal charges (n,).
+
+    bonds: (n, n) their orders, or None where only distances say them.
+    """
 
     positions: np.ndarray
     numbers: np.ndarray
     charges: np.ndarray
+    bonds: np.ndarray | None = None
 
     @property
     def symbols(self) -> list[str]:
@@ -103,25 +109,29 @@ def checked(positions: Any, numbers: Any, charges: Any) -> Molecule:
 
 
 def pack(several: Iterable[Molecule], properties: Mapping[str, Any] | None = None) -> Molecules:
-    """A batch of them, padded to the largest. Raises ValueError for none."""
+    """A batch of them, padded to the largest, with bonds if all have such. Raises ValueError for none."""
     listed = list(several)
     if not listed:
         raise ValueError("there are no molecules; give one or more")
     shape = len(listed), max(len(one.numbers) for one in listed)
     positions, numbers, charges = np.zeros((*shape, 3)), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    bonds = None if any(one.bonds is None for one in listed) else np.zeros((*shape, shape[1]), np.int64)
     for i, one in enumerate(listed):
         count = len(one.numbers)
-        positions[i, :count], numbers[i, :count], charges[i, :count] = one
-    return Molecules(positions, numbers, charges, dict(properties or {}))
+        positions[i, :count], numbers[i, :count], charges[i, :count] = one[:3]
+        if bonds is not None:
+            bonds[i, :count, :count] = one.bonds
+    return Molecules(positions, numbers, charges, dict(properties or {}), bonds)
 
 
 def unpack(molecules: Molecules) -> Iterator[Molecule]:
     """Each molecule of the batch alone, its atoms in their order."""
     positions, numbers = np.asarray(molecules.positions, np.float64), np.asarray(molecules.numbers, np.int64)
     charges = np.zeros_like(numbers) if molecules.charges is None else np.asarray(molecules.charges, np.int64)
-    for where, what, charge in zip(positions, numbers, charges, strict=True):
+    for i, (where, what, charge) in enumerate(zip(positions, numbers, charges, strict=True)):
         there = what > 0
-        yield Molecule(where[there], what[there], charge[there])
+        bonds = None if molecules.bonds is None else np.asarray(molecules.bonds[i])[there][:, there]
+        yield Molecule(where[there], what[there], charge[there], bonds)
 
 
 def concatenate(several: Sequence[Molecules]) -> Molecules:

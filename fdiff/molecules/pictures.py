@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fdiff.molecules.bonds import bond_orders
+from fdiff.molecules.bonds import orders_of
 from fdiff.molecules.graphs import Molecule, Molecules, unpack
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ OTHER, RADIUS, STICK, SUPER = "#d060c0", 0.5, 0.12, 3
 
 
 def draw(molecules: Molecules, size: int = 256) -> list[Image.Image]:
-    """A square picture of each molecule, turned so that it is broad and flat; bonds are those of `bond_orders`."""
+    """A square picture of each molecule, turned so that it is broad and flat; bonds are those of `orders_of`."""
     return [_picture(one, size) for one in unpack(molecules)]
 
 
@@ -32,7 +32,7 @@ def _picture(one: Molecule, size: int) -> Image.Image:
     extent = max(np.abs(places[:, :2]).max() + max(radii), 2.0)
     scale = SUPER * size / 2 / (1.08 * extent)
     sheet = Image.new("RGB", (SUPER * size,) * 2, "white")
-    pen, orders = ImageDraw.Draw(sheet), bond_orders(one.positions, one.numbers)
+    pen, orders = ImageDraw.Draw(sheet), orders_of(one)
     flat = places[:, :2] * (scale, -scale) + SUPER * size / 2
     things = [(places[i, 2], i, i) for i in range(len(places))]
     things += [((places[i, 2] + places[j, 2]) / 2, int(i), int(j)) for i, j in np.argwhere(np.triu(orders))]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fdiff.molecules.bonds import bond_orders
+from fdiff.molecules.bonds import orders_of
 from fdiff.molecules.graphs import Molecule, atomic_number, checked
 
 MOST = 999  # atoms and bonds that the counts line has room for
@@ -75,7 +75,7 @@ def _charges(block: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def text(molecules: Sequence[Molecule]) -> str:
-    """The molecules with the bonds of `bond_orders`, and each atom's valence, so that no reader adds hydrogens.
+    """The molecules with their bonds, as `orders_of`, and each atom's valence, so that no reader adds hydrogens.
 
     Raises ValueError for a molecule that is too large for the format.
     """
@@ -83,7 +83,7 @@ def text(molecules: Sequence[Molecule]) -> str:
 
 
 def _block(one: Molecule, i: int) -> str:
-    orders = bond_orders(one.positions, one.numbers)
+    orders = orders_of(one)
     bonds = np.argwhere(np.triu(orders))
     if max(len(one.numbers), len(bonds)) > MOST or np.abs(one.positions).max() >= ROOM:
         raise ValueError(f"molecule {i} has {len(one.numbers)} atoms and {len(bonds)} bonds, up to "

@@ -5,6 +5,7 @@ from fdiff.pipelines.audio_diffusion import AudioDiffusionPipeline, ClassConditi
 from fdiff.pipelines.audio_ldm import AudioLDMPipeline, MusicLDMPipeline
 from fdiff.pipelines.audio_ldm2 import AudioLDM2Pipeline
 from fdiff.pipelines.class_conditional import DIGITS, MNIST, ClassConditionalPipeline, class_conditional
+from fdiff.pipelines.conformers import ConformerPipeline, draw_conformers
 from fdiff.pipelines.controlnet_union import (
     StableDiffusionXLControlNetUnionImg2ImgPipeline,
     StableDiffusionXLControlNetUnionInpaintPipeline,
@@ -65,6 +66,7 @@ __all__ = [
     "ClassConditionalPipeline",
     "ClassConditionalSoundPipeline",
     "Condition",
+    "ConformerPipeline",
     "DDIMPipeline",
     "DDPMPipeline",
     "DanceDiffusionPipeline",
@@ -109,6 +111,7 @@ __all__ = [
     "StableDiffusionXLPipeline",
     "Task",
     "class_conditional",
+    "draw_conformers",
     "draw_molecules",
     "image_to_image",
     "inpaint",
