@@ -119,7 +119,7 @@ def pack(several: Iterable[Molecule], properties: Mapping[str, Any] | None = Non
     for i, one in enumerate(listed):
         count = len(one.numbers)
         positions[i, :count], numbers[i, :count], charges[i, :count] = one[:3]
-        if bonds is not None:
+        if bonds is not None and one.bonds is not None:
             bonds[i, :count, :count] = one.bonds
     return Molecules(positions, numbers, charges, dict(properties or {}), bonds)
 

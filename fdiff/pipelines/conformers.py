@@ -98,7 +98,8 @@ class Denoiser:
         """What it says of x."""
         level = self.scheduler.level(t)
         told = (jnp.broadcast_to(each, (len(x), *each.shape[1:])) for each in atoms)
-        out: jax.Array = self.model.apply(variables, x, t, *told, level.sigma / level.alpha, w_global, start)
+        apply: Any = self.model.apply
+        out: jax.Array = apply(variables, x, t, *told, level.sigma / level.alpha, w_global, start)
         return out
 
 

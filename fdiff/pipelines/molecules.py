@@ -88,7 +88,8 @@ class Denoiser:
         self, variables: Any, mask: jax.Array, context: jax.Array | None, x: jax.Array, t: jax.Array
     ) -> jax.Array:
         """What it says of x."""
-        out: jax.Array = self.egnn.apply(variables, x, t, mask, context)
+        apply: Any = self.egnn.apply
+        out: jax.Array = apply(variables, x, t, mask, context)
         return out
 
 
