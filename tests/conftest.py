@@ -14,7 +14,8 @@ from tests.fake_hub import FakeHub, serving
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
     """Most tests compile much and run little, so XLA optimizes little; not so parity tests and examples."""
-    runs_long = request.module.__name__ == "tests.test_examples" or request.config.getoption("markexpr") == "parity"
+    marked = request.config.getoption("markexpr")
+    runs_long = request.module.__name__ == "tests.test_examples" or marked.startswith("parity")
     jax.config.update("jax_disable_most_optimizations", not runs_long)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

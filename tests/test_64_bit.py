@@ -9,6 +9,7 @@ import fdiff
 from fdiff import guidance, training
 from fdiff.models.layers.feed_forward import FeedForward
 from tests.schedulers.test_every_scheduler import CLASSES, STEPS
+from tests.some import some
 
 X = np.random.default_rng(0).normal(size=(2, 2, 2, 3)).astype(np.float32)
 C = np.array([0.5, -0.5], np.float32)
@@ -44,7 +45,7 @@ def network(x, t):
     return 0.5 * x + 0.1 * jnp.tanh(x)
 
 
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", some(CLASSES, every=4), ids=lambda cls: cls.__name__)
 def test_schedulers(cls, same):
     scheduler, n, key = cls(), STEPS.get(cls.__name__, 4), jax.random.key(0)
     plan = scheduler.plan(n)
@@ -76,7 +77,7 @@ def test_likelihood_and_loss(same):
     same(lambda: training.denoising_loss(told, scheduler, X, key))
 
 
-@pytest.mark.parametrize("name", [name for name in fdiff.models.__all__ if name not in NOT_ALONE])
+@pytest.mark.parametrize("name", some([name for name in fdiff.models.__all__ if name not in NOT_ALONE], every=4))
 def test_models(name, same, wide_mode):
     model = getattr(fdiff, name)(**REQUIRED.get(name, {}))
     with wide_mode(True):
