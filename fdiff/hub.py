@@ -85,17 +85,15 @@ def load_config(
     filename: str,
     *,
     subfolder: str | None = None,
-    fallback_subfolder: str | None = None,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> dict[str, Any]:
-    """A JSON file of a folder or a repository; `fallback_subfolder` is looked into where it is not there."""
+    """A JSON file of a folder or a repository."""
     place = Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
-    others = [] if fallback_subfolder is None else [f"{fallback_subfolder}/{filename}"]
-    return read_json(fetch(place, filename, *others))
+    return read_json(fetch(place, filename))
 
 
 def fetch(source: Source, *filenames: str) -> Path:

@@ -178,8 +178,8 @@ def test_fallback_folder_and_old_pipelines(fake: FakeHub, tmp_path):
     fake.add("me/new", {"scheduler/scheduler_config.json": b'{"a": 1}', "unet/config.json": b"{}", **index})
     fake.add("me/old", {"scheduler_config.json": b'{"a": 2}', "config.json": b"{}", **index})
     for name, value in (("me/new", 1), ("me/old", 2)):
-        found = hub.load_config(name, "scheduler_config.json", fallback_subfolder="scheduler")
-        assert found == {"a": value}
+        found = hub.fetch(hub.Source(name), "scheduler_config.json", "scheduler/scheduler_config.json")
+        assert hub.read_json(found) == {"a": value}
     assert hub.has_folder("me/new", "unet") and not hub.has_folder("me/old", "unet")
     hub.load_config("me/new", "config.json", subfolder="unet")
     assert hub.has_folder("me/new", "unet", local_files_only=True)

@@ -31,7 +31,7 @@ class StepOutput(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scheduler:
+class Scheduler(hub.Pretrained):
     """A frozen dataclass whose fields are the keys of scheduler_config.json; `plan` makes the table of a run.
 
     `others` keeps the options that belong to other schedulers, so that from_config can hand them on; `given` names
@@ -130,23 +130,9 @@ class Scheduler:
         return cls(others=others, given=tuple(own), **own)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path,
-        *,
-        subfolder: str | None = None,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-    ) -> Self:
-        """This scheduler from scheduler_config.json in a Hub id or a folder, or in its `scheduler` folder."""
-        config = hub.load_config(
-            source, FILE, subfolder=subfolder, fallback_subfolder="scheduler", revision=revision,
-            cache_dir=cache_dir, token=token, local_files_only=local_files_only, force_download=force_download,
-        )
-        return cls.from_config(config)
+    def from_source(cls, place: hub.Source) -> Self:
+        """This scheduler from scheduler_config.json there, or in its `scheduler` folder."""
+        return cls.from_config(hub.read_json(hub.fetch(place, FILE, f"scheduler/{FILE}")))
 
     def to_config(self) -> dict[str, Any]:
         """The dict that scheduler_config.json holds, its options by name."""

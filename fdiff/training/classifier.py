@@ -13,6 +13,7 @@ import optax
 
 from fdiff import keys
 from fdiff.training.evaluation import accuracy
+from fdiff.training.tasks.pixels import pixels
 
 FEATURES, BATCH = 128, 64
 
@@ -63,7 +64,7 @@ def fit(images: np.ndarray, labels: np.ndarray, *, steps: int = 2000, seed: int 
     network = Network(classes)
     schedule = optax.cosine_onecycle_schedule(steps, 3e-3)
     optimizer = optax.adamw(schedule, weight_decay=0.01)
-    params = network.init(jax.random.key(seed), _pixels(images[:1]))["params"]
+    params = network.init(jax.random.key(seed), pixels(images[:1]))["params"]
     state = params, optimizer.init(params)
     step = jax.jit(partial(_step, network, optimizer), donate_argnums=0)
     for i in range(steps):
@@ -76,7 +77,7 @@ def _step(network: Network, optimizer: Any, state: Any, images: jax.Array, label
     params, moments = state
 
     def loss(params: Any) -> jax.Array:
-        _, told = network.apply({"params": params}, _moved(_pixels(images), key))
+        _, told = network.apply({"params": params}, _moved(pixels(images), key))
         return optax.softmax_cross_entropy_with_integer_labels(told, labels).mean()
 
     updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)
@@ -94,12 +95,8 @@ def _moved(x: jax.Array, key: jax.Array) -> jax.Array:
     return cut(padded, corners)
 
 
-def _pixels(images: Any) -> jax.Array:
-    return jnp.asarray(images, jnp.float32) / 127.5 - 1
-
-
 def _read(network: Network, params: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     apply = jax.jit(network.apply)
-    batches = (_pixels(images[i : i + 256]) for i in range(0, len(images), 256))
+    batches = (pixels(images[i : i + 256]) for i in range(0, len(images), 256))
     parts = [jax.device_get(apply({"params": params}, batch)) for batch in batches]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]).argmax(1)

@@ -15,6 +15,7 @@ from fdiff.training import classifier, evaluation
 from fdiff.training.data import Source
 from fdiff.training.folder import read_settings
 from fdiff.training.loader import Prepare
+from fdiff.training.tasks.pixels import pixels
 
 AT_ONCE = 50  # pictures that are drawn or kept in one call
 MOST = 10_000  # pictures of the data that are compared with
@@ -112,7 +113,7 @@ def _of_autoencoder(folder: Path, source: Source, samples: int) -> dict[str, Any
     errors = []
     for i in range(0, len(real), AT_ONCE):
         pictures = real[i : i + AT_ONCE]
-        kept = images.to_uint8(jax.device_get(keep(pictures.astype(np.float32) / 127.5 - 1)))
+        kept = images.to_uint8(jax.device_get(keep(pixels(pictures))))
         errors.append(((kept.astype(np.float64) - pictures) ** 2).mean((1, 2, 3)))
     error = np.concatenate(errors)
     psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-12))

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import peft
 import torch
+from clock import seconds
 
 import fdiff
 from convert import layout
@@ -114,12 +115,6 @@ def prepare_torch(unet: Any, batch: Any, rank: int) -> Callable[[], Any]:
         return loss.item()
 
     return run
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def main() -> None:

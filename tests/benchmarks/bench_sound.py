@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from clock import seconds
 
 UNET = {
     "extra_in_channels": 16,
@@ -80,12 +81,6 @@ def prepare(name: str) -> tuple[Callable[[], np.ndarray], Callable[[], np.ndarra
             return call(turned).mT.numpy()
 
     return lambda: np.asarray(compiled(params, x)), theirs, compiling
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def main() -> None:

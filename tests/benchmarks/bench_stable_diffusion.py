@@ -10,13 +10,13 @@ median of each, the ratio, what tracing and compiling take, and how far the resu
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import diffusers
 import jax
 import numpy as np
 import torch
+from clock import seconds
 
 import fdiff
 from convert import layout
@@ -54,12 +54,6 @@ def to_torch(x: np.ndarray) -> torch.Tensor:
     """The same numbers, pictures with their channels first."""
     tensor = torch.from_numpy(x)
     return tensor.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 else tensor
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def compare(name: str, model: Any, params: dict[str, Any], theirs: torch.nn.Module, repeat: int) -> None:

@@ -9,13 +9,13 @@ compiling takes, and how far the results are apart, over the largest value.
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import torch
 import transformers
+from clock import seconds
 
 from convert import layout
 from fdiff.models import CLIPTextModel
@@ -29,12 +29,6 @@ CONFIG = {
     "hidden_act": "quick_gelu",
     "eos_token_id": 2,
 }
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def build() -> tuple[CLIPTextModel, dict[str, Any], torch.nn.Module]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from clock import seconds
 
 SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "clip_sample": True}
 CIFAR10 = {
@@ -158,12 +159,6 @@ def resident(entry: str) -> int:
     """VmRSS or VmHWM (its peak) of this process in KB; Linux only."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(entry))
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def main() -> None:
