@@ -46,7 +46,7 @@ ALLOWED = {
 }
 OPTIONAL = {  # what an extra of pyproject.toml brings
     "plotting": {"matplotlib"}, "commands": {"argcomplete"}, "loader": {"grain", "absl"}, "checkpoints": {"orbax"},
-    "events": {"tensorboardX"},
+    "events": {"tensorboardX"}, "data": {"datasets"},
     "files": {"soundfile"},
     "chemistry": {"rdkit"},
 }  # fmt: skip

@@ -9,6 +9,7 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
+from importlib import util
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -115,7 +116,10 @@ class Tar:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
-    """A data set of the `datasets` library, of columns "image" and "label" or "text" under their usual names."""
+    """A data set of the `datasets` library, of columns "image" and "label" or "text" under their usual names.
+
+    A text may be a list, of which `texts` gives all.
+    """
 
     rows: Any
     columns: Mapping[str, str]
@@ -126,7 +130,10 @@ class Rows:
 
     def __getitem__(self, i: int) -> Mapping[str, Any]:
         row = self.rows[i]
-        return {kind: row[column] for kind, column in self.columns.items()}
+        found = {kind: row[column] for kind, column in self.columns.items()}
+        if isinstance(found.get("text"), list):  # of several captions, as COCO has
+            found["text"] = found["text"][0]
+        return found
 
     def name(self, i: int) -> str:
         """The number."""
@@ -137,13 +144,15 @@ def find(place: str | Path) -> Source:
     """The samples of a folder or file, told by what it is.
 
     A folder holds pictures beside a metadata.jsonl (file_name, text or label, conditioning_image), a folder a class,
-    idx files such as MNIST's, or pictures alone. A file is .npz (images, and labels if any), .tar, or of
-    molecules (see `fdiff.molecules.read`).
+    idx files such as MNIST's, what the `datasets` library saved, or pictures alone. A file is .npz (images, and labels
+    if any), .tar, or of molecules (see `fdiff.molecules.read`).
 
     Raises ValueError for a place that is not there or holds no pictures, and whatever does not fit in it.
     """
     path = Path(place)
     if path.is_dir():
+        if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
+            return _saved_dataset(path)
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
         if (path / METADATA).is_file():
             return _described(path, files)
@@ -184,8 +193,19 @@ def of_dataset(rows: Any) -> Rows:
     return Rows(rows, columns, tuple(rows.features[label].names) if label else ())
 
 
-def texts(source: Source) -> list[str | None]:
-    """What is said of each sample, None of those of which nothing is; pictures are read only where it takes that."""
+def _saved_dataset(path: Path) -> Rows:
+    if util.find_spec("datasets") is None:
+        raise ValueError(f"{path} was saved by the datasets library, which is not installed; pip install datasets")
+    from datasets import load_from_disk
+
+    return of_dataset(load_from_disk(str(path)))
+
+
+def texts(source: Source) -> list[str | list[str] | None]:
+    """What is said of each sample, in several ways where it is a list, None of those of which nothing is said.
+
+    Pictures are read only where it takes that.
+    """
     if isinstance(source, Files | Tar):
         return [fact.get("text") for fact in source.facts]
     if isinstance(source, Arrays):

@@ -11,7 +11,7 @@ from typing import Any
 from fdiff import hub
 
 SETTINGS, METRICS, CURVE = "settings.toml", "metrics.jsonl", "loss.png"
-CHECKPOINTS, SAMPLES, EVENTS = "checkpoints", "samples", "tensorboard"
+CHECKPOINTS, SAMPLES, EVENTS, AVERAGES = "checkpoints", "samples", "tensorboard", "averages"
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:

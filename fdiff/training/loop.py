@@ -20,12 +20,22 @@ from jax.experimental import multihost_utils
 from jax.tree_util import Partial
 
 from fdiff import hub, images, keys, sharding
+from fdiff.training import snapshots
 from fdiff.training import step as steps
-from fdiff.training.averages import warmed
+from fdiff.training.averages import Decay, post_hoc, power, warmed
 from fdiff.training.checkpoints import Checkpoints
 from fdiff.training.data import Source
 from fdiff.training.events import Events
-from fdiff.training.folder import CHECKPOINTS, CURVE, EVENTS, METRICS, SAMPLES, check_folder, write_settings
+from fdiff.training.folder import (
+    AVERAGES,
+    CHECKPOINTS,
+    CURVE,
+    EVENTS,
+    METRICS,
+    SAMPLES,
+    check_folder,
+    write_settings,
+)
 from fdiff.training.loader import Batch, Part, batches
 from fdiff.training.recipe import Recipe, Settings, Task, fixed
 
@@ -63,7 +73,8 @@ def train(
         output: the folder; without `resume` it must not hold a training yet.
         resume: go on from the last checkpoint there.
         report: told of each step as soon as its loss is known.
-        stop: asked after each step; where it says so the step is saved and Stopped is raised.
+        stop: asked after each step; where it says so, in any of several processes, the step is saved and Stopped is
+            raised in all of them.
 
     Raises ValueError for settings or data that do not fit, a folder with a training, or a loss that is no number, and
     OSError where nothing more can be written; what was saved before is good then.
@@ -76,7 +87,7 @@ def train(
     folder, told = Path(output), dataclasses.asdict(settings)
     check_folder(folder, told, fixed(type(settings)), resume)
     recipe, optimizer = task.recipe(settings, source, folder), settings.optimizer()
-    begin = partial(steps.init, optimizer=optimizer)
+    begin = partial(steps.init, optimizer=optimizer, averages=len(_decays(settings)))
     laid = sharding.shardings(jax.eval_shape(begin, recipe.params), sharding.TABLES[settings.shard], mesh)
     state = jax.jit(begin, out_shardings=laid)(sharding.place(recipe.params, laid.params))
     first = jax.process_index() == 0  # the others leave the folder alone, but for their part of the checkpoints
@@ -98,6 +109,9 @@ def train(
         with contextlib.closing(events) if events else contextlib.nullcontext():
             state = _run(recipe, settings, optimizer, state, laid, stream, folder, checkpoints, report, stop, events)
     average = sharding.to_host(state.average, mesh)
+    if settings.average is not None:
+        multihost_utils.sync_global_devices("averages are written")
+        average = post_hoc(snapshots.read(folder / AVERAGES, settings.steps, average), settings.average)
     pipe, params = recipe.pipeline(average)
     if not first:
         return pipe, params
@@ -130,7 +144,7 @@ def _run(
 ) -> Any:  # fmt: skip
     """The steps that are left. What a step gave is looked at while the next one runs; `laid` is how the state lies."""
     step = partial(
-        steps.train_step, optimizer=optimizer, decays=(warmed(settings.decay),), accumulate=settings.accumulate,
+        steps.train_step, optimizer=optimizer, decays=_decays(settings), accumulate=settings.accumulate,
         clip=settings.clip, dtype=None if settings.dtype == "float32" else settings.dtype, remat=settings.remat,
         averaged=recipe.averaged,
     )  # fmt: skip
@@ -149,10 +163,14 @@ def _run(
         arrays = sharding.place_batch(recipe.collate(batch.arrays), mesh)
         state, metrics = advance(state, arrays, keys.fold_in(key, i), loss=loss)
         watch.see(i + 1, metrics, batch.taken)
-        last, asked = i + 1 == settings.steps, stop is not None and stop()
+        last, asked = i + 1 == settings.steps, _any(stop is not None and stop())
         if (i + 1) % settings.save_every == 0 or last or asked:
             watch.flush()  # so that what is saved is known to be good
             checkpoints.save(i + 1, state, {"taken": batch.taken})
+        if settings.keep_averages and ((i + 1) % settings.keep_averages == 0 or last):
+            more = sharding.to_host(state.averages[1:], mesh)
+            if first:
+                snapshots.write(folder / AVERAGES, i + 1, more)
         if asked and not last:
             raise Stopped(i + 1)
         if every and ((i + 1) % every == 0 or last):
@@ -165,6 +183,17 @@ def _run(
             watch.pause()
     watch.flush()
     return state
+
+
+def _decays(settings: Settings) -> tuple[Decay, ...]:
+    """Of the averages that are carried, the first of which is that which is drawn from."""
+    more = snapshots.WIDTHS if settings.keep_averages else ()
+    return warmed(settings.decay), *(power(width) for width in more)
+
+
+def _any(asked: bool) -> bool:
+    """Whether any process was asked to stop, so that all stop after the same step."""
+    return asked if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(asked)).any())
 
 
 def _of_all(mesh: Any, loss: Any, params: Any, batch: Any, key: jax.Array, *averages: Any) -> Any:

@@ -84,9 +84,15 @@ def shapes_of(text: str, size: int | None) -> tuple[Shape, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def size_of(source: Source, i: int) -> tuple[int, int]:
+    """(width, height) of a picture, from the head of its file where the source can tell."""
+    found: tuple[int, int] = source.size(i) if hasattr(source, "size") else source[i]["image"].size
+    return found
+
+
 def _nearest(source: Source, i: int, ratios: np.ndarray) -> int:
     try:
-        width, height = source.size(i) if hasattr(source, "size") else source[i]["image"].size
+        width, height = size_of(source, i)
     except (OSError, ValueError, SyntaxError, EOFError):  # as Pillow's readers raise
         return 0
     return int(np.abs(ratios - np.log(height / width)).argmin())

@@ -39,6 +39,13 @@ class Settings:
     decay: float = setting(
         0.999, "of the average of the parameters, which is what is saved and drawn from", least=0, below=1
     )
+    keep_averages: int = setting(
+        0, "steps between averages of two more lengths that are kept, of which any other can be made; 0: none", least=0
+    )
+    average: float | None = setting(
+        None, "the length of the average that is saved, as a share of all steps, such as 0.1: made of those kept, and "
+        "anew with --resume; that of decay if not given", above=0, below=0.288,
+    )
     accumulate: int = setting(
         1, "parts that a batch goes through in, one after the other, to need less memory", least=1
     )
@@ -70,6 +77,8 @@ class Settings:
             limits.check(name, getattr(self, name))
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} does not divide into accumulate {self.accumulate} parts")
+        if self.average is not None and not self.keep_averages:
+            raise ValueError(f"average is {self.average} and no averages are kept to make it of; give keep_averages")
 
     def optimizer(self) -> optax.GradientTransformation:
         """AdamW, its rate rising and then falling along a cosine."""

@@ -204,3 +204,26 @@ def test_pictures_of_several_sizes(tmp_path):
         picture((8 + i, 8)).save(tmp_path / f"{i}.png")
     with pytest.raises(ValueError, match="several sizes, such as 8x8 and 8x9; give --size"):
         next(loader.batches(data.find(tmp_path), loader.Prepare(), 4))
+
+
+@pytest.mark.parity
+def test_what_the_datasets_library_saved(tmp_path):
+    """Of pictures and of captions, one or several of each."""
+    datasets = pytest.importorskip("datasets")
+    from fdiff.training.tasks.material import captions
+
+    kinds = datasets.ClassLabel(names=["cat", "dog"])
+    features = {"photo": datasets.Image(), "caption": [datasets.Value("string")], "kind": kinds}
+    said = {"photo": [picture(), picture()], "caption": [["a cat", "it"], ["a dog"]], "kind": [0, 1]}
+    datasets.Dataset.from_dict(said, datasets.Features(features)).save_to_disk(tmp_path / "several")
+    source = data.find(tmp_path / "several")
+    assert source.classes == ("cat", "dog")
+    assert data.texts(source) == captions(source, "") == [["a cat", "it"], ["a dog"]]
+    assert source[1]["text"] == "a dog" and source[1]["label"] == 1
+    np.testing.assert_array_equal(np.asarray(source[1]["image"]), np.asarray(said["photo"][1]))
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    one = {"image": said["photo"], "text": ["a cat", None]}
+    datasets.Dataset.from_dict(one, features).save_to_disk(tmp_path / "one")
+    assert captions(data.find(tmp_path / "one"), "a pet") == [["a cat"], ["a pet"]]
+    with pytest.raises(ValueError, match="row 1 has no caption"):
+        captions(data.find(tmp_path / "one"), "")

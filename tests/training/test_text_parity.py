@@ -177,18 +177,20 @@ def test_what_sdxl_is_told(tmp_path, source):
     assert_near(condition.added["text_embeds"], pooled.numpy())
 
 
-def test_the_loss_of_a_latent_consistency_model(folder, source, tmp_path):
+@pytest.mark.parametrize("options", [{}, {"adapt": True, "layers": "to_q,conv1", "rank": 2}], ids=["whole", "changes"])
+def test_the_loss_of_a_latent_consistency_model(folder, source, tmp_path, options):
     import diffusers
     import torch
 
-    recipe, params, batch = begun("lcm", folder, source, tmp_path)
-    other = jax.tree.map(lambda leaf: 0.9 * leaf, params)
+    recipe, params, batch = begun("lcm", folder, source, tmp_path, **options)
+    whole = not options
+    other = jax.tree.map(lambda leaf: 0.9 * leaf, params) if whole else params  # changes agree with themselves
     key = jax.random.key(5)
-    loss = jax.jit(recipe.loss)(params, batch, key, other)
+    loss = jax.jit(recipe.loss)(params, batch, key, *([other] if whole else []))
     nets = []
     for i, tree in enumerate((params, other)):
-        pipe, _ = recipe.pipeline(tree)
-        pipe.unet.save_pretrained(tmp_path / f"net{i}", tree)
+        pipe, trees = recipe.pipeline(tree)
+        pipe.unet.save_pretrained(tmp_path / f"net{i}", trees["unet"])
         nets.append(diffusers.UNet2DConditionModel.from_pretrained(tmp_path / f"net{i}"))
     student, target = nets
     reference, (ours, base) = theirs(folder), fdiff.DiffusionPipeline.from_pretrained(folder)
@@ -206,7 +208,7 @@ def test_the_loss_of_a_latent_consistency_model(folder, source, tmp_path):
 
     def bounded(net, x, t, alpha, sigma):
         told = diffusers.LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, w, 256)
-        eps = net(x, t, text, timestep_cond=told).sample
+        eps = net(x, t, text, timestep_cond=told if whole else None).sample
         s = (10.0 * t)[:, None, None, None]
         return 0.25 / (s**2 + 0.25) * x + s / (s**2 + 0.25) ** 0.5 * (x - sigma * eps) / alpha
 

@@ -11,9 +11,10 @@ from PIL import Image
 import fdiff
 from fdiff.adapters import lora, textual_inversion
 from fdiff.training import data, loop
-from fdiff.training.loader import Prepare
+from fdiff.training.loader import Prepare, batches
 from fdiff.training.tasks import TASKS, material
 from fdiff.training.tasks.controlnet import edges
+from tests.some import some
 
 RANDOM = np.random.default_rng(0)
 SHORT = {"steps": 2, "batch_size": 2, "sample_every": 0}
@@ -93,6 +94,24 @@ def test_lora(base, pictures, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, merged, params)
 
 
+@pytest.mark.parametrize("name", some(["lora", "text-to-image"]))
+def test_sdxl(reference, pictures, tmp_path, name):
+    """Whose U-Net is told what two encoders read, and the sizes of pictures."""
+    names = ("tokenizer", "tokenizer_2")
+    tokenizers = {one: fdiff.CLIPTokenizer.from_folder(reference / "clip" / one) for one in names}
+    pipe, before = fdiff.DiffusionPipeline.from_pretrained(reference / "pipelines" / "xl", **tokenizers)
+    pipe.save_pretrained(tmp_path / "xl", before)
+    options = {"learning_rate": 0.1, "layers": "to_q"} if name == "lora" else {}
+    again, params = trained(name, (tmp_path / "xl", before), pictures, tmp_path / "out", **options)
+    assert type(again) is fdiff.StableDiffusionXLPipeline and changed(before, params) == {"unet"}
+    kept = {file.stem: np.load(file) for file in (tmp_path / "out" / "encoded").rglob("*.npy")}
+    assert kept["time_ids"].shape == (5, 6) and kept["embeddings"].shape[-1] == pipe.unet.cross_attention_dim
+    assert len(kept["pooled"]) == 2
+    if name == "lora":
+        merged, _ = lora.merge(before, lora.load(tmp_path / "out", before))
+        jax.tree.map(np.testing.assert_array_equal, merged, params)
+
+
 def test_dreambooth(base, bare, tmp_path):
     """The pictures of the class that are missing are drawn; the loss is the subject's and a share of the class'."""
     task = TASKS["dreambooth"]
@@ -127,11 +146,30 @@ def test_textual_inversion(base, bare, tmp_path):
 
 
 def test_controlnet(base, pictures, tmp_path):
-    pipe, params = trained("controlnet", base, pictures, tmp_path, condition="edges", flip=True)
+    sheets = {"sample_every": 2, "samples": 1}
+    pipe, params = trained("controlnet", base, pictures, tmp_path, condition="edges", flip=True, **sheets)
+    assert Image.open(tmp_path / "samples" / "000002.png").size[0] >= 16
     assert isinstance(pipe, fdiff.StableDiffusionControlNetPipeline) and changed(base[1], params) == {"controlnet"}
     assert (tmp_path / "controlnet" / "config.json").exists()
     zero = params["controlnet"]["controlnet_down_blocks.0"]["kernel"]
     assert np.abs(zero).max() > 0, "the convolutions that were zero are trained"
+
+
+def test_pictures_of_several_shapes(base, tmp_path):
+    """A batch has one shape, and so what steers it; the loss takes any."""
+    for i in range(8):
+        Image.new("RGB", (16, 24) if i % 2 else (30, 20)).save(tmp_path / f"{i}.png")
+    task = TASKS["controlnet"]
+    options = {"prompt": "a", "condition": "gray", "buckets": "16x16,24x16,16x24"}
+    recipe = task.recipe(task.settings(model=str(base[0]), **options), data.find(tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out" / "encoded" / "latents").exists()
+    stream, seen = batches(recipe.source, recipe.prepare, 2, shapes=recipe.shapes), set()
+    for batch, _ in zip(stream, range(4), strict=False):
+        assert batch.arrays["image"].shape == batch.arrays["control"].shape
+        seen.add(batch.arrays["image"].shape[1:3])
+        loss = jax.eval_shape(recipe.loss, recipe.params, recipe.collate(batch.arrays), jax.random.key(0))
+        assert loss.shape == ()
+    assert seen == {(24, 16), (16, 24)}
 
 
 def test_what_steers_is_cut_as_the_picture(tmp_path):
@@ -151,10 +189,19 @@ def test_what_steers_is_cut_as_the_picture(tmp_path):
 
 
 def test_lcm(base, pictures, tmp_path):
-    pipe, params = trained("lcm", base, pictures, tmp_path)
+    pipe, params = trained("lcm", base, pictures, tmp_path, sample_every=2, samples=1)
+    assert Image.open(tmp_path / "samples" / "000002.png").size[0] >= 16
     assert isinstance(pipe, fdiff.LatentConsistencyModelPipeline) and isinstance(pipe.scheduler, fdiff.LCMScheduler)
     assert changed(base[1], params) == {"unet"}
     assert np.abs(params["unet"]["time_embedding"]["cond_proj"]["kernel"]).max() > 0
+
+
+def test_small_changes_of_a_latent_consistency_model(base, pictures, tmp_path):
+    pipe, params = trained("lcm", base, pictures, tmp_path, adapt=True, rank=2, learning_rate=0.1, layers="to_q,conv1")
+    assert type(pipe) is fdiff.StableDiffusionPipeline and isinstance(pipe.scheduler, fdiff.LCMScheduler)
+    merged, _ = lora.merge(base[1], lora.load(tmp_path, base[1]))
+    jax.tree.map(np.testing.assert_array_equal, merged, params)
+    assert changed(base[1], params) == {"unet"}
 
 
 def test_what_sdxl_is_told_of_sizes():
@@ -181,7 +228,10 @@ def test_what_sdxl_is_told_of_sizes():
     ("text-to-image", {}, "has no caption"), ("text-to-image", {"prompt": "a", "size": 12}, "height is 12"),
     ("text-to-image", {"prompt": "a", "weight": "snr"}, "weight is"),
     ("dreambooth", {"text_layers": "q_proj"}, "without adapt"),
+    ("dreambooth", {"class_prompt": "a", "buckets": "16x16"}, "buckets is 16x16"),
+    ("lora", {"prompt": "a", "buckets": "16x13"}, "width is 13"),
     ("lcm", {"prompt": "a", "solver_steps": 2000}, "solver_steps is 2000"),
+    ("lcm", {"prompt": "a", "text_layers": "q_proj"}, "text_layers is q_proj"),
 ])
 def test_what_does_not_fit(base, bare, tmp_path, name, options, words):
     task = TASKS[name]

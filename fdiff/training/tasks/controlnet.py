@@ -84,6 +84,7 @@ def recipe(settings: ControlSettings, source: Source, folder: Path) -> Recipe:
     return Recipe(
         begun, Partial(loss, latents.frozen(settings, found.needs | {"unet": base.params["unet"]})), found.prepare,
         found.collate, lambda params: (pipe, {**base.params, "controlnet": params}), drawing(found), found.source,
+        shapes=found.shapes,
     )  # fmt: skip
 
 

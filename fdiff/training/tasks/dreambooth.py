@@ -45,6 +45,9 @@ class DreamboothSettings(LoraSettings):
         super().__post_init__()
         if self.text_layers and not self.adapt:
             raise ValueError("text_layers are given without adapt; give both, or neither")
+        if self.buckets and self.class_prompt:
+            raise ValueError(f"buckets is {self.buckets}, and pictures of the class, which are of one shape, share "
+                             "batches with the subject's; leave buckets or class_prompt out")
 
 
 def recipe(settings: DreamboothSettings, source: Source, folder: Path) -> Recipe:

@@ -35,6 +35,9 @@ class TextSettings(Settings):
     learning_rate: float = option(1e-5)
     decay: float = option(0.99)
     size: int | None = option(None, "height and width of the pictures; those that the model draws if not given")
+    buckets: str = option("", "shapes of pictures, to the nearest of which each is brought, and a batch has one of: a "
+                          "number of them, of the area of the size, or heights and widths as 512x768,768x512; no "
+                          "latents are kept then")
     random_crop: bool = option(False, "cut pictures anywhere in place of the middle, anew each time")
     keep_encoded: bool = option(
         True, "compute latents and texts once and keep them in the output folder; no latents with random-crop"

@@ -21,8 +21,9 @@ from fdiff.schedulers.level import broadcast
 from fdiff.training.data import Source
 from fdiff.training.recipe import Recipe, Task, setting
 from fdiff.training.tasks import latents
-from fdiff.training.tasks.latents import TextSettings
-from fdiff.training.tasks.material import ENCODED, drawing, material
+from fdiff.training.tasks.latents import Base
+from fdiff.training.tasks.lora import LoraSettings, changes, low_rank, scaled
+from fdiff.training.tasks.material import ENCODED, Material, drawing, material
 
 # What draws with a latent consistency model of a family, where it is not what draws with the teacher.
 PIPELINES: Mapping[str, type[DiffusionPipeline]] = {"Stable Diffusion": LatentConsistencyModelPipeline}
@@ -30,20 +31,27 @@ SCALE_CHANNELS = 256  # of the embedding of a guidance scale, as the published m
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LcmSettings(TextSettings):
+class LcmSettings(LoraSettings):
     """Of a latent consistency model."""
 
+    learning_rate: float = option(1e-5)
     decay: float = option(0.95, "of the average of the parameters, with which the model learns to agree and is saved")
     solver_steps: int = setting(50, "steps of the teacher's DDIM run, of which neighbours come to one picture", least=1)
     lowest_scale: float = option(3.0, "the lowest guidance scale that the model is told")
     highest_scale: float = option(15.0, "the highest one")
     huber: float = setting(0.001, "the error from which on the loss grows no longer as its square", above=0)
+    adapt: bool = option(
+        False, "train small changes, see rank and layers, in place of the whole U-Net; they are told no guidance scale"
+    )
 
     def __post_init__(self) -> None:
         """Raise ValueError for what is out of range."""
         super().__post_init__()
         if self.lowest_scale > self.highest_scale:
             raise ValueError(f"lowest_scale {self.lowest_scale} is above highest_scale {self.highest_scale}")
+        if self.text_layers:
+            raise ValueError(f"text_layers is {self.text_layers}, and a latent consistency model changes its U-Net "
+                             "alone; leave it out")
 
 
 def recipe(settings: LcmSettings, source: Source, folder: Path) -> Recipe:
@@ -52,6 +60,9 @@ def recipe(settings: LcmSettings, source: Source, folder: Path) -> Recipe:
         f(x, t) = c_skip(t) x + c_out(t) x0(x, t),  x_s = a DDIM step of the teacher from x_t, guided by w
         loss = sqrt((f(x_t, t) - average's f(x_s, s))^2 + huber^2) - huber                (algorithm 1, eq. 9 and 17)
 
+    With `adapt` an LCM-LoRA (Luo et al. 2023b): f is the teacher with low-rank changes, is told no w, and agrees with
+    itself, f without a gradient standing for its average.
+
     Raises ValueError for more steps than the model has times.
     """
     base = latents.load(settings.model)
@@ -59,19 +70,34 @@ def recipe(settings: LcmSettings, source: Source, folder: Path) -> Recipe:
     if settings.solver_steps > scheduler.num_train_timesteps:
         raise ValueError(f"solver_steps is {settings.solver_steps}; {settings.model} has "
                          f"{scheduler.num_train_timesteps} times")
+    trees = changes(base, settings) if settings.adapt else None
     found = material(base, settings, source, folder / ENCODED)
+    needs = latents.frozen(settings, found.needs | {"unet": base.params["unet"]})
+    if trees is not None:
+        return adapted(base._replace(pipe=base.pipe.replace(scheduler=scheduler)), settings, found, trees, needs)
     student = base.pipe.unet.clone(time_cond_proj_dim=SCALE_CHANNELS)
     pipe = PIPELINES.get(base.pipe.family, type(base.pipe)).from_pipe(base.pipe, unet=student, scheduler=scheduler)
 
     def loss(needs: Any, params: Any, batch: Any, key: jax.Array, average: Any) -> jax.Array:
-        return consistency_loss(pipe, base.pipe.unet, settings, needs, params, average, batch, key)
+        student, target = {"params": params}, {"params": average}
+        return consistency_loss(pipe, base.pipe.unet, settings, needs, student, target, batch, key)
 
-    needs = latents.frozen(settings, found.needs | {"unet": base.params["unet"]})
     draw = drawing(found, num_inference_steps=4)
     return Recipe(
         told(student, base.params["unet"]), Partial(loss, needs), found.prepare, found.collate,
         lambda params: (pipe, {**base.params, "unet": params}), draw, found.source, averaged=True,
+        shapes=found.shapes,
     )  # fmt: skip
+
+
+def adapted(base: Base, settings: LcmSettings, found: Material, trees: dict[str, Any], needs: Any) -> Recipe:
+    """The recipe of an LCM-LoRA."""
+    def loss(needs: Any, params: Any, batch: Any, key: jax.Array) -> jax.Array:
+        changed = {"params": needs["unet"], "lora": scaled(params, settings.scale)["unet"]}
+        return consistency_loss(base.pipe, base.pipe.unet, settings, needs, changed, changed, batch, key)
+
+    draw = drawing(found, num_inference_steps=4, guidance_scale=1.0)
+    return low_rank(base, settings, found, trees)._replace(loss=Partial(loss, needs), draw=draw)
 
 
 def told(student: UNet2DConditionModel, params: Any) -> Any:
@@ -90,7 +116,10 @@ def consistency_loss(
     pipe: Any, teacher: UNet2DConditionModel, settings: LcmSettings, needs: Any, params: Any, average: Any, batch: Any,
     key: jax.Array,
 ) -> jax.Array:  # fmt: skip
-    """The loss of `recipe`, for a batch of `Material`; needs: the teacher's parameters among them."""
+    """The loss of `recipe`, for a batch of `Material`.
+
+    needs: the teacher's parameters among them. params, average: variables of `pipe`'s U-Net, "params" and "lora".
+    """
     key_latents, key_text, key_time, key_scale, key_noise = jax.random.split(key, 5)
     x0 = latents.latents(pipe, needs, batch, key_latents)
     encoded, nothing = latents.read_batch(pipe, needs, batch, key_text, settings.withhold)
@@ -109,10 +138,10 @@ def consistency_loss(
     end, eps = read(here, x, without + broadcast(scale, x) * (towards - without))
     nearer = jax.lax.stop_gradient(there.noisy(end, eps))
 
-    condition = positive._replace(scale=told_scale(pipe.unet, scale, len(x0)))
+    condition = positive if settings.adapt else positive._replace(scale=told_scale(pipe.unet, scale, len(x0)))
 
     def ended(tree: Any, level: Level, x: jax.Array) -> jax.Array:
-        out = Denoiser(pipe.unet)({"params": tree}, x, level.told, condition)
+        out = Denoiser(pipe.unet)(tree, x, level.told, condition)
         return bounded(level, pipe.scheduler.timestep_scaling, x, read(level, x, out)[0])
 
     error = ended(params, here, x) - jax.lax.stop_gradient(ended(average, there, nearer))

@@ -39,6 +39,11 @@ class LoraSettings(TextSettings):
         "", "the same of the text encoders, such as q_proj,k_proj,v_proj,out_proj; none if not given"
     )
 
+    @property
+    def scale(self) -> float:
+        """By how much a change counts, alpha / rank."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
 
 def recipe(settings: LoraSettings, source: Source, folder: Path) -> Recipe:
     """Changes of a U-Net, and of the text encoders if asked, saved alone and in the model."""
@@ -63,19 +68,17 @@ def low_rank(base: Base, settings: LoraSettings, found: Material, trees: dict[st
 
     They are added while the network runs, x W + x down up alpha / rank, so that no gradient of a W is computed.
     """
-    scale = (settings.rank if settings.alpha is None else settings.alpha) / settings.rank
-
     def loss(needs: Any, params: Any, batch: Any, key: jax.Array) -> jax.Array:
-        return latents.loss(base.pipe, settings, {**needs, "lora": scaled(params, scale)}, batch, key)
+        return latents.loss(base.pipe, settings, {**needs, "lora": scaled(params, settings.scale)}, batch, key)
 
     def adapter(params: Any) -> Adapter:
-        return factors(params, scale * settings.rank)
+        return factors(params, settings.scale * settings.rank)
 
     needs = latents.frozen(settings, found.needs | {"unet": base.params["unet"]})
     return Recipe(
         trees, Partial(loss, needs), found.prepare, found.collate,
         lambda params: (base.pipe, adapters.merge(base.params, adapter(params))[0]), drawing(found),
-        found.source, lambda folder, params: adapters.save(folder, adapter(params)),
+        found.source, lambda folder, params: adapters.save(folder, adapter(params)), shapes=found.shapes,
     )  # fmt: skip
 
 

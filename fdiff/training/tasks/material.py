@@ -17,6 +17,7 @@ from fdiff.training import data
 from fdiff.training.data import Source
 from fdiff.training.kept import NUMBER, digest, keep
 from fdiff.training.loader import Prepare, Preparing, once
+from fdiff.training.order import Shape, shapes_of, size_of
 from fdiff.training.tasks.latents import Base, Params, TextSettings, posterior, read, tokens, told_sizes
 from fdiff.training.tasks.pixels import pixels
 
@@ -31,6 +32,7 @@ class Material(NamedTuple):
         "nothing", what stands for a text that is withheld.
     prompts: for the sheets of samples.
     size: height and width of the pictures.
+    shapes: those that each is brought to the nearest of, if there are several.
     """
 
     source: Source
@@ -39,16 +41,17 @@ class Material(NamedTuple):
     needs: Params
     prompts: list[str]
     size: tuple[int, int]
+    shapes: tuple[Shape, ...] = ()
 
 
 def captions(source: Source, default: str) -> list[list[str]]:
-    """The text of each sample, a list of one. Raises ValueError for one without, unless there is a default."""
+    """The texts of each sample, of most a list of one. Raises ValueError for one without, unless there is a default."""
     found = data.texts(source)
     for i, text in enumerate(found):
-        if text is None and not default:
+        if not text and not default:
             raise ValueError(f"{source.name(i)} has no caption; give it a text in metadata.jsonl, or say with --prompt "
                              "what such pictures show")
-    return [[default if text is None else text] for text in found]
+    return [[default] if not text else [text] if isinstance(text, str) else text for text in found]
 
 
 def material(
@@ -70,11 +73,14 @@ def material(
     """
     pipe, factor = base.pipe, factor_of(base.pipe.vae)
     size = _size(pipe, settings, factor)
+    shapes = shapes_of(settings.buckets, size[0])
+    for height, width in shapes:
+        check_pixels(height, width, factor)
     texts = captions(source, settings.prompt) if texts is None else texts
     distinct = sorted({text for some in texts for text in some})
     numbers = {text: i for i, text in enumerate(distinct)}
     which = np.array([[numbers[text] for text in some] for some in texts])
-    keeps = settings.keep_encoded and not settings.random_crop
+    keeps = settings.keep_encoded and not settings.random_crop and not shapes
     crop = Prepare(size, 3, settings.fit, settings.random_crop, settings.flip and not keeps, told_sizes(pipe))
     prepare: Preparing = crop if control is None else Controlled(crop, control)
     facts = {
@@ -103,7 +109,7 @@ def material(
         return {name: array for name, array in arrays.items() if name in READ} | {"text": told}
 
     shown = [settings.sample_prompt] if settings.sample_prompt else [some[0] for some in texts[: settings.samples]]
-    return Material(Said(source, which), Pick(None if keeps else prepare), collate, needs, shown, size)
+    return Material(Said(source, which), Pick(None if keeps else prepare), collate, needs, shown, size, shapes)
 
 
 def _size(pipe: Any, settings: TextSettings, factor: int) -> tuple[int, int]:
@@ -133,6 +139,10 @@ class Said:
     def name(self, i: int) -> str:
         """The source's."""
         return self.source.name(i)
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(width, height) of the picture."""
+        return size_of(self.source, i)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +175,8 @@ class Controlled:
         if steering is None:
             return {**found, "control": self.make(found["image"])}
         steering = data.opened(steering.read_bytes()) if isinstance(steering, Path) else steering
-        return {**found, "control": self.prepare({"image": steering}, np.random.default_rng(seed))["image"]}
+        steering = {**sample, "image": steering}
+        return {**found, "control": self.prepare(steering, np.random.default_rng(seed))["image"]}
 
 
 def encoded_latents(

@@ -38,6 +38,7 @@ def whole(base: Base, settings: TextSettings, found: Material) -> Recipe:
     return Recipe(
         base.params["unet"], Partial(loss, latents.frozen(settings, found.needs)), found.prepare, found.collate,
         lambda params: (base.pipe, {**base.params, "unet": params}), drawing(found), found.source,
+        shapes=found.shapes,
     )  # fmt: skip
 
 

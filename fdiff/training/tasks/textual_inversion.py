@@ -64,20 +64,20 @@ def recipe(settings: WordSettings, source: Source, folder: Path) -> Recipe:
     needs = latents.frozen(settings, found.needs | {"unet": base.params["unet"]})
     return Recipe(
         begun, Partial(loss, needs), found.prepare, found.collate, pipeline, drawing(found), found.source,
-        lambda folder, params: words.save(folder, embedding(settings.token, params)),
+        lambda folder, params: words.save(folder, embedding(settings.token, params)), shapes=found.shapes,
     )  # fmt: skip
 
 
 def texts(settings: WordSettings, source: Source) -> list[list[str]]:
     """What each sample shows: its caption, or else all the prompts. Raises ValueError for texts without the word."""
     made = [text.replace("{}", settings.token) for text in (settings.prompt or settings.prompts).split("|")]
-    found = data.texts(source)
-    for text in {*made, *found} - {None}:
-        if settings.token not in str(text):
+    found = [[text] if isinstance(text, str) else text or [] for text in data.texts(source)]
+    for text in (one for some in [made, *found] for one in some):
+        if settings.token not in text:
             raise ValueError(f"the text {text!r} has no {settings.token}, so it teaches nothing of it; write it there")
-    if all(text is None for text in found):
+    if not any(found):
         return [made] * len(found)
-    return [[made[i % len(made)] if text is None else text] for i, text in enumerate(found)]
+    return [some or [made[i % len(made)]] for i, some in enumerate(found)]
 
 
 def beginning(base: Base, settings: WordSettings, tokenizer: str, model: str) -> np.ndarray:
