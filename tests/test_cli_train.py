@@ -11,6 +11,7 @@ import tomllib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fdiff
 from fdiff import bars
@@ -85,6 +86,9 @@ def test_resuming_takes_the_options_that_it_was_begun_with(digits, stopped, caps
     assert pipe.labels == ("0", "1", "2") and pipe.unet.block_out_channels == (8,)
     events = b"".join(file.read_bytes() for file in (out / "tensorboard").iterdir())
     assert all(word in events for word in (b"loss", b"images_per_second", b"samples", b"PNG"))
+    np.savez(out.with_name("more.npz"), images=np.zeros((20, 8, 8), np.uint8), labels=np.arange(20) % 5)
+    assert main(line(out.with_name("more.npz"), out, "--resume")) == 2
+    assert "is of another network or optimizer: " in capsys.readouterr().err
     assert main(line(digits, out)) == 2
     assert "holds a training already; give --resume" in capsys.readouterr().err
 
@@ -124,8 +128,12 @@ def test_files_that_are_refused(text, words, tmp_path, capsys):
      "line 1, names a.png, which is not there; add the picture or remove the line"),
     (lambda folder: np.savez(folder / "a.npz", images=np.zeros((2, 8, 8), np.uint8), labels=np.array([0, 10**6])) or
      folder / "a.npz", "labels picture 1 with 1000000, which is out of range"),
-], ids=["an empty folder", "a caption without a picture", "labels out of range"])
+    (lambda folder: [Image.new("L", (8, 8 + 8 * i)).save(folder / f"{i}.png") for i in range(2)] and folder,
+     "the pictures have several sizes, such as 8x8 and 16x8; give --size"),
+], ids=["an empty folder", "a caption without a picture", "labels out of range", "several sizes"])
 def test_data_that_is_refused(make, words, tmp_path, capsys):
     (tmp_path / "data").mkdir()
-    assert main(line(make(tmp_path / "data"), tmp_path / "out")) == 2
-    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+    place, out = make(tmp_path / "data"), tmp_path / "out"
+    tiny = ["--channels", "8", "--batch-size", "2", "--sample-every", "0"]
+    assert main(["train", "unconditional", "--data", str(place), "--output", str(out), *tiny]) == 2
+    assert words in capsys.readouterr().err and not (out / "model_index.json").exists()

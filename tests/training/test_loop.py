@@ -130,6 +130,21 @@ def test_pictures_of_several_sizes(tmp_path):
         trained("unconditional", tmp_path, tmp_path / "out", steps=8)
 
 
+def test_names_with_dots_come_back_as_they_were(tmp_path):
+    """Which Orbax, that joins them by dots, takes for one another."""
+    tree = {"a": {"b": jax.numpy.arange(3.0)}, "a.b": jax.numpy.ones(3), "a.b.c": jax.numpy.zeros(1)}
+    checkpoints = loop.Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, tree, {"taken": 4})
+    checkpoints.close()
+    checkpoints = loop.Checkpoints(tmp_path / "checkpoints")
+    found, facts = checkpoints.restore(jax.tree.map(jax.numpy.zeros_like, tree))
+    jax.tree.map(np.testing.assert_array_equal, found, tree)
+    assert facts == {"taken": 4}
+    with pytest.raises(ValueError, match=r"optimizer: \['a'\]\['b'\] is float32\[3\] there and absent here"):
+        checkpoints.restore({"a": {"c": tree["a"]["b"]}, "a.b": tree["a.b"], "a.b.c": tree["a.b.c"]})
+    checkpoints.close()
+
+
 def test_steps_and_pictures_have_keys_of_their_own():
     key = jax.random.key(0)
     folded = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(100))

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import fdiff
 from fdiff.cli import main
@@ -78,6 +79,23 @@ def test_an_autoencoder(tmp_path):
     errors = ((np.clip(np.round((np.asarray(kept, np.float64) + 1) * 127.5), 0, 255) - images) ** 2).mean((1, 2, 3))
     assert found["mean_squared_error"] == pytest.approx(errors.mean(), rel=1e-3)
     assert found["psnr"] == pytest.approx((20 * np.log10(255) - 10 * np.log10(errors)).mean(), rel=1e-4)
+
+
+def test_a_model_that_draws_what_texts_say(reference, tmp_path, capsys):
+    tokenizer = fdiff.CLIPTokenizer.from_folder(reference / "clip" / "tokenizer")
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained(reference / "pipelines" / "sd", tokenizer=tokenizer)
+    pipe.save_pretrained(tmp_path / "model", params)
+    (tmp_path / "data").mkdir()
+    for i, picture in enumerate(stripes(12, 16)[0]):
+        Image.fromarray(picture[..., 0]).save(tmp_path / "data" / f"{i}.png")
+    lines = [json.dumps({"file_name": f"{i}.png", "text": f"stripes {i % 2}"}) for i in range(12)]
+    (tmp_path / "data" / data.METADATA).write_text("\n".join(lines))
+    line = ["evaluate", str(tmp_path / "model"), "--data", str(tmp_path / "data"), "--classifier-steps", "2"]
+    assert main([*line, "--samples", "10"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == "StableDiffusionPipeline" and found["samples"] == 10 and found["compared_with"] == 12
+    assert found["features"].startswith("a classifier of how the pictures") and "accuracy" not in found
+    assert np.isfinite([found["frechet"], found["kernel"]]).all()
 
 
 def test_what_is_no_model_of_pictures(tmp_path, capsys):
