@@ -1,11 +1,12 @@
 """Runs on eight virtual devices, the batch sharded over them, against the same runs on one: what test_sharding starts.
 
-Prints a line of JSON: what went wrong in each case, or null.
+Prints a line of JSON: what went wrong in each case, or null; of the cases that are named, or all.
 """
 
 import json
 import os
 import re
+import sys
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
@@ -143,11 +144,12 @@ def moves(function, arrays):
     return ", ".join(sorted(set(found))) or None
 
 
-def main():
+def main(*names):
     jax.config.update("jax_disable_most_optimizations", True)
     attention.CPU_SCORES, attention.CPU_QUERIES = 2**12, 1  # so that attention is cut into blocks
     found = {}
-    for name, (function, arrays) in CASES.items():
+    for name in names or CASES:
+        function, arrays = CASES[name]
         run = function if name == "steps" else jax.jit(function)
         wanted = run(PARAMS, *arrays)
         for axes in (AxisType.Explicit, AxisType.Auto)[: 1 + (name in BOTH)]:
@@ -162,4 +164,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

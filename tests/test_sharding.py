@@ -14,13 +14,16 @@ import fdiff
 from fdiff.models.layers import axes
 from tests.reference import make_causal_lm, make_t5, make_transformers
 
+FEW = ("UNet2DConditionModel", "CLIPTextModel", "unconditional", "sample, by row", "sample, multistep", "gradient")
 
-def test_batches_over_eight_devices():
-    command = [sys.executable, "-m", "tests.eight_devices"]
+
+@pytest.mark.parametrize("names", [FEW, pytest.param((), marks=pytest.mark.sweep)], ids=["few", "all"])
+def test_batches_over_eight_devices(names):
+    command = [sys.executable, "-m", "tests.eight_devices", *names]
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert run.returncode == 0, run.stderr[-2000:]
     found = json.loads(run.stdout)
-    assert len(found) == 23
+    assert len(found) == (12 if names else 23)
     assert not {name: error for name, error in found.items() if error}
 
 

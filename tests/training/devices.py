@@ -25,7 +25,8 @@ from fdiff import sharding, training
 from fdiff.training import data, loop
 from fdiff.training.tasks import TASKS
 
-OPTIONS = {"batch_size": 8, "channels": "8", "sample_every": 0, "save_every": 2, "steps": 6, "warmup": 0}
+OPTIONS = {"batch_size": 8, "network": "dit", "channels": "8", "layers": 1, "sample_every": 0, "save_every": 2,
+           "steps": 6, "warmup": 0}  # fmt: skip
 KILLED_AFTER = 5  # the save after step 4 has waited for that after step 2
 
 
@@ -33,10 +34,10 @@ def losses(folder):
     return [json.loads(line)["loss"] for line in (Path(folder) / loop.METRICS).read_text().splitlines()]
 
 
-def trained(place, folder, resume=False, report=None, **options):
+def trained(place, folder, resume=False, report=None, stop=None, **options):
     task = TASKS["class-conditional"]
     settings = task.settings(**{**OPTIONS, **options})
-    loop.train(task, settings, data.find(place), folder, resume=resume, report=report)
+    loop.train(task, settings, data.find(place), folder, resume=resume, report=report, stop=stop)
     return losses(folder)
 
 
@@ -62,8 +63,14 @@ def collectives(shard):
 
 def eight(place, folder):
     sharding.SMALL = 2**6
+    try:
+        trained(place, Path(folder) / "odd", batch_size=12)
+        refused = ""
+    except ValueError as error:
+        refused = str(error)
     runs = {"one": {"devices": 1}, "data": {"save_every": 6}, "full": {"shard": "full", "save_every": 6}}
     print(json.dumps({
+        "refused": refused, "left": (Path(folder) / "odd").exists(),
         "losses": {name: trained(place, Path(folder) / name, **options) for name, options in runs.items()},
         "collectives": {name: collectives(name) for name in sharding.TABLES},
     }))  # fmt: skip
@@ -74,7 +81,12 @@ def one(place, folder, where):
         if after.step == KILLED_AFTER:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    trained(place, folder, report=report, distributed=where)
+    asked = iter([False, False, True])  # after the third step, and the second process alone
+    try:
+        trained(place, folder, stop=lambda: next(asked) and jax.process_index() == 1, distributed=where)
+    except loop.Stopped as stopped:
+        Path(f"{folder}-{jax.process_index()}").write_text(str(stopped.step))
+    trained(place, folder, resume=True, report=report, distributed=where)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,12 @@ def test_eight_devices_give_the_losses_of_one(eight):
         np.testing.assert_allclose(losses[name], losses["one"], rtol=1e-4)
 
 
+def test_a_batch_that_devices_do_not_divide(eight):
+    assert eight["refused"] == (
+        "batch_size 12 in accumulate 1 parts does not divide over 8 devices; choose a multiple of 8"
+    ) and not eight["left"]
+
+
 def test_what_devices_tell_each_other_in_a_step(eight):
     found, local = ({name: one[what] for name, one in eight["collectives"].items()} for what in ("found", "local"))
     assert local == {"data": {"in": [16, 64], "out": [64, 16]}, "full": {"in": [16, 8], "out": [8, 16]}}
@@ -54,7 +60,7 @@ def test_what_devices_tell_each_other_in_a_step(eight):
     assert found["data"]["all-reduce"] == found["full"]["all-reduce"] == 1, "the gradients and the loss, all in one"
 
 
-def test_processes_that_lose_one_go_on_on_fewer_devices(eight, digits, tmp_path):
+def test_processes_stop_together_and_where_one_is_lost_go_on_on_fewer_devices(eight, digits, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -66,6 +72,7 @@ def test_processes_that_lose_one_go_on_on_fewer_devices(eight, digits, tmp_path)
         for process in both:  # the other one waits for what will not come
             process.kill()
             process.communicate()
+    assert [Path(f"{folder}-{i}").read_text() for i in range(2)] == ["3", "3"], "both, where one of them was asked"
     np.testing.assert_allclose(devices.losses(folder), eight["losses"]["one"][: devices.KILLED_AFTER], rtol=1e-4)
     devices.trained(digits, folder, resume=True)
     np.testing.assert_allclose(devices.losses(folder), eight["losses"]["one"], rtol=1e-4)
