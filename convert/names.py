@@ -31,6 +31,9 @@ CLIP_VISION = "vision_model."
 # The last layer of a language model, which chooses words; what reads a text for pictures needs those below it.
 HEAD = "lm_head.weight"
 
+# What the names of a language model begin with in a file that may have that layer too.
+LANGUAGE_MODEL = "model."
+
 # The part of CLAP that hears, which what reads a text for sounds does not need.
 HEARING = ("audio_model.", "audio_projection.", "logit_scale_a", "logit_scale_t")
 
@@ -48,8 +51,9 @@ def spellings(name: str) -> Iterator[str]:
     """Every name under which a file may hold the tensor `name`, today's first."""
     yield name
     yield name.removeprefix(CLIP_TEXT) if name.startswith(CLIP_TEXT) else CLIP_TEXT + name
-    if name.startswith(CLIP_VISION):
-        yield name.removeprefix(CLIP_VISION)
+    for prefix in (CLIP_VISION, LANGUAGE_MODEL):
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix)
     yield GPT + name
     yield from (copy for copy, shared in SHARED.items() if shared == name)
     module, _, leaf = name.rpartition(".")

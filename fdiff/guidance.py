@@ -109,6 +109,27 @@ def zero_star(
     return Partial(_zero_star, network, condition, negative, *numbers)
 
 
+def norm_limited(
+    network: Conditional,
+    condition: Any,
+    negative: Any,
+    scale: jax.Array | float,
+    *,
+    limit: jax.Array | float = 1.0,
+    rescale: jax.Array | float = 0.0,
+) -> Network:
+    """`classifier_free`, but no longer than `limit` times the positive prediction, as Z-Image and Lumina 2 have it:
+
+        out = negative + scale (positive - negative),  out min(1, limit |positive| / |out|)
+
+    Norms are over a whole sample. The other arguments are those of `classifier_free`.
+    """
+    if negative is None:
+        return given(network, condition)
+    numbers = (jnp.float32(scale), jnp.float32(limit), jnp.float32(rescale))
+    return Partial(_norm_limited, network, condition, negative, *numbers)
+
+
 def perturbed(
     network: Conditional,
     condition: Any,
@@ -239,6 +260,24 @@ def _zero_star(
     without = dot / (square + 1e-8) * without
     guided = _rescale(without + _column(scale, x) * (positive - without), positive, rescale)
     return jnp.concatenate([jnp.where(t >= zero_from, 0.0, guided), variance], axis=-1)
+
+
+def _norm_limited(
+    network: Conditional,
+    condition: Any,
+    negative: Any,
+    scale: jax.Array,
+    limit: jax.Array,
+    rescale: jax.Array,
+    x: jax.Array,
+    t: jax.Array,
+) -> jax.Array:
+    without, positive, variance = _both(network, condition, negative, x, t)
+    axes = tuple(range(1, x.ndim))
+    guided = _rescale(without + _column(scale, x) * (positive - without), positive, rescale)
+    most, norm = (jnp.sqrt(jnp.sum(one**2, axes, keepdims=True)) for one in (positive, guided))
+    guided *= jnp.minimum(1.0, _column(limit, x) * most / jnp.maximum(norm, 1e-12))
+    return jnp.concatenate([guided, variance], axis=-1)
 
 
 def _perturbed(

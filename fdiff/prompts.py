@@ -46,6 +46,7 @@ def tokenize(
     weighted: bool = False,
     chunked: bool = False,
     chunks: int = 1,
+    cure: str = "chunked=True would keep it",
 ) -> Tokens:
     """Turn prompts into ids, padded to the length that the text encoder reads (77: a start, 75 ids, an end).
 
@@ -54,12 +55,13 @@ def tokenize(
     chunked: a longer prompt becomes several chunks of 75; else it is cut, each part between two BREAKs by itself,
     and a warning says what is lost.
     chunks: at least so many, the last ones empty: of two encoders that are used together each reads as many.
+    cure: what the warning says of a way out.
     ValueError for a prompt that is not a string, and, where weighted, for one that changes or adds up, which
     `schedule` and `composition` take apart.
     """
     listed = list(prompts) if isinstance(prompts, list | tuple) else [prompts]
     room = tokenizer.model_max_length - 2
-    rows = [_chunks(tokenizer, prompt, room, weighted, chunked) for prompt in listed]
+    rows = [_chunks(tokenizer, prompt, room, weighted, chunked, cure) for prompt in listed]
     names = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
     start, end, pad = (tokenizer.id(name) for name in names)
     shape = (len(rows), max([chunks, *map(len, rows)]), room + 2)
@@ -76,7 +78,7 @@ def tokenize(
 
 
 def _chunks(
-    tokenizer: CLIPTokenizer, prompt: Any, room: int, weighted: bool, chunked: bool
+    tokenizer: CLIPTokenizer, prompt: Any, room: int, weighted: bool, chunked: bool, cure: str
 ) -> list[tuple[list[int], list[float]]]:
     """The ids of each chunk, `room` of them at most, and their weights."""
     found = []
@@ -84,8 +86,8 @@ def _chunks(
         pairs = [(one, weight) for text, weight in part for one in tokenizer.ids(text)]
         if len(pairs) > room and not chunked:
             logging.getLogger("fdiff").warning(
-                "the prompt has %d tokens and the text encoder reads %d; this is cut off: %r (chunked=True would keep "
-                "it)", len(pairs), room, tokenizer.decode([one for one, _ in pairs[room:]]),
+                "the prompt has %d tokens and the text encoder reads %d; this is cut off: %r (%s)",
+                len(pairs), room, tokenizer.decode([one for one, _ in pairs[room:]]), cure,
             )  # fmt: skip
             pairs = pairs[:room]
         for start in range(0, max(len(pairs), 1), room):

@@ -61,6 +61,7 @@ def test_guidance(same):
     guided = [
         guidance.classifier_free(conditional, C, -C, 3.0, rescale=0.5),
         guidance.adaptive_projected(conditional, C, -C, 3.0),
+        guidance.norm_limited(conditional, C, -C, 3.0, limit=0.5),
         guidance.zero_star(conditional, C, -C, 3.0),
         guidance.auto(conditional, conditional, C, 3.0),
         guidance.composed(conditional, [C, -C], [0.3, 0.7]),

@@ -106,6 +106,16 @@ def test_adaptive_projected_takes_the_parallel_part_away():
     np.testing.assert_allclose(whole, WITHOUT + 4 * (POSITIVE - WITHOUT), rtol=1e-4, atol=1e-5)
 
 
+def test_norm_limited_is_no_longer_than_a_multiple_of_the_positive():
+    """Each sample by itself."""
+    whole = WITHOUT + 4 * (POSITIVE - WITHOUT)
+    long, most = (np.sqrt(np.sum(one**2, (1, 2, 3), keepdims=True)) for one in (whole, POSITIVE))
+    for limit in (0.5, np.array([0.3, 1e6][: len(X)] + [1.0] * (len(X) - 2))):
+        guided = guidance.norm_limited(Partial(shifted, 2.0), CONDITION, NEGATIVE, 4.0, limit=limit)(X, 0.5)
+        column = np.reshape(limit, (-1, 1, 1, 1))
+        np.testing.assert_allclose(guided, whole * np.minimum(1, column * most / long), rtol=1e-4, atol=1e-5)
+
+
 def test_zero_star_scales_the_negative_and_leaves_out_the_start():
     guided = guidance.zero_star(Partial(shifted, 2.0), CONDITION, NEGATIVE, 4.0, zero_from=0.8)
     share = np.sum(POSITIVE * WITHOUT, (1, 2, 3)) / np.sum(WITHOUT**2, (1, 2, 3))

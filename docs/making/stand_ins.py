@@ -93,6 +93,17 @@ def stable_diffusion_xl() -> Files:
     return reference("pipelines/xl") | tokenizers
 
 
+def transformer(name: str) -> Files:
+    """Z-Image or FLUX.2 klein, of two blocks, 32 places a side of 512 pixels and a text encoder of 28 layers."""
+    from tests.pipelines import transformers
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        pipe, params = getattr(transformers, name)(place / "tokenizer")
+        pipe.save_pretrained(place / "saved", params)
+        return files_of(place / "saved")
+
+
 def ddpm() -> Files:
     """A pipeline of the time when everything lay beside the index."""
     parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
@@ -164,6 +175,8 @@ REPOSITORIES: dict[str, Callable[[], Files]] = {
     "google/ddpm-cat-256": ddpm,
     "stable-diffusion-v1-5/stable-diffusion-v1-5": stable_diffusion_files,
     "stabilityai/stable-diffusion-xl-base-1.0": stable_diffusion_xl,
+    "Tongyi-MAI/Z-Image-Turbo": lambda: transformer("z_image_as_shaped"),
+    "black-forest-labs/FLUX.2-klein-4B": lambda: transformer("klein_as_shaped"),
     "openai/clip-vit-large-patch14": lambda: reference("clip/tokenizer"),
     "madebyollin/taesd": lambda: reference("autoencoders/tiny"),
 }

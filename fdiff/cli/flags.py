@@ -20,8 +20,10 @@ READ = {
     "int": ("int", "N"), "int | None": ("int", "N"), "Pixels": ("int", "PIXELS"), "Seed": ("int", "SEED"),
     "float": ("float", "X"), "float | None": ("float", "X"), "Scale": ("float", "X"), "Numbers": ("float", "X"),
     "Atoms": ("int", "N"), "Molecules | None": ("str", "FILE"), "Bonded": ("str", "SMILES"),
-    "Prompt": ("str", "TEXT"), "Labels": ("str", "CLASS"), "Pictures": ("str", "FILE"), "Audio": ("str", "FILE"),
+    "Prompt": ("str", "TEXT"), "Labels": ("str", "CLASS"), "Pictures": ("str", "FILE"),
+    "References": ("str", "FILE"), "Audio": ("str", "FILE"),
 }  # fmt: skip
+PICTURES = ("Pictures", "References")  # whose docs say which arrays they may be, behind a colon
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
 
@@ -45,7 +47,7 @@ def of_requests() -> dict[str, dict[str, str]]:
         for one in cls.steps.task.options:
             if one.flag in (None, "num-images"):  # which is there for all
                 continue
-            doc = one.doc.split(":")[0].replace("%", "%%") if one.kind == "Pictures" else one.doc.replace("%", "%%")
+            doc = (one.doc.split(":")[0] if one.kind in PICTURES else one.doc).replace("%", "%%")
             if one.kind == "bool":
                 found.setdefault(one.flag, {"action": "store_true", "help": doc})
             elif one.kind in READ:

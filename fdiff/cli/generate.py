@@ -169,7 +169,9 @@ def _open_molecules(file: str) -> Any:
 
 
 # How an option whose value is a file is read, by its type as the request writes it.
-OPENED: Mapping[str, Callable[[str], Any]] = {"Pictures": open_picture, "Molecules | None": _open_molecules}
+OPENED: Mapping[str, Callable[[str], Any]] = {
+    "Pictures": open_picture, "References": open_picture, "Molecules | None": _open_molecules,
+}  # fmt: skip
 
 
 def _flag(pipe: Any, one: Any) -> str:

@@ -29,10 +29,14 @@ HELP: Mapping[str, str] = {
     "steps": "how often the network is called (default: the pipeline's own)",
     "class": "numbers or names of classes, with commas between; the pictures take turns (default: all of them)",
     "guidance-scale": "how closely to keep to the prompt or class; 1 is none (default: the pipeline's own)",
-    "height": "in pixels, a multiple of 8 (default: what the model was trained on, or the picture's own)",
-    "width": "in pixels, a multiple of 8 (default: what the model was trained on, or the picture's own)",
+    "height": "in pixels, a multiple of 8, or of 16 for a transformer (default: what the model was trained on, or the "
+              "picture's own)",
+    "width": "in pixels, a multiple of 8, or of 16 for a transformer (default: what the model was trained on, or the "
+             "picture's own)",
+    "prompt-2": "what the second text encoder reads in place of the prompt",
+    "negative-prompt-2": "what the second text encoder reads in place of the negative prompt",
     "weighted": "read weights as (a cat:1.3), BREAK, AND, [from:to:when] and [a|b] in the prompts, as web UIs do",
-    "image": "the picture to begin from, a .png or .jpg; the model's pipeline that takes one is chosen",
+    "image": "the picture to begin from, or to keep to, a .png or .jpg; the model's pipeline that takes one is chosen",
     "mask": "a picture as large as that of --image, whose white part is painted anew",
     "strength": "how much of the --image to redraw, from 0, nothing, to 1, everything",
     "padding-mask-crop": "paint only the part around the mask, and so many pixels around it, at full size, and put it "

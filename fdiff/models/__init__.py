@@ -80,4 +80,5 @@ __all__ = [
 
 registry.register_all({name: globals()[name] for name in __all__}, Model)
 registry.register(GPT2Model, "GPT2LMHeadModel")  # whose last layer nobody here needs
+registry.register(Qwen3ForCausalLM, "Qwen3Model")  # the same without that layer, which is shared or absent anyway
 registry.register(DiTTransformer2DModel, "Transformer2DModel", when=is_dit)

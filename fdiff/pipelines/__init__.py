@@ -15,6 +15,10 @@ from fdiff.pipelines.controlnet_xs import StableDiffusionControlNetXSPipeline, S
 from fdiff.pipelines.dance_diffusion import DanceDiffusionPipeline
 from fdiff.pipelines.denoise import Condition
 from fdiff.pipelines.dit import DiTPipeline
+from fdiff.pipelines.flux import FluxImg2ImgPipeline, FluxInpaintPipeline, FluxPipeline
+from fdiff.pipelines.flux2 import Flux2KleinPipeline
+from fdiff.pipelines.flux2_inpaint import Flux2KleinInpaintPipeline
+from fdiff.pipelines.flux_edit import FluxFillPipeline, FluxKontextPipeline
 from fdiff.pipelines.image_to_image import image_to_image
 from fdiff.pipelines.image_variation import StableDiffusionImageVariationPipeline
 from fdiff.pipelines.inpaint import inpaint
@@ -56,6 +60,7 @@ from fdiff.pipelines.task import Request, Run, Task, option
 from fdiff.pipelines.text_to_image import text_to_image
 from fdiff.pipelines.unconditional import DDIMPipeline, DDPMPipeline, unconditional
 from fdiff.pipelines.upscale import upscale
+from fdiff.pipelines.z_image import ZImageImg2ImgPipeline, ZImageInpaintPipeline, ZImagePipeline
 
 __all__ = [
     "DIGITS",
@@ -72,6 +77,13 @@ __all__ = [
     "DanceDiffusionPipeline",
     "DiTPipeline",
     "DiffusionPipeline",
+    "Flux2KleinInpaintPipeline",
+    "Flux2KleinPipeline",
+    "FluxFillPipeline",
+    "FluxImg2ImgPipeline",
+    "FluxInpaintPipeline",
+    "FluxKontextPipeline",
+    "FluxPipeline",
     "ImageOutput",
     "LDMPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
@@ -110,6 +122,9 @@ __all__ = [
     "StableDiffusionXLInstructPix2PixPipeline",
     "StableDiffusionXLPipeline",
     "Task",
+    "ZImageImg2ImgPipeline",
+    "ZImageInpaintPipeline",
+    "ZImagePipeline",
     "class_conditional",
     "draw_conformers",
     "draw_molecules",

@@ -26,10 +26,12 @@ def check_scale(name: str, scale: Any, batch_size: int | None = None) -> None:
         raise ValueError(f"{name} has {len(values)} numbers for {batch_size} pictures; pass one, or one for each")
 
 
-def asks_guidance(scale: Any, batch_size: int | None = None) -> bool:
+def asks_guidance(
+    scale: Any, batch_size: int | None = None, *, above: float = 1, name: str = "guidance_scale"
+) -> bool:
     """Whether a guidance scale asks for a second prediction; a traced one may. Raises ValueError as `check_scale`."""
-    check_scale("guidance_scale", scale, batch_size)
-    return isinstance(scale, jax.core.Tracer) or bool(np.any(np.asarray(scale) > 1))
+    check_scale(name, scale, batch_size)
+    return isinstance(scale, jax.core.Tracer) or bool(np.any(np.asarray(scale) > above))
 
 
 def finite(name: str, array: Any) -> Any:

@@ -90,12 +90,16 @@ def denoiser(unet: UNet2DConditionModel, params: Params, freeu: Any = None) -> g
     params: "unet" and under "lora", if there, what `fdiff.adapters.lora.collection` gives, which then is added while
     the U-Net runs.
     """
-    own = {"params": tree_of(params, "unet")}
-    if "unet" in params.get("lora", {}):
-        own["lora"] = params["lora"]["unet"]
+    own = variables_of(params, "unet")
     if freeu is not None:
         own["attention"] = edits.freeu(*freeu)
     return Partial(Denoiser(unet), own)
+
+
+def variables_of(params: Params, name: str) -> dict[str, Any]:
+    """What a model is applied to: its parameters and, while a LoRA runs, "lora"."""
+    lora = params.get("lora", {})
+    return {"params": tree_of(params, name), **({"lora": lora[name]} if name in lora else {})}
 
 
 def each(condition: Any, function: Callable[[Any], Any]) -> Any:

@@ -16,7 +16,7 @@ from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.requests import Scale, Size
 from fdiff.pipelines.steering import Control
 from fdiff.pipelines.task import Key
-from fdiff.pipelines.text import Texts
+from fdiff.pipelines.text import Counts, Texts
 from fdiff.plan import Plan
 
 
@@ -47,7 +47,7 @@ def noised(plan: Plan, latents: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def from_picture(
-    vae: AutoencoderKL, params: Params, plan: Plan, image: np.ndarray, size: Size, texts: Texts, key: Key,
+    vae: AutoencoderKL, params: Params, plan: Plan, image: np.ndarray, size: Size, texts: Texts | Counts, key: Key,
     torch_seed: Seed, denoising_start: float | None = None,
 ) -> Begun:  # fmt: skip
     """Stage: begin with the picture at the plan's first level, where it is already if it has a denoising_start.

@@ -127,14 +127,27 @@ def from_masked(
 ) -> BegunInPart:  # fmt: skip
     """Stage: begin with noise, with the picture noised, or with the picture, if it has a denoising_start.
 
-    torch's numbers come in the order of diffusers, which encodes the rest even where the U-Net does not see it. Raises
-    ValueError for latents where it does.
+    Raises ValueError for latents where the U-Net sees the picture.
+    """
+    plain = unet.in_channels == vae.latent_channels
+    return in_part(
+        plain, vae, params, plan, image, mask, size, texts, strength, latents, key, torch_seed, denoising_start
+    )
+
+
+def in_part(
+    plain: bool, vae: Any, params: Params, plan: Plan, image: np.ndarray, mask: np.ndarray, size: Size, texts: Any,
+    strength: float, latents: Any, key: Key, torch_seed: Seed, denoising_start: float | None = None,
+) -> BegunInPart:  # fmt: skip
+    """Where such a run begins, of a `plain` network, which does not see the picture, or of one that does.
+
+    torch's numbers come in the order of diffusers, which encodes the rest of the picture for both.
     """
     inputs.check_number("image", image, texts.batch_size, texts.prompts)
     inputs.check_number("mask_image", mask, texts.batch_size, texts.prompts)
     shape = (texts.batch_size, *size, vae.latent_channels)
     begin = "picture" if denoising_start is not None else "noise" if strength == 1 else "noised"
-    plain, ready = unet.in_channels == vae.latent_channels, inputs.holds_latents(vae, image)
+    ready = inputs.holds_latents(vae, image)
     if ready and not plain:
         raise ValueError("image holds latents, and the unet needs to see the picture; pass the picture itself")
     rows = 0 if ready else len(image)

@@ -12,7 +12,7 @@ import numpy as np
 from fdiff.images import in_mode
 from fdiff.models import AutoencoderKL
 from fdiff.pipelines.checks import finite
-from fdiff.pipelines.latent import check_pixels, encoded, factor_of
+from fdiff.pipelines.latent import check_multiples, encoded, factor_of
 from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.pipelines.requests import Pictures, Pixels, Size
 
@@ -119,21 +119,26 @@ class Pictured(NamedTuple):
 
 
 def pictured(vae: AutoencoderKL, image: Pictures, height: Pixels, width: Pixels) -> Pictured:
-    """Stage: pictures or, where they have as many channels, latents.
+    """Stage: pictures or, where they have as many channels, latents; see `pictured_by`."""
+    return pictured_by(max(8, factor_of(vae)), vae, image, height, width)
 
-    Raises ValueError unless they have the channels of the autoencoder, and sides that it can halve.
+
+def pictured_by(step: int, vae: Any, image: Pictures, height: Pixels, width: Pixels) -> Pictured:
+    """Pictures or, where they have as many channels, latents, of sides that are multiples of `step` pixels.
+
+    Raises ValueError unless they have the channels of the autoencoder, and such sides.
     """
     factor = factor_of(vae)
-    check_pixels(height or max(8, factor), width or max(8, factor), factor)
+    check_multiples(height or step, width or step, step)
     latents = hasattr(image, "shape") and holds_latents(vae, image)
-    array = pictures("image", image, size=(None, None) if latents else (height, width), multiple=max(8, factor))
+    array = pictures("image", image, size=(None, None) if latents else (height, width), multiple=step)
     high, wide, channels = array.shape[1:]
     if holds_latents(vae, array):
         return Pictured(array, (high, wide), (high * factor, wide * factor), False)
     if channels != vae.in_channels:
         raise ValueError(f"image has {channels} channels; it must have {vae.in_channels}")
     check_range("image", array, -1.0)
-    check_pixels(high, wide, factor)
+    check_multiples(high, wide, step)
     first = image[0] if isinstance(image, list | tuple) else image
     before = first.size[::-1] if hasattr(first, "convert") else np.shape(first)[-3:-1]
     return Pictured(array, (high // factor, wide // factor), (high, wide), tuple(before) != (high, wide))

@@ -51,7 +51,11 @@ def sized(vae: AutoencoderKL, unet: UNet2DConditionModel, height: Pixels, width:
 
 def check_pixels(height: int, width: int, factor: int) -> None:
     """Raise ValueError unless both are multiples of 8, or of the pixels of a latent if those are more."""
-    step = max(8, factor)
+    check_multiples(height, width, max(8, factor))
+
+
+def check_multiples(height: int, width: int, step: int) -> None:
+    """Raise ValueError unless both are multiples of so many pixels."""
     for name, value in (("height", height), ("width", width)):
         if not isinstance(value, int | np.integer) or value < step or value % step:
             known = isinstance(value, int | float | np.number) and np.isfinite(value)
@@ -92,13 +96,14 @@ def decoded(vae: Any, params: Any, latents: jax.Array, tile_size: int | None = N
         pictures: jax.Array = vae.apply({"params": params}, z, method="decode")
         return pictures
 
-    return sliced(one, vae.unscale(latents)).astype(jnp.float32)
+    return sliced(one, rescaled(vae, params, latents, "unscale")).astype(jnp.float32)
 
 
 @partial(jax.jit, static_argnums=0)
 def decoded_around(vae: Any, params: Any, latents: jax.Array, image: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Pictures (b, H, W, 3), float32, of latents and of the pictures around them."""
-    drawn: jax.Array = vae.apply({"params": params}, vae.unscale(latents), image, mask, method="decode")
+    unscaled = rescaled(vae, params, latents, "unscale")
+    drawn: jax.Array = vae.apply({"params": params}, unscaled, image, mask, method="decode")
     return drawn.astype(jnp.float32)
 
 
@@ -113,7 +118,13 @@ def encoded(vae: Any, params: Any, pictures: jax.Array, noise: jax.Array | None 
         latents = jax.tree.map(lambda leaf: jnp.repeat(leaf, len(noise) // len(leaf), axis=0), latents)
     if isinstance(latents, DiagonalGaussian):
         latents = latents.mean if noise is None else latents.mean + latents.std * noise
-    return vae.scale(latents.astype(jnp.float32))
+    return rescaled(vae, params, latents.astype(jnp.float32), "scale")
+
+
+def rescaled(vae: Any, params: Any, latents: jax.Array, method: str) -> jax.Array:
+    """Latents as a denoiser has them, by "scale", or as the autoencoder has them, by "unscale"."""
+    found: jax.Array = vae.apply({"params": params}, latents, method=method)
+    return found
 
 
 def decode(

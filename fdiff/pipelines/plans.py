@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from fdiff.plan import Plan, unit_interval
-from fdiff.schedulers import Scheduler
+from fdiff.schedulers import FlowMatchEulerDiscreteScheduler, Scheduler
+from fdiff.schedulers.flow import ShiftedFlowScheduler
 from fdiff.spacing import check_count
 
 SLOTS = 6  # plans are padded to as many slots, so that swapping the scheduler compiles nothing
@@ -61,6 +62,54 @@ def _laid(scheduler: Scheduler, num_inference_steps: int, strength: float) -> Pl
     """The scheduler's own table, laid once for runs that are alike."""
     plan = scheduler.plan(num_inference_steps, **({} if strength == 1 else {"strength": strength}))
     return plan.pad(slots=max(plan.slots, SLOTS))
+
+
+def flow_plan(
+    scheduler: Scheduler, num_inference_steps: int, plan: Plan | None, mu: float | None, strength: float = 1.0
+) -> Plan:
+    """The given plan, or the scheduler's own for a diffusion transformer, padded in slots.
+
+    Levels are even from 1 to 1 / n before they are shifted: by mu where the scheduler's shift is dynamic. Of a
+    strength, the last n - floor(n - strength n) steps are run. Raises ValueError as `make_plan`.
+    """
+    if plan is not None:
+        return make_plan(scheduler, num_inference_steps, plan)
+    check_count("num_inference_steps", num_inference_steps)
+    dynamic = bool(getattr(scheduler, "use_dynamic_shifting", False))
+    return _laid_flow(
+        scheduler, num_inference_steps, mu if dynamic else None, unit_interval("strength", strength)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _laid_flow(scheduler: Any, n: int, mu: float | None, strength: float) -> Plan:
+    kept = n - int(max(n - min(n * strength, n), 0))
+    options: dict[str, Any] = {} if mu is None else {"mu": mu}
+    if kept < n:
+        options["strength"] = (kept + 0.5) / n if kept else 0.0
+    if isinstance(scheduler, ShiftedFlowScheduler):
+        options["sigmas"] = np.linspace(1, 1 / n, n)
+    plan = scheduler.plan(n, **options)
+    return plan.pad(slots=max(plan.slots, SLOTS))
+
+
+def linear_mu(scheduler: Any, tokens: int) -> float:
+    """mu of a picture of that many tokens: linear between the shifts of the scheduler's config, as FLUX.1's is."""
+    own = scheduler if hasattr(scheduler, "mu") else FlowMatchEulerDiscreteScheduler.from_config(scheduler)
+    return float(own.mu(tokens))
+
+
+def empirical_mu(tokens: int, steps: int) -> float:
+    """mu of a picture of that many tokens and a run of so many steps, as FLUX.2's makers measured it.
+
+    Lines in the number of tokens for 10 and for 200 steps, and between and beyond them a line in the steps; above
+    4,300 tokens the one for 200 steps, whatever their number.
+    """
+    many = 0.00016927 * tokens + 0.45666666
+    if tokens > 4300:
+        return many
+    few = 8.73809524e-05 * tokens + 1.89833333
+    return many + (many - few) / 190 * (steps - 200)
 
 
 def count_rows(plan: Plan) -> int:

@@ -1,4 +1,4 @@
-"""What the pipelines of Stable Diffusion can be asked, each option once: requests that their tasks inherit."""
+"""What pipelines that draw from text can be asked, each option once: requests that their tasks inherit."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ Interval = tuple[float, float] | None
 Pixels = int | None
 Size = tuple[int, int]
 RESIZED = (
-    "resize the picture to so many pixels, a multiple of 8; without it PIL images are resized to the multiple of 8 "
+    "resize the picture to so many pixels, a multiple of {0}; without it PIL images are resized to the multiple of {0} "
     "below their size, and arrays must have such a size"
 )
+READ_AT_MOST = "how many tokens of a prompt are read, those that its template adds among them"
 Pictures = Any  # a PIL image, an array (h, w, c) or (b, h, w, c), or a list of one kind
+References = Any  # the same, or a list of several sizes; unlike Pictures, none will do
 
 
 @dataclasses.dataclass(frozen=True)
-class Told(Request):
+class Texted(Request):
     """A text, and how closely to keep to it."""
 
     prompt: Prompt = option(None, "what to draw, a text or several", flag=None)  # the command line has a place for it
@@ -37,6 +39,13 @@ class Told(Request):
     num_inference_steps: int = option(50, "network calls", flag="steps")
     num_images_per_prompt: int = option(1, "pictures of each prompt, side by side", flag="num-images")
     prompt_embeds: Any = option(None, "from `encode_prompt`, in place of a prompt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Told(Texted):
+    """The same of a U-Net, and how it looks at the text."""
+
+    _: KW_ONLY
     attention: Any = option(
         None,
         "a pair of collections that change the U-Net's attention, for the prompts and for the negative ones: what "
@@ -60,12 +69,17 @@ class Told(Request):
 
 
 @dataclasses.dataclass(frozen=True)
-class Prompted(Told):
-    """The same, and what to move away from."""
+class Negated(Request):
+    """What to move away from."""
 
     _: KW_ONLY
     negative_prompt: Prompt = option(None, "what not to draw, one for all or one for each")
     negative_prompt_embeds: Any = option(None, "from `encode_prompt`, in place of a negative prompt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompted(Told, Negated):
+    """A text, and what to move away from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +110,26 @@ class Resized(Request):
     """How large a picture that is given is to be."""
 
     _: KW_ONLY
-    height: Pixels = option(None, RESIZED)
-    width: Pixels = option(None, RESIZED)
+    height: Pixels = option(None, RESIZED.format(8))
+    width: Pixels = option(None, RESIZED.format(8))
+
+
+@dataclasses.dataclass(frozen=True)
+class Patched(Request):
+    """How large a picture is to be that is drawn in patches of latents."""
+
+    _: KW_ONLY
+    height: Pixels = option(None, "in pixels, a multiple of 16; 1024 if not given")
+    width: Pixels = option(None, "in pixels, a multiple of 16; 1024 if not given")
+
+
+@dataclasses.dataclass(frozen=True)
+class RepatchedPicture(Request):
+    """How large a picture that is given is to be, where it is redrawn in patches of latents."""
+
+    _: KW_ONLY
+    height: Pixels = option(None, RESIZED.format(16))
+    width: Pixels = option(None, RESIZED.format(16))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +146,8 @@ class Text(Guided, Sized, Latents):
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture(Guided, Resized):
-    """Pictures from a picture and text."""
+class Redrawn(Request):
+    """A picture to begin from."""
 
     image: Pictures = option(
         None,
@@ -127,8 +159,8 @@ class Picture(Guided, Resized):
 
 
 @dataclasses.dataclass(frozen=True)
-class Masked(Picture, Latents):
-    """A part of a picture painted anew."""
+class Repainted(Redrawn):
+    """A picture, and which part of it is to be another one."""
 
     mask_image: Pictures = option(
         None,
@@ -136,13 +168,25 @@ class Masked(Picture, Latents):
         flag="mask",
     )
     _: KW_ONLY
+    strength: float = option(
+        1.0, "0 to 1; at 1 nothing of the painted part is kept, and the run begins with noise alone"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture(Redrawn, Guided, Resized):
+    """Pictures from a picture and text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked(Repainted, Picture, Latents):
+    """A part of a picture painted anew."""
+
+    _: KW_ONLY
     padding_mask_crop: int | None = option(
         None,
         "paint only the part around the mask, and so many pixels around it, at full size, and put it into the picture, "
         "which comes out with its own size; the pictures must be PIL's",
-    )
-    strength: float = option(
-        1.0, "0 to 1; at 1 nothing of the painted part is kept, and the run begins with noise alone"
     )
 
 

@@ -47,6 +47,14 @@ class Texts(NamedTuple):
         return first(self.positive).embeddings.dtype
 
 
+class Counts(NamedTuple):
+    """How many pictures of how many prompts are drawn, where a text is told otherwise; what its encoder computes in."""
+
+    batch_size: int
+    prompts: int
+    dtype: Any
+
+
 def first(encoded: Any) -> Encoded:
     """What is encoded, or the first of those that add up."""
     found: Encoded = encoded.conditions[0] if isinstance(encoded, guidance.Sum) else encoded
@@ -65,7 +73,7 @@ class CLIPEncoder:
     prompt: str = "prompt"
     penultimate: bool = False
 
-    def tokens(self, pipe: Any, texts: Sequence[str], chunks: int = 1, **how: bool) -> prompts.Tokens:
+    def tokens(self, pipe: Any, texts: Sequence[str], chunks: int = 1, **how: Any) -> prompts.Tokens:
         """The texts as arrays of at least so many chunks."""
         return prompts.tokenize(getattr(pipe, self.tokenizer), texts, chunks=chunks, **how)
 

@@ -15,7 +15,7 @@ from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.requests import Scale, Size
 from fdiff.pipelines.steering import Control
 from fdiff.pipelines.task import Key
-from fdiff.pipelines.text import Texts
+from fdiff.pipelines.text import Counts, Texts
 from fdiff.plan import Plan
 from fdiff.rows import at_row
 
@@ -50,7 +50,7 @@ def text_to_image(
 
 
 def from_noise(
-    vae: AutoencoderKL, plan: Plan, size: Size, texts: Texts, latents: Any, key: Key, torch_seed: Seed
+    vae: AutoencoderKL, plan: Plan, size: Size, texts: Texts | Counts, latents: Any, key: Key, torch_seed: Seed
 ) -> Begun:
     """Stage: begin with noise alone, the user's or drawn."""
     shape = (texts.batch_size, *size, vae.latent_channels)

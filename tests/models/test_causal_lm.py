@@ -1,12 +1,15 @@
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import fdiff
 from convert import layout
+from fdiff import registry
 from fdiff.models import Gemma2Model, Qwen3ForCausalLM
 from tests.models.compare import assert_close, assert_names, read
 from tests.reference import make_causal_lm as cases
@@ -45,6 +48,17 @@ def test_outputs_live(name, tmp_path):
     model.save_pretrained(tmp_path / "ours", params)
     again = getattr(transformers, cases.CONFIGS[name][0]).from_pretrained(tmp_path / "ours").eval()
     compare(model, params, cases.run(again))
+
+
+def test_a_file_of_what_lies_below_the_head_has_shorter_names(reference, tmp_path):
+    """As transformers writes a Qwen3Model, under which name an index may list either."""
+    folder = reference / "causal_lm" / "qwen3"
+    shutil.copy(folder / "config.json", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name.removeprefix("model."): array for name, array in tensors.items()}, tmp_path / "model.safetensors")
+    assert registry.find_component("Qwen3Model", tmp_path) is Qwen3ForCausalLM
+    ours, short = (Qwen3ForCausalLM.from_pretrained(place)[1] for place in (folder, tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, ours, short)
 
 
 def test_layers_above_those_asked_for_are_not_run(reference):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import fdiff
+from convert import layout
 from fdiff import registry
 from fdiff.models import (
     DiTTransformer2DModel,
@@ -141,3 +142,20 @@ def test_names_and_shapes_of_real_checkpoints(shared_data, folder, manifest):
     config = json.loads((shared_data / "hub_configs" / folder / "config.json").read_text())
     model = getattr(fdiff.models, config["_class_name"]).from_config(config)
     assert_names(model, shared_data / "manifests" / f"{manifest}.json.gz")
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "Tongyi-MAI/Z-Image-Turbo", "black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell",
+        "black-forest-labs/FLUX.2-klein-9B",
+    ],
+)  # fmt: skip
+def test_names_of_the_hubs_index_files(shared_data, folder):
+    folder = shared_data / "hub_configs" / folder / "transformer"
+    config = json.loads((folder / "config.json").read_text())
+    shapes = getattr(fdiff.models, config["_class_name"]).from_config(config).shapes()
+    paths, _ = jax.tree_util.tree_flatten_with_path(shapes)
+    names = {layout.torch_name(tuple(entry.key for entry in path)) for path, _ in paths}
+    index = json.loads((folder / "diffusion_pytorch_model.safetensors.index.json").read_text())
+    assert names == set(index["weight_map"])

@@ -49,3 +49,27 @@ def test_the_first_step_at_full_size(shared_data, name):
     out, picture = jax.eval_shape(first_step, shapes)
     assert out.shape == (1, size, size, 4)
     assert picture.shape[1] in (8 * size, 4 * size)
+
+
+@pytest.mark.parametrize(("name", "shape"), [
+    ("Tongyi-MAI/Z-Image-Turbo", (1, 64, 96, 16)), ("black-forest-labs/FLUX.2-klein-4B", (1, 32, 48, 128)),
+])  # fmt: skip
+def test_the_first_step_of_transformers_at_full_size(shared_data, name, shape):
+    folder = shared_data / "hub_configs" / name
+    index = json.loads((folder / "model_index.json").read_text())
+    parts = ("scheduler", "vae", "text_encoder", "transformer")
+    kinds = {part: find_component(index[part][1], name) for part in parts}
+    loaded = {part: kind.from_config(json.loads((folder / part / "config.json").read_text()))
+              for part, kind in kinds.items() if part != "scheduler"}  # fmt: skip
+    tokenizer = fdiff.Qwen2Tokenizer.from_folder(shared_data / "hub_configs/Tongyi-MAI/Z-Image-Turbo/tokenizer")
+    scheduler = kinds["scheduler"].from_pretrained(folder / "scheduler")
+    pipe = getattr(fdiff, index["_class_name"])(scheduler=scheduler, tokenizer=tokenizer, **loaded)
+    shapes = {part: module.shapes() for part, module in loaded.items()}
+
+    def first_step(params):
+        size = {"height": 512, "width": 768, "num_inference_steps": 4}
+        run = pipe.steps(params, "a photo of a cat", **size, key=jax.random.key(0))
+        return run.network(run.plan.c_in[0] * run.x, run.plan.t[0]), pipe.decode(params, run.x)
+
+    out, picture = jax.eval_shape(first_step, shapes)
+    assert (out.shape, picture.shape) == (shape, (1, 512, 768, 3))

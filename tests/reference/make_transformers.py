@@ -66,12 +66,16 @@ STORED = ("z_image", "flux2", "flux", "dit")  # the others are only compared liv
 
 
 def build(name: str) -> Any:
-    """The torch model of that name, with weights that are not a fresh model's zeros and ones."""
+    """The torch model of that name."""
+    return build_of(*CONFIGS[name])
+
+
+def build_of(cls: str, options: dict[str, Any]) -> Any:
+    """A torch model of that class, with weights that are not a fresh model's zeros and ones."""
     import diffusers
     import torch
 
     torch.manual_seed(0)
-    cls, options = CONFIGS[name]
     model = getattr(diffusers, cls)(**options).eval()
     for parameter in model.parameters():
         parameter.data = (parameter.data + 0.1 * torch.randn_like(parameter)).half().float()

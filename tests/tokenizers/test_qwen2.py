@@ -8,32 +8,21 @@ import numpy as np
 import pytest
 
 import fdiff
+from tests.tokenizers import tiny
 from tests.tokenizers.test_clip import make_texts
 
 FOLDER = "hub_configs/Tongyi-MAI/Z-Image-Turbo/tokenizer"
 KLEIN = "hub_configs/black-forest-labs/FLUX.2-klein-4B/tokenizer"
-PIECES = (*map(chr, range(33, 127)), "\u0120", "\u010a", "ca", "cat", "\u0120cat", "ll", "'ll")
-ADDED = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A tokenizer whose pieces are the signs of English, few words and the added tokens."""
-    pairs = ("c a", "ca t", "\u0120 cat", "l l", "' ll")
-    decoder = {
-        len(PIECES) + i: {"content": token, "special": "|" in token, "normalized": False}
-        for i, token in enumerate(ADDED)
-    }
-    (tmp_path / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(PIECES)}))
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(pairs) + "\n")
-    config = {"added_tokens_decoder": decoder, "model_max_length": 24, "chat_template": "{{ enable_thinking }}"}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    return tmp_path
+    return tiny.qwen(tmp_path / "tiny", model_max_length=24)
 
 
 def test_pairs_stay_within_words(folder, caplog):
     tokenizer = fdiff.Qwen2Tokenizer.from_pretrained(folder)
-    number = {piece: i for i, piece in enumerate((*PIECES, *ADDED))}
+    number = {piece: i for i, piece in enumerate(tiny.pieces())}
 
     def pieces(text, *wanted):
         assert tokenizer.ids(text) == [number[piece] for piece in wanted], text
@@ -66,15 +55,15 @@ def test_a_prompt_is_what_a_user_says(folder, tmp_path):
 
 def test_files_that_do_not_fit_are_told(folder):
     config = json.loads((folder / "tokenizer_config.json").read_text())
-    del config["added_tokens_decoder"][str(len(PIECES))]
+    del config["added_tokens_decoder"][str(tiny.pieces().index(tiny.ADDED[0]))]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="holds the files of a tokenizer, which are damaged"):
         fdiff.Qwen2Tokenizer.from_folder(folder)
     del config["added_tokens_decoder"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    older = {token: len(PIECES) + i for i, token in enumerate(ADDED)}
+    older = {token: tiny.pieces().index(token) for token in tiny.ADDED}
     (folder / "added_tokens.json").write_text(json.dumps(older))
-    assert fdiff.Qwen2Tokenizer.from_folder(folder).id("</think>") == len(PIECES) + 4
+    assert fdiff.Qwen2Tokenizer.from_folder(folder).id("</think>") == older["</think>"]
     (folder / "merges.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"it needs vocab.json and merges.txt"):
         fdiff.Qwen2Tokenizer.from_folder(folder)

@@ -17,3 +17,14 @@ def from_patches(x: jax.Array, height: int, width: int, size: int) -> jax.Array:
     """The inverse of `to_patches`: (b, h w / size^2, size^2 c) -> (b, h, w, c)."""
     x = split(x, width // size, 1)
     return merge(x.reshape(*x.shape[:3], size, size, -1).swapaxes(2, 3), 1, 2)
+
+
+def packed(x: jax.Array, size: int) -> jax.Array:
+    """`to_patches`, but in a patch channels, rows, columns, as FLUX has them."""
+    patches = split(to_patches(x, size), x.shape[-1], 2)
+    return merge(patches.swapaxes(2, 3), 2)
+
+
+def unpacked(x: jax.Array, height: int, width: int, size: int) -> jax.Array:
+    """The inverse of `packed`: (b, h w / size^2, c size^2) -> (b, h, w, c)."""
+    return from_patches(merge(split(x, size**2, 2).swapaxes(2, 3), 2), height, width, size)

@@ -1,0 +1,173 @@
+"""What pipelines of diffusion transformers share: sizes in patches, shifts, and prompts that a chat model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdiff import guidance
+from fdiff.pipelines import inpaint, inputs
+from fdiff.pipelines.checks import finite
+from fdiff.pipelines.denoise import Both
+from fdiff.pipelines.draws import Seed
+from fdiff.pipelines.inpaint import BegunInPart
+from fdiff.pipelines.inputs import Pictured
+from fdiff.pipelines.latent import Sized, check_multiples, factor_of
+from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.plans import Planned, flow_plan, linear_mu
+from fdiff.pipelines.requests import Pictures, Pixels, Prompt, Size
+from fdiff.pipelines.sound_text import encoder_of
+from fdiff.pipelines.task import Key
+from fdiff.pipelines.text import Counts, listed
+from fdiff.plan import Plan
+from fdiff.schedulers import Scheduler
+from fdiff.spacing import check_count
+
+LATENTS = 128  # the height and the width where they are not given
+PATCH = 2  # latents that a patch is wide
+MULTIPLE = 32  # of which texts have a length, so that few of them compile anew
+
+
+class Tokens(NamedTuple):
+    """Texts as a language model read them: (b, n, d), and (b, n), 0 where they are of no token."""
+
+    embeddings: jax.Array
+    mask: jax.Array
+
+
+class Read(NamedTuple):
+    """The network that is told a condition, what to draw and what not, and how many pictures there are."""
+
+    denoiser: guidance.Conditional
+    both: Both
+    texts: Counts
+
+
+def sized(vae: Any, height: Pixels, width: Pixels) -> Sized:
+    """Stage: the size in latents. Raises ValueError unless it is one of whole patches."""
+    factor = factor_of(vae)
+    pixels = [LATENTS * factor if side is None else side for side in (height, width)]
+    check_multiples(pixels[0], pixels[1], PATCH * factor)
+    return Sized((pixels[0] // factor, pixels[1] // factor))
+
+
+def pictured(vae: Any, image: Pictures, height: Pixels, width: Pixels) -> Pictured:
+    """Stage: pictures or latents, of whole patches; see `inputs.pictured_by`."""
+    return inputs.pictured_by(PATCH * factor_of(vae), vae, image, height, width)
+
+
+def planned(
+    scheduler: Scheduler, num_inference_steps: int, plan: Plan | None, size: Size, strength: float = 1.0
+) -> Planned:
+    """Stage: the table, shifted by the number of patches where the scheduler is for that."""
+    mu = linear_mu(scheduler, size[0] * size[1] // PATCH**2)
+    return Planned(flow_plan(scheduler, num_inference_steps, plan, mu, strength))
+
+
+def from_masked(
+    vae: Any, params: Params, plan: Plan, image: np.ndarray, mask: np.ndarray, size: Size, texts: Counts,
+    strength: float, latents: Any, key: Key, torch_seed: Seed,
+) -> BegunInPart:  # fmt: skip
+    """Stage: begin with noise, or with the picture noised, for a network that does not see the picture."""
+    return inpaint.in_part(True, vae, params, plan, image, mask, size, texts, strength, latents, key, torch_seed)
+
+
+def read_chat(
+    pipe: Any, params: Params, prompts: Sequence[str], length: int, *, thinking: bool, layers: tuple[int, ...],
+    whole: bool = False,
+) -> Tokens:  # fmt: skip
+    """What a chat model makes of prompts: the hidden states of its layers, side by side, (b, n, len(layers) d).
+
+    length: how many tokens are read at most. whole: n is that, and not what the longest of the prompts takes.
+
+    Raises ValueError for a length that is none, and a pipeline without a text encoder.
+    """
+    check_count("max_sequence_length", length)
+    encoder, tokenizer = encoder_of(pipe)
+    ids, mask = tokenizer.batch([tokenizer.chat(prompt, thinking=thinking) for prompt in prompts], length)
+    if not whole:
+        used = min(-(-int(mask.sum(1).max()) // MULTIPLE) * MULTIPLE, length)
+        ids, mask = ids[:, :used], mask[:, :used]
+    return Tokens(_states(encoder, layers, tree_of(params, "text_encoder"), ids, mask), jnp.asarray(mask))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _states(encoder: Any, layers: tuple[int, ...], params: Any, ids: Any, mask: Any) -> jax.Array:
+    states: Any = encoder.apply({"params": params}, ids, mask, layers)
+    return jnp.concatenate(states, axis=-1)
+
+
+class Sides(NamedTuple):
+    """What to draw and what not, None without guidance, of k prompts."""
+
+    positive: Any
+    negative: Any
+    prompts: int
+
+
+def sides(
+    encode: Callable[[Sequence[str]], Any], given: Callable[[str, Any], Any], guides: bool, prompt: Prompt,
+    prompt_embeds: Any, negative_prompt: Prompt = None, negative_prompt_embeds: Any = None,
+    encode_negative: Callable[[Sequence[str]], Any] | None = None,
+) -> Sides:  # fmt: skip
+    """Both sides as the user asks for them: texts, which `encode` reads, or what it made of them, checked by `given`.
+
+    encode_negative: reads negative prompts, if otherwise than the others.
+
+    Raises ValueError for none or both of prompt and prompt_embeds, and for prompts that are no texts.
+    """
+    if (prompt is None) == (prompt_embeds is None):
+        raise ValueError("pass either prompt or prompt_embeds" + (", not both" if prompt is not None else ""))
+    if negative_prompt is not None and negative_prompt_embeds is not None:
+        raise ValueError("both negative_prompt and negative_prompt_embeds are given; pass one of them")
+    positive = given("prompt_embeds", prompt_embeds) if prompt is None else encode(listed("prompt", prompt))
+    count = len(jax.tree.leaves(positive)[0])
+    if not guides:
+        return Sides(positive, None, count)
+    if negative_prompt_embeds is None:
+        against = listed("negative_prompt", negative_prompt or "", count)
+        return Sides(positive, (encode_negative or encode)(against), count)
+    negative = given("negative_prompt_embeds", negative_prompt_embeds)
+    if len(jax.tree.leaves(negative)[0]) != count:
+        raise ValueError(f"negative_prompt_embeds are of {len(jax.tree.leaves(negative)[0])} prompts, and there are "
+                         f"{count}; pass as many")
+    return Sides(positive, negative, count)
+
+
+def given_tokens(name: str, embeds: Any) -> Tokens:
+    """The user's embeddings, with or without their mask. Raises ValueError for other shapes."""
+    embeddings, mask = embeds if isinstance(embeds, tuple) else (embeds, None)
+    if np.ndim(embeddings) != 3:
+        raise ValueError(f"{name} must be an array (batch, tokens, channels), or a pair of that and of a mask, from "
+                         f"encode_prompt, not {type(embeds).__name__}")
+    shape = np.shape(embeddings)[:2]
+    mask = np.ones(shape, np.int32) if mask is None else mask
+    if np.shape(mask) != shape:
+        raise ValueError(f"the mask of {name} has shape {np.shape(mask)}; it must be {shape}")
+    return Tokens(finite(name, jnp.asarray(embeddings)), jnp.asarray(mask))
+
+
+def equally_long(positive: Tokens, negative: Tokens | None) -> tuple[Tokens, Tokens | None]:
+    """Both with as many tokens, those that are none at the end."""
+    if negative is None:
+        return positive, None
+    most = max(positive.mask.shape[1], negative.mask.shape[1])
+
+    def longer(tokens: Tokens) -> Tokens:
+        more = most - tokens.mask.shape[1]
+        return Tokens(
+            jnp.pad(tokens.embeddings, ((0, 0), (0, more), (0, 0))), jnp.pad(tokens.mask, ((0, 0), (0, more)))
+        )
+
+    return longer(positive), longer(negative)
+
+
+def repeated(both: tuple[Any, Any], num_images_per_prompt: int) -> tuple[Any, Any]:
+    """Each prompt's arrays as often as there are pictures of it. Raises ValueError for a number that is none."""
+    check_count("num_images_per_prompt", num_images_per_prompt)
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, num_images_per_prompt, axis=0), both)

@@ -1,0 +1,32 @@
+"""A tokenizer of Qwen's kind whose pieces are bytes, few words and the tokens of its template."""
+
+import json
+
+ADDED = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
+WORDS = ("ca", "cat", "\u0120cat", "ll", "'ll")
+PAIRS = ("c a", "ca t", "\u0120 cat", "l l", "' ll")
+TEMPLATE = (
+    "{% for one in messages %}<|im_start|>{{ one.role }}\n{{ one.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def pieces():
+    """All of them, in the order of their numbers."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return (*sorted(ByteLevel.alphabet()), *WORDS, *ADDED)
+
+
+def qwen(folder, **config):
+    """The folder with vocab.json, merges.txt and tokenizer_config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = {piece: i for i, piece in enumerate(pieces())}
+    added = {number[token]: {"content": token, "special": "|" in token, "normalized": False} for token in ADDED}
+    (folder / "vocab.json").write_text(json.dumps({one: i for one, i in number.items() if one not in ADDED}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(PAIRS) + "\n")
+    told = {"tokenizer_class": "Qwen2Tokenizer", "added_tokens_decoder": added, "chat_template": TEMPLATE,
+            "pad_token": "<|endoftext|>", "eos_token": "<|im_end|>", "unk_token": None, **config}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    return folder
