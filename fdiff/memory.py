@@ -105,14 +105,18 @@ def _factor(decoder: Any) -> int:
 
 
 def told(manifest: Manifest) -> list[str]:
-    """What a pipeline needs to draw one picture, in a line; none where it has no network that is known."""
+    """What a pipeline needs to draw one picture, in a line; of a transformer's what is known, that of the parameters.
+
+    None where it has neither network.
+    """
     modules = {part.name: part.module for part in manifest.parts if part.module is not None}
-    shape = pixels(modules)
-    if shape is None:
+    shape, dtypes = pixels(modules), ("float32", "bfloat16")
+    if shape is None and "transformer" not in modules:
         return []
-    dtypes = ("float32", "bfloat16")
-    needs = [f"{gigabytes(estimate(manifest.parts, dtype=dtype).total)} in {dtype}" for dtype in dtypes]
-    return [f"memory: about {' and '.join(needs)}, to draw one picture of {shape[1]} x {shape[0]}"]
+    found = [estimate(manifest.parts, dtype=dtype) for dtype in dtypes]
+    each = [gigabytes(one.parameters if shape is None else one.total) for one in found]
+    what = "for the parameters alone" if shape is None else f"to draw one picture of {shape[1]} x {shape[0]}"
+    return [f"memory: about {' and '.join(f'{n} in {dtype}' for n, dtype in zip(each, dtypes, strict=True))}, {what}"]
 
 
 def gigabytes(count: int) -> str:

@@ -94,6 +94,8 @@ def test_the_command(tiny, tmp_path, capsys):
     assert Image.open(tmp_path / "again.png").size == Image.open(tmp_path / "cat.png").size
     assert main([*asked, "--height", "18", "--out", str(tmp_path / "no.png")]) == 2
     assert "height is 18; it must be a multiple of 4" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "model")]) == 0
+    assert "memory: about 1 MB in float32 and 1 MB in bfloat16, for the parameters alone" in capsys.readouterr().out
 
 
 # -- beside diffusers --------------------------------------------------------------------------------------------------
