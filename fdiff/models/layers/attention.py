@@ -11,6 +11,7 @@ import numpy as np
 from fdiff.messages import show
 from fdiff.models.layers.activations import Dropout
 from fdiff.models.layers.axes import merge, sharded
+from fdiff.models.layers.bilinear import bilinear
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import GroupNorm, LayerNorm, RMSNorm, SpatialNorm
 
@@ -79,12 +80,7 @@ def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None,
             mask = jnp.pad(mask, ((0, 0), (0, 0), (0, end - queries), (0, 0)))
 
     def one(start: jax.Array) -> jax.Array:
-        weights = jnp.einsum(
-            "bhqd,bhkd->bhqk",
-            scale * part(q, start, sizes),
-            part(k, start, sizes[:2]),
-            preferred_element_type=jnp.float32,
-        )
+        weights = bilinear(_scores, _to_queries, _to_keys)(scale * part(q, start, sizes), part(k, start, sizes[:2]))
         if mask is not None:
             some = part(mask, start, sizes)
             weights = jnp.where(some, weights, -1e30) if some.dtype == bool else weights + some
@@ -106,6 +102,19 @@ def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None,
         out = jax.lax.map(jax.checkpoint(one), jnp.asarray(starts))
         out = merge(out.reshape(*grid, *out.shape[1:]).transpose(0, 3, 1, 4, 2, 5, 6), 0, 1, 2)
     return out[:, :, :queries].swapaxes(1, 2)
+
+
+def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
+    return jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
+
+
+def _to_queries(k: jax.Array, scores: jax.Array) -> jax.Array:
+    return jnp.einsum("bhqk,bhkd->bhqd", scores, k).astype(k.dtype)
+
+
+def _to_keys(q: jax.Array, scores: jax.Array) -> jax.Array:
+    """Not in JAX's form, which has the scores transposed, because a CPU is slow at that."""
+    return jnp.einsum("bhqd,bhqk->bhdk", q, scores).swapaxes(2, 3).astype(q.dtype)
 
 
 def largest_divisor(number: int, limit: int) -> int:

@@ -1,17 +1,15 @@
 """Convolution, written so that XLA computes it quickly on a CPU too."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_derivatives import SymbolicZero
 
-from fdiff.models.layers.axes import merge
+from fdiff.models.layers import winograd
+from fdiff.models.layers.axes import merge, sharded
+from fdiff.models.layers.bilinear import Map, bilinear, transposed
 
-Map = Callable[[jax.Array, jax.Array], jax.Array]  # (x, kernel) -> y
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
 LARGE_KERNEL = 2**21  # numbers: 8 MB, more than the caches of a core hold
 
@@ -56,47 +54,22 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding 
 
     size = kernel.shape[0]
     if (stride, groups) == (1, 1) and kernel.shape[1] == size and pads == ((size // 2,) * 2,) * 2 and size % 2:
-        return _bilinear(forward, partial(_by_x, direct), _by_kernel)(x, kernel)
+        if size == 3 and x.dtype == jnp.float32 and not (x.shape[1] % 2 or x.shape[2] % 2 or sharded(x)):
+            return bilinear(forward, winograd.gradient_of_input, winograd.gradient_of_kernel)(x, kernel)
+        to_kernel = partial(transposed, _in_rows, jax.typeof(kernel))
+        return bilinear(forward, partial(_turning, direct), to_kernel)(x, kernel)
     return forward(x, kernel)
 
 
-def _bilinear(forward: Map, by_x: Map, by_kernel: Map) -> Map:
-    """forward(x, kernel), whose derivative is forward(dx, kernel) + forward(x, dkernel) computed in other ways.
-
-    What JAX makes of a convolution for the gradient of its kernel is a convolution whose kernel is as large as the
-    picture; a CPU is up to eight times faster with products of matrices, to which `by_kernel` is transposed.
-    """
-    @jax.custom_jvp
-    def run(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return forward(x, kernel)
-
-    def derivative(arrays: tuple[jax.Array, jax.Array], changes: tuple[Any, Any]) -> tuple[jax.Array, Any]:
-        (x, kernel), (dx, dkernel) = arrays, changes
-        parts = []
-        if not isinstance(dx, SymbolicZero):
-            parts.append(jax.lax.platform_dependent(dx, kernel, cpu=by_x, default=forward))
-        if not isinstance(dkernel, SymbolicZero):
-            # Of x itself and not of what is made of it on the way to the product: that would be kept for each layer.
-            by_matrix = jax.checkpoint(by_kernel)
-            parts.append(jax.lax.platform_dependent(x, dkernel, cpu=by_matrix, default=forward))
-        return run(x, kernel), sum(parts[1:], parts[0])
-
-    run.defjvp(derivative, symbolic_zeros=True)
-    return run
-
-
-def _by_x(convolve: Map, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution as the transpose of that with the kernel turned around, so that its own transpose is this one.
+def _turning(convolve: Map, kernel: jax.Array, y: jax.Array) -> jax.Array:
+    """The gradient for the input, as the convolution with the kernel turned around.
 
     JAX's has the axes of the kernel in an order that a CPU convolves slowly.
     """
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    shape = jax.ShapeDtypeStruct((*x.shape[:-1], kernel.shape[-1]), x.dtype)
-    y: jax.Array = jax.linear_transpose(lambda y: convolve(y, turned), shape)(x)[0]
-    return y
+    return convolve(y, kernel[::-1, ::-1].swapaxes(2, 3))
 
 
-def _by_kernel(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _in_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The convolution with zeros around, as one product for each row of the kernel."""
     size, _, channels, features = kernel.shape
     offsets = [size // 2 - i for i in range(size)]
@@ -132,7 +105,11 @@ def upsample_and_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
             x, kernel, cpu=_multiply_first, default=lambda x, kernel: convolve(upsample(x), kernel, padding=1)
         )
 
-    return _bilinear(forward, _multiply_once, _multiply_once)(x, kernel)
+    def to_x(kernel: jax.Array, y: jax.Array) -> jax.Array:
+        return transposed(lambda kernel, x: _multiply_once(x, kernel), like, kernel, y)
+
+    like = jax.typeof(x)
+    return bilinear(forward, to_x, partial(transposed, _multiply_once, jax.typeof(kernel)))(x, kernel)
 
 
 def _multiply_first(x: jax.Array, kernel: jax.Array) -> jax.Array:
