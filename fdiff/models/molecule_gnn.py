@@ -84,8 +84,8 @@ def _field(x: jax.Array, scores: jax.Array, distances: jax.Array) -> jax.Array:
 
 
 def _clipped(vectors: jax.Array, longest: Any) -> jax.Array:
-    lengths = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors * jnp.where(lengths > longest, longest / jnp.maximum(lengths, 1e-12), 1)
+    lengths = jnp.sqrt((vectors**2).sum(-1, keepdims=True) + 1e-24)  # whose slope at 0 is a number
+    return vectors * jnp.minimum(longest / lengths, 1)
 
 
 class Perceptron(nn.Module):

@@ -43,6 +43,7 @@ def test_turns_mirrors_and_permutations_go_through_and_shifts_do_nothing(small):
     order = rng.permutation(6)
     mixed = apply(x[:, order], numbers[:, order], edges[:, order][:, :, order], 0.1)
     assert np.abs(mixed - out[:, order]).max() < 1e-4 * size
+    assert np.isfinite(jax.grad(lambda x: (apply(x, numbers, edges, 0.1) ** 2).sum())(x)).all()
 
 
 def test_atoms_that_no_edge_joins_count_below_a_noise_and_up_to_the_cutoff(small):

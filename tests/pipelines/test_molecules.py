@@ -224,3 +224,28 @@ def test_the_command_refuses_in_a_sentence_and_writes_nothing(folder, capsys, mo
     assert main(["generate", "mine", *(["--out", "m.sdf"] if "--out" not in options else []), *options]) == 2
     told = capsys.readouterr().err.strip()
     assert said in told and "\n" not in told and sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parity
+def test_a_run_is_that_of_edms_algorithm_in_torch(shared_data):
+    """Of the published checkpoint, from the same noise: positions to a thousandth of the largest, and all elements."""
+    import torch
+
+    from tests.benchmarks import bench_molecules as edm_in_torch
+
+    file = shared_data / "weights" / "edm_qm9_nf128_l5" / "generative_model_ema.npy"
+    pipe, params = edm_checkpoint.load(file)
+    inspected = edm_checkpoint.inspect(file).tensors
+    weights = {name: torch.from_numpy(value.read().copy()) for name, value in inspected.items()}
+    with np.load(shared_data / "fixtures" / "edm_qm9_nf128_l5_forward.npz") as fixture:
+        gamma = fixture["gamma"].astype(np.float64)
+    sizes = np.array([4, 9, 7])
+
+    def noise(i):
+        return np.random.default_rng(i).standard_normal((3, 9, 9), np.float32)
+
+    theirs = edm_in_torch.torch_draw(weights, 5, gamma, 20, sizes, noise, 9)
+    ours = edm_in_torch.fdiff_draw(pipe, params, 20, sizes, noise, 9)
+    there = np.arange(9) < sizes[:, None]
+    assert np.abs(ours - theirs)[there][:, :3].max() < 1e-3 * np.abs(theirs[there][:, :3]).max()
+    assert (ours[..., 3:8].argmax(-1) == theirs[..., 3:8].argmax(-1))[there].all()
