@@ -1,6 +1,6 @@
 """Sound: signals and spectra, mel spectrograms, files, and pictures of them."""
 
-from fdiff.audio.files import Sound, read, write
+from fdiff.audio.files import Sound, read, resample, write
 from fdiff.audio.mel import decibels, inverse_mel, mel_filters, mel_spectrogram, power_of
 from fdiff.audio.pictures import picture
 from fdiff.audio.signals import griffin_lim, istft, stft
@@ -18,6 +18,7 @@ __all__ = [
     "picture",
     "power_of",
     "read",
+    "resample",
     "stft",
     "write",
 ]

@@ -35,7 +35,8 @@ def spectrogram(sound: Sound) -> Image.Image:
 
     n_fft = 2 ** max(6, round(np.log2(sound.rate * 0.064)))  # about 64 ms, in which tones can be told apart
     mel = mel_spectrogram(jnp.asarray(sound.mono()), sound.rate, n_fft=n_fft, hop=n_fft // 4, n_mels=n_fft // 16)
-    shares = np.asarray(decibels(mel))[::-1] / 80 + 1
+    heard = float(mel.max()) > 0  # the loudest of silence is no louder than the rest
+    shares = np.asarray(decibels(mel))[::-1] / 80 + 1 if heard else np.zeros(mel.shape)
     colours = [np.interp(shares, np.linspace(0, 1, len(HUES)), hue) for hue in HUES.T]
     return Image.fromarray(np.stack(colours, -1).round().astype(np.uint8))
 

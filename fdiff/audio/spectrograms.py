@@ -55,7 +55,7 @@ class Mel(hub.Pretrained):
         if isinstance(sound, Sound):
             if sound.rate != self.sample_rate:
                 raise ValueError(f"the sound has {sound.rate} samples a second and the model {self.sample_rate}; "
-                                 "resample it first")
+                                 "fdiff.audio.resample changes that")
             sound = sound.mono()
         samples = np.asarray(sound, np.float32)
         samples = samples.mean(1) if samples.ndim == 2 else samples

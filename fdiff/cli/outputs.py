@@ -95,6 +95,7 @@ def _draw_molecules(found: Any) -> Any:
 
 
 SHOWN = 100  # molecules of a sheet
+NOT_WRITTEN = (".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".wma")  # endings of sounds
 OUTPUTS: Mapping[str, Output] = {
     "sounds": Output("sound", (".wav", ".flac"), lambda made: len(made.audios), _in_a_row, _write_sound, _draw_sound),
     "molecules": Output(
@@ -114,6 +115,8 @@ def check_ending(file: Path) -> None:
     from fdiff import images
 
     kind = kind_of(file)
+    if file.suffix.lower() in NOT_WRITTEN:
+        raise ValueError(f"{file} ends in {file.suffix}, which is not written; call a sound something.wav or .flac")
     if kind == "pictures":
         images.picture_format(file)
     if file.suffix.lower() == ".flac" and importlib.util.find_spec("soundfile") is None:

@@ -58,6 +58,35 @@ def test_flac(tmp_path):
     np.testing.assert_array_equal(again.samples * 32768, WHOLE)
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_samples_are_rounded(tmp_path, name):
+    """To the nearest, as soundfile does in FLAC; in WAV it takes the next below."""
+    if name == "a.flac":
+        pytest.importorskip("soundfile")
+    audio.write(tmp_path / name, audio.Sound(np.array([0.6, -0.6, 0.4, -0.4, 2.5, 32767.6]) / 32768, 8000))
+    assert (audio.read(tmp_path / name).samples[:, 0] * 32768).tolist() == [1, -1, 0, 0, 2, 32767]
+
+
+def test_another_sampling_rate():
+    time = np.arange(8000) / 8000
+    tone = audio.Sound(np.sin(2 * np.pi * 440 * time)[:, None].astype(np.float32), 8000)
+    again = audio.resample(tone, 22050)
+    assert again.rate == 22050 and again.samples.shape == (22050, 1) and again.samples.dtype == np.float32
+    wanted = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050)
+    np.testing.assert_allclose(again.samples[500:-500, 0], wanted[500:-500], atol=2e-3)
+    with pytest.raises(ValueError, match=r"cannot have 0.5 samples a second"):
+        audio.resample(tone, 0.5)
+
+
+def test_silence_and_what_was_cut_short_are_told(tmp_path, caplog):
+    audio.write(tmp_path / "a.wav", audio.Sound(np.zeros(800, np.float32), 8000))
+    assert "a.wav is silent" in caplog.text
+    assert np.asarray(audio.picture(audio.read(tmp_path / "a.wav")))[150:].max() < 32, "dark"
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "a.wav").read_bytes()[: 44 + 800])
+    assert audio.read(tmp_path / "cut.wav").samples.shape == (400, 1)
+    assert "cut.wav ends before it says that it does; the 0.05 seconds that are there are read" in caplog.text
+
+
 def test_files_that_are_no_sound(tmp_path):
     good = tmp_path / "good.wav"
     audio.write(good, audio.Sound(np.zeros(8, np.float32), 8000))
@@ -72,17 +101,24 @@ def test_files_that_are_no_sound(tmp_path):
     with pytest.raises(ValueError, match="holds no samples"):
         audio.read(tmp_path / "empty.wav")
     (tmp_path / "picture.wav").write_bytes(b"\x89PNG not a sound")
-    with pytest.raises(ValueError, match=r"picture\.wav"):
+    with pytest.raises(ValueError, match=r"picture\.wav holds no sound, whatever its name says"):
         audio.read(tmp_path / "picture.wav")
+    with pytest.raises(FileNotFoundError, match="is not there, or is a folder"):
+        audio.read(tmp_path)
     with pytest.raises(FileNotFoundError, match="is not there"):
         audio.read(tmp_path / "none.wav")
 
 
-@pytest.mark.parametrize(("name", "samples", "words"), [
-    ("a.mp3", np.zeros(4), "does not end in"), ("a.wav", np.full(4, np.nan), "no numbers"),
-    ("a.wav", np.zeros((1, 4, 1)), "shape"), ("a.wav", np.zeros((2, 100)), "shape"),
+@pytest.mark.parametrize(("name", "samples", "rate", "words"), [
+    ("a.mp3", np.zeros(4), 8000, "does not end in"), ("a.wav", np.full(4, np.nan), 8000, "no numbers"),
+    ("a.wav", np.zeros((1, 4, 1)), 8000, "shape"), ("a.wav", np.zeros((2, 100)), 8000, "shape"),
+    ("a.wav", np.zeros(0), 8000, "no samples"), ("a.wav", np.zeros(4, np.int16), 8000, "whole numbers, int16"),
+    ("a.wav", np.zeros(4), 8000.5, "8000.5 samples a second"), ("a.wav", np.zeros(4), 0, "0 samples a second"),
+    ("a.flac", np.zeros((4, 9)), 8000, "9 channels"), ("a.flac", np.zeros(4), 10**6, "up to 655,350"),
 ])
-def test_what_cannot_be_written(tmp_path, name, samples, words):
+def test_what_cannot_be_written(tmp_path, name, samples, rate, words):
+    if name == "a.flac":
+        pytest.importorskip("soundfile")
     with pytest.raises(ValueError, match=words):
-        audio.write(tmp_path / name, audio.Sound(samples, 8000))
+        audio.write(tmp_path / name, audio.Sound(samples, rate))
     assert not list(tmp_path.iterdir())
