@@ -4,6 +4,7 @@ Both follow from the name of the leaf in the Flax tree, never from the shape of 
 
     leaf                torch's leaf   layout
     kernel              weight         torch's first two axes, (out, in), become the last two, (in, out)
+    kernel_v            weight_v       the same: the direction of a kernel whose length is a number of its own
     scale, embedding    weight         as it is
     any other           the same       as it is; an _ at its end is left out: scale_ is what torch calls scale
 
@@ -19,31 +20,32 @@ import numpy as np
 
 Path = tuple[str, ...]
 
+KERNELS = {"kernel": "weight", "kernel_v": "weight_v"}
 ALIGNMENT = 64  # bytes: XLA's CPU takes an array that begins at a multiple of it as it is, without a copy
 TILE = 128  # rows and columns: a square of numbers that stays in the cache while it is turned
 
 
 def torch_name(path: Path) -> str:
     """("mid_block", "resnets.0", "conv1", "kernel") -> "mid_block.resnets.0.conv1.weight"."""
-    leaf = "weight" if path[-1] in ("kernel", "scale", "embedding") else path[-1].removesuffix("_")
+    leaf = "weight" if path[-1] in ("scale", "embedding") else KERNELS.get(path[-1], path[-1].removesuffix("_"))
     return ".".join((*path[:-1], leaf))
 
 
 def torch_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that torch has for the parameter of that path and shape."""
-    if path[-1] != "kernel":
+    if path[-1] not in KERNELS:
         return shape
     return (shape[-1], shape[-2], *shape[:-2])
 
 
 def from_torch(path: Path, array: np.ndarray) -> np.ndarray:
     """A view of torch's array in the layout of the parameter."""
-    return np.moveaxis(array, (0, 1), (-1, -2)) if path[-1] == "kernel" else array
+    return np.moveaxis(array, (0, 1), (-1, -2)) if path[-1] in KERNELS else array
 
 
 def to_torch(path: Path, array: np.ndarray) -> np.ndarray:
     """A view of the parameter in torch's layout: the inverse of `from_torch`."""
-    return np.moveaxis(array, (-1, -2), (0, 1)) if path[-1] == "kernel" else array
+    return np.moveaxis(array, (-1, -2), (0, 1)) if path[-1] in KERNELS else array
 
 
 def copied(array: np.ndarray, dtype: Any) -> np.ndarray:

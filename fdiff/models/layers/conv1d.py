@@ -28,21 +28,26 @@ def convolve_transposed(
 ) -> jax.Array:
     """The transpose of a convolution: x (b, n, in), kernel (k, out, in) -> (b, (n - 1) stride + k - 2 padding, out).
 
-    Each number of x adds the kernel, times itself, to the result at its place. One matrix product makes what is added;
-    no zeros are multiplied. `output_padding` makes the result longer at its end.
+    Each number of x adds the kernel, times itself, to the result at its place: `stride` places of the result at a time
+    are what a convolution of so many times the features makes, and no zeros are multiplied. `output_padding` makes the
+    result longer at its end.
     """
-    size, features, _ = kernel.shape
+    size, features, channels = kernel.shape
     count = -(-size // stride)  # how many results of neighbours meet
     kernel = jnp.pad(kernel, ((0, count * stride - size), (0, 0), (0, 0)))
-    parts = jnp.einsum("bni,koi->bnko", x, kernel)
     batch, length = x.shape[:2]
-    parts = parts.reshape(batch, length, count, stride * features)
-    ends = (0, 0), (0, 0)
-    summed = sum(jnp.pad(parts[:, :, j], (ends[0], (j, count - 1 - j), ends[1])) for j in range(count))
-    summed = jnp.asarray(summed).reshape(batch, (length + count - 1) * stride, features)
+    if batch * length <= channels:  # turning the kernel, which is larger, would take longer than the product
+        parts = jnp.einsum("koi,bni->kobn", kernel, x).transpose(2, 3, 0, 1)
+        parts = parts.reshape(batch, length, count, stride * features)
+        pads = [((0, 0), (j, count - 1 - j), (0, 0)) for j in range(count)]
+        summed = jnp.asarray(sum(jnp.pad(parts[:, :, j], pads[j]) for j in range(count)))
+    else:
+        turned = kernel.reshape(count, stride * features, channels)[::-1].swapaxes(1, 2)
+        summed = convolve(x, turned, padding=count - 1)
+    summed = summed.reshape(batch, (length + count - 1) * stride, features)
     end = (length - 1) * stride + size - padding + output_padding
     missing = max(0, end - summed.shape[1])
-    return jnp.pad(summed, (ends[0], (0, missing), ends[1]))[:, padding:end]
+    return jnp.pad(summed, ((0, 0), (0, missing), (0, 0)))[:, padding:end]
 
 
 class Conv1d(nn.Module):

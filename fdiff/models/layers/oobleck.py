@@ -43,7 +43,7 @@ class Snake1d(nn.Module):
 class NormedConv1d(nn.Module):
     """A convolution whose kernel is g v / |v|, g a number for each feature (Salimans and Kingma 2016).
 
-    Where `transposed`, it is a transposed one, and g a number for each channel of x. torch's axes are kept.
+    Where `transposed`, it is a transposed one, and g a number for each channel of x.
     """
 
     features: int
@@ -56,12 +56,12 @@ class NormedConv1d(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        first, second = (x.shape[-1], self.features) if self.transposed else (self.features, x.shape[-1])
-        direction = parameter(self, "weight_v", nn.initializers.normal(1.0), (first, second, self.kernel_size))
+        second, first = (self.features, x.shape[-1]) if self.transposed else (x.shape[-1], self.features)
+        kernel = parameter(self, "kernel_v", nn.initializers.normal(1.0), (self.kernel_size, second, first))
         length = parameter(self, "weight_g", nn.initializers.ones, (first, 1, 1))
-        norm = jnp.sqrt(jnp.square(direction.astype(jnp.float32)).sum((1, 2)))
-        ratio = (length.astype(jnp.float32).reshape(-1) / norm).astype(direction.dtype)
-        x, kernel = x.astype(direction.dtype), direction.transpose(2, 1, 0)
+        norm = jnp.sqrt(jnp.square(kernel.astype(jnp.float32)).sum((0, 1)))
+        ratio = (length.astype(jnp.float32).reshape(-1) / norm).astype(kernel.dtype)
+        x = x.astype(kernel.dtype)
         # The lengths scale what goes in, or comes out, which are fewer numbers than the kernel has.
         if self.transposed:
             y = convolve_transposed(ratio * x, kernel, self.stride, self.padding)
