@@ -26,6 +26,7 @@ ALLOWED = {
     "rows": {"plan"},
     "sampling": {"plan", "keys", "rows"},
     "guidance": {"sampling"},
+    "windows": {"sampling"},
     "registry": set(),
     "models": {"messages", "models", "keys", "hub", "upload", "registry"},
     "downloads": set(),

@@ -9,7 +9,7 @@ import numpy as np
 
 from fdiff.models.fields import Channels, Count, between, some
 from fdiff.models.layers.checks import require
-from fdiff.models.layers.oobleck import OobleckDecoder, OobleckEncoder
+from fdiff.models.layers.oobleck import DILATIONS, OobleckDecoder, OobleckEncoder
 from fdiff.models.model import Model
 
 Ratios = Annotated[tuple[Annotated[int, between(1, 64)], ...], some(8)]
@@ -65,6 +65,15 @@ class AutoencoderOobleck(Model):
     def hop_length(self) -> int:
         """How many samples a latent stands for."""
         return math.prod(self.downsampling_ratios)
+
+    @property
+    def reach(self) -> int:
+        """How many latents to each side of its own a decoded sample depends on at most."""
+        reach = 3  # samples, of the last convolution
+        for ratio in self.downsampling_ratios:
+            wide = reach + sum(3 * dilation for dilation in DILATIONS)
+            reach = -(-wide // ratio) + 1  # the transposed convolution reaches to the next
+        return reach + 3
 
     def encode(self, samples: jax.Array) -> SoundDistribution:
         """The distribution of the latents of sounds."""

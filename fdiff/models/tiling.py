@@ -1,8 +1,9 @@
-"""Autoencoders in less memory: large pictures tile by tile, batches one picture at a time.
+"""Autoencoders in less memory: large pictures and long sounds tile by tile, batches one picture at a time.
 
 decode = lambda latents: vae.apply({"params": params}, latents, method="decode")
 pictures = sliced(decode, latents)
 picture = tiled_decode(vae, params, latents)
+sound = decode_in_parts(oobleck, params, latents)
 """
 
 from collections.abc import Callable
@@ -12,9 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from fdiff.models.autoencoder_kl import AutoencoderKL
+from fdiff.models.autoencoder_oobleck import AutoencoderOobleck
 from fdiff.models.layers.vae import DiagonalGaussian, diagonal_gaussian
 
 OVERLAP = 0.25  # of the length of a tile, as on the Hub
+LATENTS = 1024  # of a part of a sound: all that Stable Audio makes
 
 
 def sliced(function: Callable[[jax.Array], Any], x: jax.Array) -> Any:
@@ -46,6 +49,39 @@ def tiled_encode(
         return jnp.asarray(model.apply({"params": params}, x, method="moments"))
 
     return diagonal_gaussian(tiled(moments, sample, pixels, size))
+
+
+def decode_in_parts(
+    model: AutoencoderOobleck, params: Any, latents: jax.Array, size: int | None = LATENTS
+) -> jax.Array:
+    """The sounds (b, n hop_length, c) of latents (b, n, c), `size` of them at a time, in the memory of so many.
+
+    This is `decode` but for rounding: each part is decoded with all latents around it that it depends on
+    (`AutoencoderOobleck.reach`), and nothing has to fade. size: None decodes all at once, and so do odd ratios, of
+    whose samples some are missing.
+
+    Raises ValueError for a size that leaves nothing between what is around a part.
+    """
+    reach, length = model.reach, latents.shape[1]
+    if size is not None and size <= 2 * reach:
+        raise ValueError(f"parts of {size} latents are too small; choose at least {2 * reach + 1}, or None.")
+
+    def decode(x: jax.Array) -> jax.Array:
+        return jnp.asarray(model.apply({"params": params}, x, method="decode"))
+
+    if size is None or length <= size or any(ratio % 2 for ratio in model.downsampling_ratios):
+        return decode(latents)
+    count = -(-(length - 2 * reach) // (size - 2 * reach))
+    starts = [min(i * (size - 2 * reach), length - size) for i in range(count)]
+    parts = jax.lax.map(
+        lambda start: decode(jax.lax.dynamic_slice_in_dim(latents, start, size, 1)), jnp.asarray(starts)
+    )
+    ends = [*(start + size - reach for start in starts[:-1]), length]
+    hop = model.hop_length
+    return jnp.concatenate([
+        part[:, (begin - start) * hop : (end - start) * hop]
+        for part, start, begin, end in zip(parts, starts, [0, *ends], ends, strict=False)
+    ], axis=1)
 
 
 def tiled(

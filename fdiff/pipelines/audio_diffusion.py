@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar, NamedTuple
@@ -16,18 +17,27 @@ from fdiff import images, sampling
 from fdiff.audio import Mel, Sound, read
 from fdiff.models import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 from fdiff.pipelines import latent
-from fdiff.pipelines.class_conditional import ClassConditional, ClassPipeline, drawing_of_class
+from fdiff.pipelines.checks import check_finite
+from fdiff.pipelines.class_conditional import (
+    ClassConditional,
+    ClassPipeline,
+    guided_to_class,
+    labelled,
+    planned_as_suits,
+)
 from fdiff.pipelines.denoise import Network
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw_as_asked
 from fdiff.pipelines.image_to_image import noised
 from fdiff.pipelines.inpaint import levels_after, put_back
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, sample_shape, tree_of
 from fdiff.pipelines.plans import Planned, make_plan
-from fdiff.pipelines.sound import check_seconds
+from fdiff.pipelines.sound import check_seconds, places_of
 from fdiff.pipelines.task import Key, Request, Task, option
+from fdiff.pipelines.unconditional import begun_with
 from fdiff.plan import Plan
 from fdiff.schedulers import DDIMInverseScheduler, DDIMScheduler, Scheduler
 from fdiff.spacing import check_count
+from fdiff.windows import windowed
 
 Audio = str | Sound | np.ndarray | None
 
@@ -45,7 +55,21 @@ class SpectrogramOutput(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class AudioDiffusion(Request):
+class Spectral(Request):
+    """Sounds as spectrograms, of any length."""
+
+    _: KW_ONLY
+    audio_length_in_s: float | None = option(
+        None, "how many seconds long; what the model was trained on if not given", flag="seconds"
+    )
+    overlap_in_s: float | None = option(
+        None, "by how many seconds the windows of the model's own length overlap, in which what is longer is made; a "
+        "quarter of that length if not given", flag="overlap",
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioDiffusion(Spectral):
     """Sounds from noise alone, or from a sound."""
 
     _: KW_ONLY
@@ -96,6 +120,7 @@ class BegunSpectrogram(NamedTuple):
 def begun(
     pipe: AudioDiffusionPipeline, params: Params, plan: Plan, batch_size: int, key: Key, torch_seed: Seed, noise: Any,
     audio: Audio, slice: int, start_step: int, mask_start_secs: float, mask_end_secs: float,
+    audio_length_in_s: float | None,
 ) -> BegunSpectrogram:  # fmt: skip
     """Stage: begin with noise, or with the sound at the plan's first level; what is kept of it is put back after each
     step, at the level that the step reached, so that it is kept as it is.
@@ -103,7 +128,9 @@ def begun(
     Raises ValueError for a piece that the sound does not have, or more seconds than the piece lasts.
     """
     check_count("batch_size", batch_size)
-    shape = sample_shape(pipe.unet)
+    shape = shape_for(pipe, audio_length_in_s)
+    if audio is not None and audio_length_in_s is not None:
+        raise ValueError("audio_length_in_s is how long a sound from nothing is, and audio is given; leave one out")
     rows = 0 if noise is not None else None
     wanted = Wanted(shape, rows), Wanted(shape, None if audio is not None and pipe.vqvae is not None else 0)
     draws = draw_as_asked(key, torch_seed, plan, (batch_size, *shape), "float32", *wanted)
@@ -115,7 +142,7 @@ def begun(
             raise ValueError("mask_start_secs and mask_end_secs keep a part of the audio, and none is given; pass one")
         return BegunSpectrogram(plan.start * first, draws, None)
     known = _seen(pipe, params, audio, slice, draws.arrays[1])
-    a_second = shape[1] * pipe.mel.sample_rate / pipe.mel.x_res / pipe.mel.hop_length
+    a_second = columns_a_second(pipe)
     kept = [int(seconds * a_second) for seconds in keeps]
     if sum(kept) >= shape[1]:
         raise ValueError(f"mask_start_secs and mask_end_secs keep {sum(keeps):g} s, and the sound lasts "
@@ -124,6 +151,36 @@ def begun(
     mask = ((places >= kept[0]) & (places < shape[1] - kept[1])).astype(np.float32)[None, None, :, None]
     after = Partial(put_back, jnp.asarray(mask), known, first, *levels_after(plan)) if any(kept) else None
     return BegunSpectrogram(noised(plan, known, first) if start_step else plan.start * first, draws, after)
+
+
+def shape_for(pipe: Any, audio_length_in_s: float | None) -> tuple[int, int, int]:
+    """(h, w, c) of what the U-Net draws of so many seconds: its own width, or more. Raises ValueError for no length."""
+    height, own, channels = sample_shape(pipe.unet)
+    if audio_length_in_s is None:
+        return height, own, channels
+    least = pipe.mel.hop_length / pipe.mel.sample_rate
+    seconds = check_seconds("audio_length_in_s", audio_length_in_s, least=least)
+    frames = math.ceil(round(seconds / least, 6)) + 1  # a sound lasts from the middle of the first to the last one's
+    return height, max(own, -(-frames * own // pipe.mel.x_res)), channels
+
+
+def columns_a_second(pipe: Any) -> float:
+    """How many columns of what the U-Net draws are a second."""
+    return float(sample_shape(pipe.unet)[1] * pipe.mel.sample_rate / pipe.mel.x_res / pipe.mel.hop_length)
+
+
+def in_windows(pipe: Any, network: sampling.Network, x: jax.Array, overlap_in_s: float | None) -> Network:
+    """Stage: the network, over windows of its own width where x is wider. Raises ValueError for no overlap."""
+    own, rate = sample_shape(pipe.unet)[1], columns_a_second(pipe)
+    overlap = places_of(own / rate / 4 if overlap_in_s is None else overlap_in_s, own, rate)
+    return Network(windowed(network, own, overlap, axis=2) if x.shape[2] > own else network)
+
+
+def begun_with_noise(
+    pipe: Any, plan: Plan, key: Key, torch_seed: Seed, batch_size: int, audio_length_in_s: float | None
+) -> latent.Begun:
+    """Stage: begin with noise of that length. Raises ValueError for no number and no length."""
+    return begun_with(shape_for(pipe, audio_length_in_s), plan, key, torch_seed, batch_size)
 
 
 def _seen(pipe: AudioDiffusionPipeline, params: Params, audio: Any, piece: int, noise: jax.Array) -> jax.Array:
@@ -147,19 +204,27 @@ def applied(pipe: AudioDiffusionPipeline, params: Params, encoding: Any) -> Netw
     return Network(Partial(pipe.unet.apply, {"params": tree_of(params, "unet")}, **told))
 
 
-def spectrograms(pipe: Any, params: Params, output_type: str) -> Callable[[jax.Array], SpectrogramOutput]:
+def spectrograms(
+    pipe: Any, params: Params, output_type: str, audio_length_in_s: float | None
+) -> Callable[[jax.Array], SpectrogramOutput]:
     """Finish: the pictures, and the sounds that they are. Raises ValueError for an output type that there is not."""
     if output_type not in ("np", "array"):
         raise ValueError(f"output_type is {output_type!r}; it can be np, array")
 
     def finish(x: jax.Array) -> SpectrogramOutput:
         drawn = x if getattr(pipe, "vqvae", None) is None else pipe.decode(params, x)
+        check_finite(drawn)
         pictures = [picture.convert("L") for picture in images.to_pil(drawn)]
         # a picture says nothing of the phases; from the same ones, the same picture is the same sound
         sounds = jax.jit(pipe.mel.samples)(np.stack([np.asarray(one) for one in pictures]), jax.random.key(0))[:, None]
+        if audio_length_in_s is not None:
+            sounds = sounds[..., : int(audio_length_in_s * pipe.mel.sample_rate)]
         return SpectrogramOutput(np.asarray(sounds) if output_type == "np" else sounds, pipe.mel.sample_rate, pictures)
 
     return finish
+
+
+making = Task(AudioDiffusion, (planned, begun, applied, in_windows), spectrograms, "Make sounds.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +244,7 @@ class AudioDiffusionPipeline(DiffusionPipeline):
     autoencoder: ClassVar[str] = "vqvae"
     decode = latent.decode
 
-    __call__, steps = Task(AudioDiffusion, (planned, begun, applied), spectrograms, "Make sounds.").methods()
+    __call__, steps = making.methods()
 
     def encode(self, params: Params, images_: Sequence[Any], num_inference_steps: int = 50) -> jax.Array:
         """The noise (b, h, w, 1) from which DDIM draws these gray pictures, by running it backwards.
@@ -195,7 +260,7 @@ class AudioDiffusionPipeline(DiffusionPipeline):
 
 
 @dataclasses.dataclass(frozen=True)
-class SoundsOfClasses(ClassConditional):
+class SoundsOfClasses(ClassConditional, Spectral):
     """Sounds of classes."""
 
     _: KW_ONLY
@@ -212,5 +277,6 @@ class ClassConditionalSoundPipeline(ClassPipeline):
     makes: ClassVar[str] = "sounds"
 
     __call__, steps = Task(
-        SoundsOfClasses, drawing_of_class.stages, spectrograms, "Make one sound of each class that is asked for."
-    ).methods()
+        SoundsOfClasses, (labelled, planned_as_suits, begun_with_noise, guided_to_class, in_windows), spectrograms,
+        "Make one sound of each class that is asked for.",
+    ).methods()  # fmt: skip

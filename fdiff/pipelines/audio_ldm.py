@@ -27,7 +27,7 @@ from fdiff.pipelines.latent import Begun, factor_of, first_latents
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
 from fdiff.pipelines.plans import planned
 from fdiff.pipelines.requests import Prompt, Scale
-from fdiff.pipelines.sound import Heard, check_seconds, sounds
+from fdiff.pipelines.sound import Heard, check_seconds, places_of, sounds
 from fdiff.pipelines.sound_text import (
     Read,
     SoundText,
@@ -42,6 +42,7 @@ from fdiff.pipelines.task import Key, Task, option
 from fdiff.pipelines.text import listed
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
+from fdiff.windows import windowed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +58,10 @@ class SpectralText(SoundText):
 
 
 class Columns(NamedTuple):
-    """How many columns of latents there are, and what of the sound is heard."""
+    """How many columns of latents there are, how many a second has, and what of the sound is heard."""
 
     columns: int
+    columns_a_second: float
     heard: Heard
 
 
@@ -78,7 +80,31 @@ def sized(
             raise ValueError("the config.json of the unet has no sample_size; pass audio_length_in_s")
         audio_length_in_s = (size if isinstance(size, int) else size[0]) * factor * column
     seconds = check_seconds("audio_length_in_s", audio_length_in_s, least=factor * column)
-    return Columns(-(-int(seconds / column) // factor), Heard((0, int(seconds * rate)), rate))
+    columns = -(-int(seconds / column) // factor)
+    return Columns(columns, 1 / (factor * column), Heard((0, int(seconds * rate)), rate))
+
+
+class InWindows(NamedTuple):
+    """The U-Net as (x, t, condition) -> out, over windows where an overlap is given."""
+
+    denoiser: Any
+
+
+def in_windows(
+    unet: UNet2DConditionModel | AudioLDM2UNet2DConditionModel, denoiser: Any, overlap_in_s: float | None,
+    columns_a_second: float,
+) -> InWindows:  # fmt: skip
+    """Stage: the U-Net, over windows as long as what it was trained on where an overlap is given.
+
+    Raises ValueError for an overlap that is none, and where nobody says how long that is.
+    """
+    size: Any = unet.sample_size
+    if overlap_in_s is None:
+        return InWindows(denoiser)
+    if size is None:
+        raise ValueError("the config.json of the unet has no sample_size; leave overlap_in_s out")
+    size = size if isinstance(size, int) else size[0]
+    return InWindows(windowed(denoiser, size, places_of(overlap_in_s, size, columns_a_second), alike=True))
 
 
 def read(
@@ -140,7 +166,7 @@ def spoken(pipe: Any, params: Params, x: jax.Array) -> jax.Array:
     return applied(pipe.vocoder, tree_of(params, "vocoder"), mel[..., 0]).astype(jnp.float32)
 
 
-making = Task(SpectralText, (planned, sized, read, begin, guided), sounds, "Make sounds from text.")
+making = Task(SpectralText, (planned, sized, read, begin, in_windows, guided), sounds, "Make sounds from text.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +196,7 @@ class MusicText(SpectralText):
     guidance_scale: Scale = option(2.0)
 
 
-composing = Task(MusicText, (planned, sized, read, begin, guided), sounds, "Make music from text.")
+composing = Task(MusicText, (planned, sized, read, begin, in_windows, guided), sounds, "Make music from text.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from fdiff.models import (
     SpeechT5HifiGan,
     T5EncoderModel,
 )
-from fdiff.pipelines.audio_ldm import SpectralText, begin, heard_as, sized, spoken
+from fdiff.pipelines.audio_ldm import SpectralText, begin, heard_as, in_windows, sized, spoken
 from fdiff.pipelines.checks import asks_guidance
 from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
@@ -147,7 +147,7 @@ class Teller:
         return said
 
 
-making = Task(AudioLDM2Text, (planned, sized, read, begin, guided), sounds, "Make sounds from text.")
+making = Task(AudioLDM2Text, (planned, sized, read, begin, in_windows, guided), sounds, "Make sounds from text.")
 
 
 @dataclasses.dataclass(frozen=True)

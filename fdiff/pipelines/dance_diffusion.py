@@ -10,19 +10,21 @@ import jax
 import jax.numpy as jnp
 
 from fdiff.models import UNet1DModel
+from fdiff.pipelines.denoise import Network
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw_as_asked
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params
 from fdiff.pipelines.plans import planned
-from fdiff.pipelines.sound import Heard, Sound, check_seconds, sounds
+from fdiff.pipelines.sound import Heard, Long, check_seconds, places_of, sounds
 from fdiff.pipelines.task import Key, Task, option
 from fdiff.pipelines.unconditional import applied
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 from fdiff.spacing import check_count
+from fdiff.windows import windowed
 
 
 @dataclasses.dataclass(frozen=True)
-class UnconditionalSound(Sound):
+class UnconditionalSound(Long):
     """Sounds from noise alone."""
 
     _: KW_ONLY
@@ -58,6 +60,19 @@ def from_noise(
     return BegunSound(plan.start * draws.arrays[0], draws, Heard((0, length), rate))
 
 
+def in_windows(unet: UNet1DModel, params: Params, overlap_in_s: float | None) -> Network:
+    """Stage: the U-Net, over windows of the length that it was trained on where an overlap is given.
+
+    Raises ValueError for an overlap that is none.
+    """
+    network = applied(unet, params).network
+    if overlap_in_s is None:
+        return Network(network)
+    factor = 2 ** len(unet.up_block_types)
+    size = -(-unet.sample_size // factor) * factor
+    return Network(windowed(network, size, places_of(overlap_in_s, size, unet.sample_rate or 1)))
+
+
 @dataclasses.dataclass(frozen=True)
 class DanceDiffusionPipeline(DiffusionPipeline):
     """Sounds as harmonai's checkpoints make them (Evans 2022): a network on the samples themselves."""
@@ -72,4 +87,4 @@ class DanceDiffusionPipeline(DiffusionPipeline):
         """Samples (b, n, c) within [-1, 1], of what the sampler carries."""
         return jnp.clip(x.astype(jnp.float32), -1, 1)
 
-    __call__, steps = Task(UnconditionalSound, (planned, from_noise, applied), sounds, "Make sounds.").methods()
+    __call__, steps = Task(UnconditionalSound, (planned, from_noise, in_windows), sounds, "Make sounds.").methods()

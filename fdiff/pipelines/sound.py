@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fdiff.pipelines.checks import check_finite
+from fdiff import audio
+from fdiff.pipelines.checks import check_finite, finite
 from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.task import Request, option
 
 OUTPUT_TYPES = ("np", "array", "latent")
+Audio = str | audio.Sound | np.ndarray | None  # a file, what `fdiff.audio.read` makes of one, or (channels, n) or (n,)
 
 
 class SoundOutput(NamedTuple):
@@ -39,6 +41,17 @@ class Sound(Request):
     output_type: str = option(
         "np", "np, arrays of NumPy; array, of JAX; or latent, undecoded, where there are latents", flag=None
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Long(Sound):
+    """Sounds of any length."""
+
+    _: KW_ONLY
+    overlap_in_s: float | None = option(
+        None, "make what is longer than the model's own length in windows of that, which overlap by so many seconds "
+        "and fade into one another; all at once if not given", flag="overlap",
+    )  # fmt: skip
 
 
 class Heard(NamedTuple):
@@ -65,6 +78,39 @@ def sounds(pipe: Any, params: Params, output_type: str, heard: Heard) -> Callabl
         return SoundOutput(np.asarray(samples) if output_type == "np" else samples, heard.sampling_rate)
 
     return made
+
+
+def samples_of(name: str, given: Any, rate: int, channels: int) -> np.ndarray:
+    """A sound that was given, a file, a fdiff.audio.Sound, or an array (channels, n) or (n,), as samples (n, channels).
+
+    One channel stands for all, and several are averaged to one. Raises ValueError for another sampling rate, another
+    number of channels, and what is no sound.
+    """
+    if isinstance(given, str):
+        given = audio.read(given)
+    if isinstance(given, audio.Sound):
+        if given.rate != rate:
+            raise ValueError(f"{name} has {given.rate} samples a second and the model {rate}; "
+                             "fdiff.audio.resample changes that")
+        given = given.samples.T
+    array = np.atleast_2d(np.asarray(given, np.float32))
+    if array.ndim != 2 or not array.size or (len(array) not in (1, channels) and channels != 1):
+        raise ValueError(f"{name} has shape {np.shape(given)}; it must be ({channels}, n) or (n,)")
+    array = array.mean(0, keepdims=True) if channels == 1 else np.broadcast_to(array, (channels, array.shape[1]))
+    samples: np.ndarray = finite(name, array).T
+    return samples
+
+
+def places_of(overlap_in_s: float, size: int, rate: float) -> int:
+    """The overlap of windows of `size` places, `rate` of them a second, in places.
+
+    Raises ValueError for an overlap that is none, or as long as a window.
+    """
+    seconds = check_seconds("overlap_in_s", overlap_in_s)
+    places = round(seconds * rate)
+    if places >= size:
+        raise ValueError(f"overlap_in_s is {seconds:g}, and a window lasts {size / rate:g} seconds; overlap by less")
+    return places
 
 
 def check_seconds(name: str, seconds: Any, least: float = 0.0, most: float = math.inf) -> float:

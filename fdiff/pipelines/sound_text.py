@@ -15,14 +15,14 @@ import numpy as np
 from fdiff import guidance
 from fdiff.pipelines.checks import finite
 from fdiff.pipelines.requests import Prompt, Scale
-from fdiff.pipelines.sound import Sound
+from fdiff.pipelines.sound import Long
 from fdiff.pipelines.task import option
 from fdiff.spacing import check_count
 from fdiff.tokenizers.texts import Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class SoundText(Sound):
+class SoundText(Long):
     """Sounds from text."""
 
     prompt: Prompt = option(None, "what is to be heard, a text or several", flag=None)

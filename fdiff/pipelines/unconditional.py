@@ -48,8 +48,14 @@ def unconditional(
 
 def from_nothing(unet: PictureNetwork, plan: Plan, key: Key, torch_seed: Seed, batch_size: int) -> Begun:
     """Stage: begin with noise in the shape of what the U-Net was trained on. Raises ValueError for no number."""
+    return begun_with(sample_shape(unet), plan, key, torch_seed, batch_size)
+
+
+def begun_with(
+    shape: tuple[int, int, int], plan: Plan, key: Key, torch_seed: Seed, batch_size: int
+) -> Begun:
+    """Noise (b, *shape) to begin with. Raises ValueError for no number."""
     check_count("batch_size", batch_size)
-    shape = sample_shape(unet)
     if key is not None and torch_seed is None:
         first, later = image_keys(checked_key(key, batch_size), batch_size)
         return Begun(plan.start * normal(first, shape), Draws((), later))

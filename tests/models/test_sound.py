@@ -10,6 +10,7 @@ import fdiff
 from convert import layout
 from fdiff.models.layers.oobleck import squared_sine
 from fdiff.models.layers.unet_1d_blocks import CUBIC
+from fdiff.models.tiling import decode_in_parts
 from tests.models.compare import assert_close, assert_names, read
 from tests.reference import make_sound as cases
 
@@ -57,6 +58,23 @@ def test_files_live(name, tmp_path):
     again = type(theirs).from_pretrained(tmp_path / "ours").eval()
     for one, other in zip(cases.run(name, again), wanted, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_sounds_in_parts_are_those_at_once():
+    model, params = model_of("oobleck_decode")
+    assert model.reach == 20
+    latents = cases.normal(1, 120, 4)
+    decode = jax.jit(lambda latents: model.apply({"params": params}, latents, method="decode"))
+    whole = decode(latents)
+    parts = jax.jit(lambda latents: decode_in_parts(model, params, latents, 47))(latents)
+    np.testing.assert_allclose(parts, whole, atol=1e-5 * np.abs(whole).max())
+    other = latents.copy()
+    other[:, 60] += 1
+    changed = np.abs(decode(other) - whole).reshape(120, -1).max(1) > 0
+    heard = np.abs(np.flatnonzero(changed) - 60).max()
+    assert model.reach - 2 <= heard <= model.reach, "so far a latent is heard"
+    with pytest.raises(ValueError, match="parts of 40 latents are too small; choose at least 41"):
+        decode_in_parts(model, params, latents, 40)
 
 
 def test_the_width_of_the_time_is_read_from_the_weights(tmp_path):

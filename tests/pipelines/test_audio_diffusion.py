@@ -10,6 +10,7 @@ import pytest
 
 import fdiff
 from fdiff import audio
+from fdiff.cli import main
 from fdiff.models import UNet2DModel
 from fdiff.pipelines import AudioDiffusionPipeline, ClassConditionalSoundPipeline
 
@@ -42,6 +43,17 @@ def test_sounds_from_nothing(made, tmp_path):
     np.testing.assert_array_equal(drawn((again, loaded), batch_size=2).audios, output.audios)
 
 
+def test_longer_and_shorter_than_the_model(made):
+    whole = drawn(made, audio_length_in_s=0.1).audios  # of 800 samples, 120 of them left out
+    assert whole.shape == (1, 1, 800)
+    np.testing.assert_array_equal(whole, drawn(made).audios[..., :800])
+    output = drawn(made, audio_length_in_s=0.5, overlap_in_s=0.04)
+    assert output.audios.shape == (1, 1, 4000) and output.images[0].size == (64, 16)
+    run = made[0].steps(made[1], key=jax.random.key(1), audio_length_in_s=0.5)
+    alone = made[0].unet.apply({"params": made[1]["unet"]}, run.x[:, :, :16], 3)
+    np.testing.assert_allclose(run.network(run.x, 3)[:, :, :12], alone[:, :, :12], atol=1e-5)  # then the next begins
+
+
 def test_what_is_kept_of_a_sound_comes_out_as_it_was(made):
     pictured = np.asarray(jnp.floor(MEL.pixels(MEL.slices(SOUND))[1] + 0.5))
     frames = int(0.04 * 8000 / 64)
@@ -72,7 +84,9 @@ def test_encoding_is_undone_by_drawing(made):
     ({"mask_start_secs": 0.1}, "none is given"), ({"audio": SOUND, "slice": 2}, "slice is 2"),
     ({"audio": SOUND, "mask_start_secs": 1}, "keep less"), ({"audio": SOUND, "mask_end_secs": -1}, "mask_end_secs"),
     ({"audio": SOUND._replace(rate=16000)}, "16000 samples a second"), ({"encoding": np.zeros((1, 2, 3))}, "encoding"),
-    ({"output_type": "pil"}, "output_type"), ({"noise": np.zeros((1, 8, 8, 1))}, "latents have shape"),
+    ({"audio": SOUND, "audio_length_in_s": 1}, "leave one out"), ({"audio_length_in_s": 0}, "audio_length_in_s is 0"),
+    ({"overlap_in_s": 0.2}, "overlap by less"), ({"output_type": "pil"}, "output_type"),
+    ({"noise": np.zeros((1, 8, 8, 1))}, "latents have shape"),
 ])
 def test_what_cannot_be_asked(made, options, words):
     with pytest.raises(ValueError, match=words):
@@ -88,8 +102,31 @@ def test_sounds_of_classes_by_the_command(tmp_path):
     assert done.returncode == 0 and f"{tmp_path / 'no.wav'} and {tmp_path / 'no.png'}" in done.stdout, done.stderr
     assert audio.read(tmp_path / "no.wav").samples.shape == (2 * 15 * 64 + 2000, 1)
     assert 'Class: "no, yes"' in (fdiff.images.read_text(tmp_path / "no.png") or "")
+    long = ["--seconds", "0.3", "--steps", "1", "--out", str(tmp_path / "long.wav")]
+    assert main(["generate", str(tmp_path / "words"), "--class", "no", *long]) == 0
+    assert audio.read(tmp_path / "long.wav").samples.shape == (2400, 1)
     done = subprocess.run([*run, "--out", str(tmp_path / "no.png")], capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and "makes sounds" in done.stderr
+
+
+def test_bad_sounds_are_one_sentence_of_the_command(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made[0].save_pretrained("model", made[1])
+    (tmp_path / "picture.wav").write_bytes(b"\x89PNG\r\n\x1a\n and so on")
+    audio.write("fast.wav", SOUND._replace(rate=16000))
+    audio.write("silent.wav", audio.Sound(np.zeros(2100, np.float32), 8000))
+    for arguments, words in (
+        (["--audio", "picture.wav"], "picture.wav holds no sound, whatever its name says"),
+        (["--audio", "fast.wav"], "16000 samples a second and the model 8000"),
+        (["--audio", "silent.wav"], "piece 0 of 2 of the sound is silent"),
+        (["--audio", "silent.wav", "--seconds", "1"], "leave one out"),
+        (["--seconds", "-1"], "audio_length_in_s is -1"),
+        (["--seconds", "1", "--overlap", "0.5"], "overlap by less"),
+    ):
+        assert main(["generate", "model", "--steps", "1", "--out", "out.wav", *arguments]) == 2
+        error = capsys.readouterr().err.strip().split("\n")[-1]
+        assert error.startswith("fdiff: ") and words in error, error
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["fast.wav", "model", "picture.wav", "silent.wav"]
 
 
 @pytest.mark.parity

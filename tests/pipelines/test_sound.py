@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fdiff
+from fdiff.windows import lay_windows
 from tests.pipelines import checkpoints, parity
 from tests.reference import make_sound as cases
 
@@ -85,15 +86,50 @@ def test_stable_audio(stable):
     sound = {"initial_audio_waveforms": cases.normal(2, 1, 40), "initial_audio_sampling_rate": 16000}
     assert pipe.steps(params, prompt_embeds=embeds, key=KEY, **sound).x.shape == (2, 16, 4)
     for options, word in (
-        ({"audio_end_in_s": 0.05}, r"audio_end_in_s is 0.05; the model makes at most 0.008 seconds"),
+        ({"audio_end_in_s": 600}, "audio_end_in_s is 600; it must be a number of seconds from 0 to 512"),
+        ({"audio_end_in_s": 0.05, "overlap_in_s": 1}, "overlap_in_s is 1, and a window lasts 0.008 seconds"),
         ({"audio_start_in_s": -1}, "audio_start_in_s is -1; it must be a number of seconds from 0 to 512"),
         ({"prompt": "a"}, "both prompt and prompt_embeds are given"),
         ({"negative_prompt": "a"}, "has no text_encoder; pass prompt_embeds"),
-        ({**sound, "initial_audio_sampling_rate": 8000}, "it must be 16000, so resample the sound"),
+        ({**sound, "initial_audio_sampling_rate": 8000}, "it must be 16000; see fdiff.audio.resample"),
         ({**sound, "initial_audio_waveforms": np.zeros((1, 3, 4))}, r"it must be \(b, 2, n\)"),
     ):
         with pytest.raises(ValueError, match=word):
             pipe.steps(params, **{"prompt_embeds": embeds, "key": KEY, **options})
+
+
+def test_longer_than_the_model(dance, stable, spectral):
+    """Windows overlap by as much as is asked for, and each is what the network says of it alone."""
+    pipe, params = dance
+    run = pipe.steps(params, key=KEY, audio_length_in_s=0.016, overlap_in_s=0.002)  # of 256 in windows of 152
+    windows = lay_windows(256, 152, 32)
+    assert windows.starts.tolist() == [0, 104]
+    alone = jax.jit(lambda x: pipe.unet.apply({"params": params["unet"]}, x, 0.5))
+    parts = [
+        share[:, None] * alone(run.x[:, start : start + 152])
+        for start, share in zip(windows.starts, windows.shares, strict=True)
+    ]
+    wanted = np.pad(parts[0], ((0, 0), (0, 104), (0, 0))) + np.pad(parts[1], ((0, 0), (104, 0), (0, 0)))
+    np.testing.assert_allclose(jax.jit(run.network)(run.x, 0.5), wanted, atol=1e-5)
+
+    pipe, params = stable
+    # of 40 latents, in windows of 16 that overlap by 4
+    run = pipe.steps(params, prompt_embeds=cases.normal(1, 5, 6), key=KEY, audio_start_in_s=100, audio_end_in_s=100.02)
+    _, condition, *_ = run.network.args
+    tree = params["projection_model"]
+    for place, start in enumerate((100, 100.006, 100.012)):
+        seconds = np.float32([start]), np.float32([100.02])
+        told = pipe.projection_model.apply({"params": tree}, cases.normal(1, 5, 6), *seconds)
+        np.testing.assert_allclose(condition.seconds[:, place, :, :10], told.start, atol=1e-5)
+    assert jax.jit(run.network)(run.x, 0.5).shape == run.x.shape == (1, 40, 4)
+    assert run.finish()(run.x).audios.shape == (1, 2, 320)
+
+    pipe, params = spectral
+    given = {"prompt_embeds": cases.normal(1, 6), "key": KEY, "guidance_scale": 1.0, "audio_length_in_s": 0.05}
+    whole, parts = (pipe.steps(params, **given, **more) for more in ({}, {"overlap_in_s": 0.005}))
+    assert parts.x.shape == whole.x.shape == (1, 40, 4, 4)
+    first, said = (jax.jit(run.network)(x, 1.0) for run, x in ((whole, whole.x[:, :16]), (parts, whole.x)))
+    np.testing.assert_allclose(said[:, :12], first[:, :12], atol=1e-5)  # then the next window begins
 
 
 def test_audio_ldm(spectral):
