@@ -74,7 +74,7 @@ def adaptive_projected(
         out = positive + (scale - 1) (orthogonal + eta parallel)
 
     Norms and projections are over a whole sample. With eta = 1 and no limit this is `classifier_free`. The paper's
-    momentum needs memory from step to step, which a network has not.
+    momentum needs memory from step to step, see `fdiff.sampling.steps`; `fdiff.pipelines.ace_step` guides with it.
 
     Args:
         eta: how much of the parallel part, which oversaturates, is kept.
@@ -215,7 +215,7 @@ def _classifier_free(
     x: jax.Array,
     t: jax.Array,
 ) -> jax.Array:
-    without, positive, variance = _both(network, condition, negative, x, t)
+    without, positive, variance = two_predictions(network, condition, negative, x, t)
     guided = without + _column(scale, x) * (positive - without)
     return jnp.concatenate([_rescale(guided, positive, rescale), variance], axis=-1)
 
@@ -231,7 +231,7 @@ def _adaptive_projected(
     x: jax.Array,
     t: jax.Array,
 ) -> jax.Array:
-    without, positive, variance = _both(network, condition, negative, x, t)
+    without, positive, variance = two_predictions(network, condition, negative, x, t)
     axes = tuple(range(1, x.ndim))
     difference = positive - without
     norm = jnp.sqrt(jnp.sum(difference**2, axes, keepdims=True))
@@ -254,7 +254,7 @@ def _zero_star(
     x: jax.Array,
     t: jax.Array,
 ) -> jax.Array:
-    without, positive, variance = _both(network, condition, negative, x, t)
+    without, positive, variance = two_predictions(network, condition, negative, x, t)
     axes = tuple(range(1, x.ndim))
     dot, square = (jnp.sum(other * without, axes, keepdims=True) for other in (positive, without))
     without = dot / (square + 1e-8) * without
@@ -272,7 +272,7 @@ def _norm_limited(
     x: jax.Array,
     t: jax.Array,
 ) -> jax.Array:
-    without, positive, variance = _both(network, condition, negative, x, t)
+    without, positive, variance = two_predictions(network, condition, negative, x, t)
     axes = tuple(range(1, x.ndim))
     guided = _rescale(without + _column(scale, x) * (positive - without), positive, rescale)
     most, norm = (jnp.sqrt(jnp.sum(one**2, axes, keepdims=True)) for one in (positive, guided))
@@ -303,7 +303,7 @@ def _auto(
     return weaker + _column(scale, x) * (strong - weaker)
 
 
-def _both(
+def two_predictions(
     network: Conditional, condition: Any, negative: Any, x: jax.Array, t: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(negative, positive, variance): the two predictions, and what the positive one says of the variance."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +26,14 @@ jax.tree_util.register_dataclass(
 
 
 class State(NamedTuple):
-    """What a sampler carries: slots (K, *x.shape), float32, slot 0 being x; and how many rows are done."""
+    """What a sampler carries: slots (K, *x.shape), float32, slot 0 being x; and how many rows are done.
+
+    memory: a tree of arrays, what a network that remembers gave beside its output; None for one that does not.
+    """
 
     slots: jax.Array
     done: jax.Array
+    memory: Any = None
 
     @property
     def x(self) -> jax.Array:
@@ -76,7 +80,7 @@ def step(row: Plan, state: State, out: jax.Array, noise: jax.Array | float = 0.0
         variance = variance.astype(jnp.float32)
         a, b, c = row.variance_of
         noise = noise * jnp.sqrt(jnp.maximum(jnp.exp(a + b * variance) + c * variance, 0.0))
-    return State(_combine(row, state.slots, x0, eps, noise), state.done + 1)
+    return State(_combine(row, state.slots, x0, eps, noise), state.done + 1, state.memory)
 
 
 def sample(
@@ -87,6 +91,7 @@ def sample(
     *,
     noise: jax.Array | None = None,
     after: Edit | None = None,
+    memory: Any = None,
     remat: bool = False,
 ) -> jax.Array:
     """Run a whole plan as one `lax.scan` and return the last x, shaped like the first.
@@ -104,6 +109,8 @@ def sample(
         noise: (n, *x.shape) standard normal draws in place of the key.
         after: (x, i) -> x, what becomes of x after row i, such as keeping the part of it that is known (inpainting);
             a Partial, as the network.
+        memory: a tree of arrays, for a network that remembers from row to row: (x, t, memory) -> (out, memory), the
+            first row being given this one.
         remat: whether a gradient computes each row again on its way back, so that it keeps the state between rows and
             what one network call needs, in place of what all of them need; a third more time (Chen et al. 2016).
 
@@ -112,7 +119,7 @@ def sample(
     """
     _needs_noise(plan, key, noise)
     network = fitted(as_partial(network), plan)
-    return _sample(network, plan, jnp.asarray(x), key, noise, after and as_partial(after), remat)
+    return _sample(network, plan, jnp.asarray(x), key, noise, after and as_partial(after), memory, remat)
 
 
 def steps(
@@ -123,6 +130,7 @@ def steps(
     *,
     noise: jax.Array | None = None,
     after: Edit | None = None,
+    memory: Any = None,
 ) -> Steps:
     """The same run as `sample`, to iterate over: (state, x0) after each row, for bars, previews, early stops.
 
@@ -131,7 +139,8 @@ def steps(
     Arguments, all but `remat`, and errors are those of `sample`.
     """
     _needs_noise(plan, key, noise)
-    return Steps(fitted(as_partial(network), plan), plan, jnp.asarray(x), key, noise, after and as_partial(after))
+    edit = after and as_partial(after)
+    return Steps(fitted(as_partial(network), plan), plan, jnp.asarray(x), key, noise, edit, memory)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,12 +153,13 @@ class Steps:
     key: jax.Array | None
     noise: jax.Array | None
     after: Edit | None = None
+    memory: Any = None
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __iter__(self) -> Iterator[tuple[State, jax.Array]]:
-        state = init(self.plan, self.x)
+        state = init(self.plan, self.x)._replace(memory=self.memory)
         for i in range(len(self)):
             given = None if self.noise is None else self.noise[i]
             state, x0 = _advance(at_row(self.network, i), self.plan[i], state, self.key, given, self.after)
@@ -164,6 +174,7 @@ def _sample(
     key: jax.Array | None,
     noise: jax.Array | None,
     after: Edit | None,
+    memory: Any,
     remat: bool,
 ) -> jax.Array:
     def body(state: State, inputs: tuple[Plan, jax.Array | None]) -> tuple[State, None]:
@@ -171,7 +182,7 @@ def _sample(
         return _run(at_row(network, state.done), row, state, key, given, after)[0], None
 
     row = jax.checkpoint(body, prevent_cse=False) if remat else body  # in a scan there is nothing to prevent
-    return jax.lax.scan(row, init(plan, x), (plan, noise))[0].x
+    return jax.lax.scan(row, init(plan, x)._replace(memory=memory), (plan, noise))[0].x
 
 
 @jax.jit
@@ -188,11 +199,13 @@ def _run(
     x, noise = state.x, _noise(row, state, key, given)
 
     def call(state: State) -> tuple[State, jax.Array]:
-        out = network(row.c_in * x, row.t)
-        return step(row, state, out, noise), predict(row, x, out)[0]
+        seen: Any = (row.c_in * x, row.t) if state.memory is None else (row.c_in * x, row.t, state.memory)
+        said: Any = network(*seen)
+        out, memory = (said, None) if state.memory is None else said
+        return step(row, state._replace(memory=memory), out, noise), predict(row, x, out)[0]
 
     def skip(state: State) -> tuple[State, jax.Array]:
-        return State(_combine(row, state.slots, 0.0, 0.0, noise), state.done + 1), x
+        return State(_combine(row, state.slots, 0.0, 0.0, noise), state.done + 1, state.memory), x
 
     reached, x0 = jax.lax.cond(row.c_in != 0, call, skip, state)
     if after is not None:

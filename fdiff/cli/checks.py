@@ -22,7 +22,7 @@ WITH: Mapping[str, tuple[str, str]] = {
     "image_encoder": ("ip_adapter", "what it is for"),
 }  # fmt: skip
 NOT_BOTH = (("steps", "plan"), ("scheduler", "plan"))
-FILES = ("image", "mask", "control_image", "ip_adapter_image", "audio", "plan")
+FILES = ("image", "mask", "control_image", "ip_adapter_image", "audio", "reference_audio", "plan")
 COUNTS = ("num_images", "steps", "preview", "height", "width")
 LONGEST = 1000  # signs of a sentence
 

@@ -13,15 +13,16 @@ DTYPES = ("float32", "bfloat16", "float16")
 DEFAULTS: Mapping[str, Any] = {"seed": 0, "lora": (), "textual_inversion": (), "dtype": "float32", "out": "fdiff.png"}
 
 # Places of which no other part of fdiff takes ~ for the home.
-PATHS = ("image", "mask", "control_image", "ip_adapter_image", "audio", "plan", "out", "animate", "save_plan")
+PATHS = ("image", "mask", "control_image", "ip_adapter_image", "audio", "reference_audio", "plan", "out", "animate",
+         "save_plan")  # fmt: skip
 
 # In which group of the help an option of pipelines stands, by its flag; the others tell how to draw.
 DRAWN = ("class", "negative-prompt", "prompt-2", "negative-prompt-2", "weighted", "chunked", "height", "width",
-         "torch-seed")  # fmt: skip
+         "lyrics", "seconds", "torch-seed")  # fmt: skip
 LOOKED_AT = ("image", "strength", "mask", "padding-mask-crop", "image-guidance-scale", "noise-level", "control-image",
              "controlnet-conditioning-scale", "control-guidance-start", "control-guidance-end", "guess-mode",
              "adapter-conditioning-scale", "adapter-conditioning-factor", "denoising-start",
-             "audio")  # fmt: skip
+             "audio", "reference-audio", "repaint-start", "repaint-end")  # fmt: skip
 
 # The help of options whose description is for those who write Python.
 HELP: Mapping[str, str] = {
@@ -51,7 +52,12 @@ HELP: Mapping[str, str] = {
     "denoising-end": "stop when this share of the noise is gone, 0 to 1",
     "denoising-start": "the share of the noise, 0 to 1, that is gone from the --image already",
     "image-guidance-scale": "how closely to keep to the --image; below 1 there is no guidance at all",
-    "audio": "a sound to begin from, a .wav at the sampling rate of the model",
+    "audio": "a sound to begin from, or to work on, a .wav or .flac at the sampling rate of the model",
+    "reference-audio": "music whose timbre to take, at the sampling rate of the model",
+    "repaint-start": "seconds of the --audio before the part that is made anew, with --task-type repaint",
+    "lyrics": "what is sung, with marks such as [verse] and [chorus]",
+    "overlap": "make sounds that are longer than the model's own in windows of that length, which overlap by so many "
+               "seconds and fade into one another",
     "noise-level": "how much noise the --image gets before it is looked at; more hides its flaws",
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Pipelines: requests, tasks and stages, a file each; the classes that are made of them, a file for each family."""
 
 from fdiff import registry
+from fdiff.pipelines.ace_step import AceStepPipeline
 from fdiff.pipelines.audio_diffusion import AudioDiffusionPipeline, ClassConditionalSoundPipeline
 from fdiff.pipelines.audio_ldm import AudioLDMPipeline, MusicLDMPipeline
 from fdiff.pipelines.audio_ldm2 import AudioLDM2Pipeline
@@ -65,6 +66,7 @@ from fdiff.pipelines.z_image import ZImageImg2ImgPipeline, ZImageInpaintPipeline
 __all__ = [
     "DIGITS",
     "MNIST",
+    "AceStepPipeline",
     "AudioDiffusionPipeline",
     "AudioLDM2Pipeline",
     "AudioLDMPipeline",

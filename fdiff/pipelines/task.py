@@ -16,7 +16,8 @@
 
 A stage is a function of what it names: components of the pipeline, options of the request, `params`, `pipe` itself, and
 what earlier stages gave. It gives a NamedTuple, whose fields later stages name; one of the name of an option replaces
-it. The last ones must have given `network`, `plan`, `x` and `draws`, or also `after` (see `fdiff.sampling.steps`).
+it. The last ones must have given `network`, `plan`, `x` and `draws`, or also `after` and `memory` (see
+`fdiff.sampling.steps`).
 """
 
 from __future__ import annotations
@@ -156,8 +157,9 @@ class Task(Generic[P, Out]):
             held |= stage(**_taken(stage, held, pipe))._asdict()
         draws, finish = held["draws"], self.finish
         run = sampling.steps(
-            held["network"], held["plan"], held["x"], draws.key, noise=draws.noise, after=held.get("after")
-        )
+            held["network"], held["plan"], held["x"], draws.key, noise=draws.noise, after=held.get("after"),
+            memory=held.get("memory"),
+        )  # fmt: skip
         return Run(**vars(run), finish=lambda: finish(**_taken(finish, held, pipe)), progress=asked.progress)
 
     def methods(
