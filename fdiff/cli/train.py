@@ -16,6 +16,7 @@ from typing import Any
 
 from fdiff.cli.checks import check_place
 from fdiff.cli.flags import TYPES, tasks
+from fdiff.cli.process import keep_memory
 from fdiff.limits import Limits
 from fdiff.training import folder as folders
 
@@ -49,6 +50,7 @@ def train(arguments: argparse.Namespace) -> str:
     from fdiff.training.tasks import TASKS
 
     task = TASKS[arguments.task]
+    keep_memory()
     with _asked_to_stop() as asked, _bar(told["steps"]) as report:
         try:
             loop.train(task, task.settings(**given), source, output, resume=arguments.resume, report=report,

@@ -3,9 +3,9 @@
     python tests/benchmarks/bench_train_step.py [--batch-size 8] [--repeat 7] [--no-memory]
 
 Both draw times and noise, predict the noise and step with AdamW in float32, from the same random weights on the same
-pictures; the steps are taken in turn in one process. Prints the median of a step of each, with rematerialisation too,
-and their ratios; the temporary memory that XLA plans; and the peak memory of each above what importing takes, in
-processes of their own.
+pictures; the steps are taken in turn in one process, whose freed memory is kept as in `fdiff train`. Prints the median
+of a step of each, with rematerialisation too, and their ratios; the temporary memory that XLA plans; and the peak
+memory of each above what importing takes, in processes of their own.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def prepare_fdiff(network: Any, batch: int, remat: bool) -> tuple[Callable[[], f
     import fdiff
     from convert import layout
     from fdiff import training
+    from fdiff.cli.process import keep_memory
 
+    keep_memory()
     model, scheduler, optimizer = fdiff.UNet2DModel.from_config(CIFAR10), fdiff.DDPMScheduler(), optax.adamw(RATE)
     if network is None:
         params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), model.shapes())
@@ -77,7 +80,7 @@ def prepare_fdiff(network: Any, batch: int, remat: bool) -> tuple[Callable[[], f
     def loss(params: Any, batch: Any, key: jax.Array) -> jax.Array:
         return training.denoising_loss(Partial(model.apply, {"params": params}), scheduler, batch, key)
 
-    state = training.init(params, optimizer, averages=0)
+    state = jax.jit(partial(training.init, optimizer=optimizer, averages=0))(params)
     step = Partial(training.train_step, loss=loss, optimizer=optimizer, decays=(), remat=remat)
     compiled = jax.jit(step, donate_argnums=0).lower(state, x0, jax.random.key(0)).compile()
 
