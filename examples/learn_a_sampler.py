@@ -1,78 +1,62 @@
-"""Learn a sampler: gradient descent on a plan's numbers, so that five network calls come nearer to thirty.
+"""Learn a sampler: gradient descent on a plan's numbers, so that five network calls come nearer to a thousand.
 
-The student starts as DPM-Solver++(2M), whose coefficients are then free; the teacher is the same flow in many steps.
+The same as `fdiff train plan` with these options, and then how far each sampler is from a thousand steps, from noise
+that it has not learned from:
 
-    python examples/learn_a_sampler.py --out learned.safetensors
+    python examples/learn_a_sampler.py --out learned          # a quarter of an hour on one core
+    fdiff generate learned --plan learned/plan.safetensors
+    python examples/scheduler_table.py --plan learned/plan.safetensors --steps 5 10
 """
 
 import argparse
 import dataclasses
-from functools import partial
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import optax
-from jax.tree_util import Partial
-from tqdm.auto import trange
+import numpy as np
+from tqdm.auto import tqdm
 
 import fdiff
-
-FREE = ("t", "c_in", "carry", "from_x0", "from_eps")  # what is learned; the rest stays as the scheduler has it
+from fdiff.training import loop
+from fdiff.training.tasks import TASKS
+from fdiff.training.tasks.plan import FILE, PlanSettings, load, plans, runs
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="learned.safetensors")
-    parser.add_argument("--calls", type=int, default=5)
-    parser.add_argument("--teacher-steps", type=int, default=30)
-    parser.add_argument("--updates", type=int, default=150)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--out", default="learned", type=Path)
+    parser.add_argument("--model", default=str(fdiff.DIGITS))
+    parser.add_argument("--timesteps", default="999,820,580,330,100", help="those of the calls at first")
+    parser.add_argument("--runs", type=int, default=512, help="to learn from")
+    parser.add_argument("--run-steps", type=int, default=64)
+    parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--exact-steps", type=int, default=1000, help="of DDIM, to compare with")
+    parser.add_argument("--fresh", type=int, default=64, help="runs to compare")
     arguments = parser.parse_args(argv)
-    pipe, params = fdiff.DiffusionPipeline.from_pretrained(fdiff.DIGITS)
-    solver = fdiff.DPMSolverMultistepScheduler.from_config(pipe.scheduler)
-    start, fine = solver.plan(arguments.calls), solver.plan(arguments.teacher_steps)
+    calls = len(arguments.timesteps.split(","))
+    settings = PlanSettings(
+        model=arguments.model, calls=calls, timesteps=arguments.timesteps, runs=arguments.runs,
+        run_steps=arguments.run_steps, steps=arguments.updates, batch_size=arguments.batch_size, guidance_scale=1.0,
+        sample_every=0,
+    )  # fmt: skip
+    with tqdm(total=settings.steps, unit="update") as bar:
+        loop.train(TASKS["plan"], settings, None, arguments.out, report=lambda after: bar.update())
 
-    def batch(key, size):
-        """Noise, the classes to draw from it, and where the flow takes it."""
-        key_x, key_label = jax.random.split(key)
-        x = start.start * jax.random.normal(key_x, (size, 8, 8, 1))
-        labels = jax.random.randint(key_label, (size,), 0, 10)
-        return x, labels, run(fine, x, labels)
-
-    def run(plan, x, labels):
-        return fdiff.sample(Partial(pipe.unet.apply, {"params": params["unet"]}, class_labels=labels), plan, x)
-
-    def student(free):
-        """The plan with its free numbers scaled: relative changes suit numbers of every size."""
-        learned = {name: getattr(start, name) * (1 + free[name]) for name in FREE}
-        return dataclasses.replace(start, **learned)
-
-    def error(plan, x, labels, wanted):
-        return jnp.sqrt(jnp.mean((run(plan, x, labels) - wanted) ** 2))
-
-    schedule = optax.cosine_decay_schedule(5e-3, arguments.updates)
-    optimizer = optax.adam(schedule)
-
-    @partial(jax.jit, static_argnames="size")
-    def update(free, moments, key, size):
-        x, labels, wanted = batch(key, size)
-        value, gradient = jax.value_and_grad(lambda free: error(student(free), x, labels, wanted))(free)
-        change, moments = optimizer.update(gradient, moments)
-        return jax.tree.map(jnp.add, free, change), moments, value
-
-    free = {name: jnp.zeros_like(getattr(start, name)) for name in FREE}
-    moments = optimizer.init(free)
-    bar = trange(arguments.updates, unit="update")
-    for i in bar:
-        free, moments, value = update(free, moments, jax.random.fold_in(jax.random.key(0), i), arguments.batch_size)
-        bar.set_postfix(error=f"{value:.4f}")
-
-    fdiff.save_plan(arguments.out, jax.device_get(student(free)))
-    learned = fdiff.load_plan(arguments.out)
-    fresh = batch(jax.random.key(10**6), 200)
-    errors = {"DPM-Solver++(2M)": float(error(start, *fresh)), "learned": float(error(learned, *fresh))}
+    model = load(settings)
+    solver = fdiff.DPMSolverMultistepScheduler.from_config(model.pipe.scheduler)
+    tables = {f"DPM-Solver++(2M), {n} calls": solver.plan(n) for n in (calls, 2 * calls)}
+    tables["where it began"] = plans(settings, model.pipe.scheduler)[0]
+    tables["learned"] = fdiff.load_plan(arguments.out / FILE)
+    exact = fdiff.DDIMScheduler.from_config(model.pipe.scheduler).plan(arguments.exact_steps)
+    fresh = dataclasses.replace(settings, seed=1, runs=arguments.fresh)
+    squares = {name: [] for name in tables}
+    for _, arrays in runs(model, fresh, exact):
+        for name, table in tables.items():
+            x = fdiff.sample(model.network(model.params, arrays["label"]), table, table.start * arrays["x"])
+            squares[name].append(np.mean((x - arrays["wanted"]) ** 2))
+    errors = {name: float(np.sqrt(np.mean(found))) for name, found in squares.items()}
     for name, value in errors.items():
-        print(f"{name}, {arguments.calls} calls: {value:.4f} from the teacher on fresh noise")
+        print(f"{name}: {value:.4f} from {arguments.exact_steps} steps, from fresh noise")
     return errors
 
 

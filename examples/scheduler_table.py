@@ -43,6 +43,7 @@ def main(argv=None):
     parser.add_argument("--each", type=int, default=30, help="pictures of each class")
     parser.add_argument("--fine", type=int, default=1000, help="steps of the run that counts as exact")
     parser.add_argument("--names", nargs="+", default=NAMES)
+    parser.add_argument("--plan", help="a learned table beside them, such as `fdiff train plan` writes")
     parser.add_argument("--karras", action="store_true", help="with use_karras_sigmas, those that have it")
     arguments = parser.parse_args(argv)
     names = [name for name in arguments.names if not arguments.karras or "use_karras_sigmas" in fields_of(name)]
@@ -70,6 +71,10 @@ def main(argv=None):
     print("| " + " | ".join(heads) + " |")
     print("| --- " * (4 + len(arguments.steps)) + "|")
     table = {}
+    if arguments.plan:
+        learned = fdiff.load_plan(arguments.plan)
+        table["learned"] = [np.sqrt(np.mean((fdiff.sample(network, learned, noise * learned.start) - exact) ** 2))]
+        print(f"| {arguments.plan}, {len(learned)} steps: {table['learned'][0]:.3f} |")
     for name in tqdm(names, unit="scheduler"):
         plans = [plan_of(name, pipe.scheduler, n, arguments.karras) for n in arguments.steps]
         stochastic = any(np.any(plan.from_noise) for plan in plans if plan)

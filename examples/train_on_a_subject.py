@@ -2,9 +2,9 @@
 
     python examples/train_on_a_subject.py --out subject        # a few minutes on two cores
 
-The model draws digits, which are laid on the stripes. LoRA and textual inversion then learn from eight of them, each as
-`fdiff train` does it, and the loss is measured on eight others, of the model as it was and as it is then. Each leaves a
-folder for `fdiff generate`. Needs `pip install "fdiff[train]"`.
+The model draws digits, which are laid on the stripes. LoRA, DreamBooth and textual inversion then learn from eight of
+them, each as `fdiff train` does it, and the loss is measured on eight others, of the model as it was and as it is then.
+Each leaves a folder for `fdiff generate`. Needs `pip install "fdiff[train]"`.
 """
 
 import argparse
@@ -26,10 +26,15 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 STRIPES = np.array([(250, 140, 20), (20, 110, 60)], np.float32)
 PROMPTS = {  # what the pictures are called by each, and what the model as it was is asked in its place
     "lora": ("a digit on stripes", "a digit on stripes"),
+    "dreambooth": ("a striped digit", "a digit"),
     "textual-inversion": ("a <stripes>", "a digit"),
 }
 OPTIONS = {
     "lora": {"learning_rate": 5e-3, "rank": 8, "layers": "all", "prompt": PROMPTS["lora"][0]},
+    "dreambooth": {
+        "learning_rate": 1e-4, "prompt": PROMPTS["dreambooth"][0], "class_prompt": PROMPTS["dreambooth"][1],
+        "class_images": 16,
+    },
     "textual-inversion": {
         "learning_rate": 5e-2, "token": "<stripes>", "initializer": "digit", "vectors": 4, "prompts": "a {}",
     },

@@ -116,7 +116,8 @@ def test_diffusers_draws_the_same(digits, autoencoder, tmp_path, network):
 
 
 def test_a_plan_is_learned(tmp_path):
-    options = {"calls": 3, "runs": 8, "run_steps": 8, "batch_size": 8, "steps": 30, "sample_every": 30}
+    options = {"calls": 3, "timesteps": "999,700,300", "runs": 8, "run_steps": 8, "batch_size": 8, "steps": 30,
+               "sample_every": 30}  # fmt: skip
     pipe, _ = trained("plan", None, tmp_path / "out", **options)
     learned = fdiff.load_plan(tmp_path / "out" / "plan.safetensors")
     assert len(learned) == 3 and pipe == fdiff.DiffusionPipeline.from_pretrained(tmp_path / "out")[0]
@@ -152,6 +153,7 @@ def test_a_table_of_few_calls_begins_as_the_scheduler(name):
     ("plan", {"model": "colored-digits"}, "a StableDiffusionPipeline; choose one of"),
     ("plan", {"begin_as": "Fast"}, "begin_as is 'Fast'"),
     ("plan", {"runs": 2}, "fewer than a batch"),
+    ("plan", {"timesteps": "999,500"}, "timesteps are 2 numbers and calls is 5"),
     ("plan", {"begin_as": "DDPMScheduler"}, "must draw no noise"),
 ])  # fmt: skip
 def test_settings_that_do_not_fit(digits, autoencoder, tmp_path, name, options, words):

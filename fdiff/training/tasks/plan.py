@@ -30,11 +30,12 @@ from fdiff.pipelines.task import option
 from fdiff.pipelines.unconditional import PictureNetwork, applied
 from fdiff.plan import Plan
 from fdiff.plan_files import save_plan
-from fdiff.schedulers import DDIMScheduler, Scheduler
+from fdiff.schedulers import Scheduler, UniPCMultistepScheduler
 from fdiff.training import few_calls
 from fdiff.training.data import Source
 from fdiff.training.kept import keep
 from fdiff.training.recipe import Recipe, Settings, Task, setting
+from fdiff.training.tasks.pixels import numbers
 
 FILE = "plan.safetensors"  # what the learned table is called in the output folder
 KINDS = (ClassConditionalPipeline, DiTPipeline, LDMPipeline, DDIMPipeline, DDPMPipeline)
@@ -49,13 +50,19 @@ class PlanSettings(Settings):
     begin_as: str = option(
         "", "the scheduler that it is at first; DPMSolverMultistepScheduler if not given, or of flows the model's own"
     )
-    runs: int = setting(
-        1024, "pictures that the model draws in many steps, to learn from; computed once and kept", least=1
+    timesteps: str = option(
+        "", "the times of the calls at first, such as 999,820,580,330,100; the scheduler's own if not given"
     )
-    run_steps: int = setting(1000, "how many those are: of DDIM, or of flows the model's own", least=1)
+    runs: int = setting(
+        512, "pictures that the model draws in many steps, to learn from; computed once and kept", least=1
+    )
+    run_steps: int = setting(
+        64, "how many those are: of UniPC with Karras sigmas, or of flows the model's own", least=1
+    )
     guidance_scale: float | None = option(None, "that all is drawn with; the model's own if not given")
-    steps: int = option(2000)
-    learning_rate: float = option(1e-2)
+    steps: int = option(600)
+    batch_size: int = option(16)
+    learning_rate: float = option(3e-2)
     weight_decay: float = option(0.0)
     warmup: int = option(0)
     decay: float = option(0.98)
@@ -123,11 +130,15 @@ def plans(settings: PlanSettings, scheduler: Scheduler) -> tuple[Plan, Plan]:
     kind = registry.lookup(name, Scheduler)
     if kind is None:
         raise ValueError(f"begin_as is {name!r}, which is no scheduler; fdiff list schedulers names them")
-    start = kind.from_config(scheduler).plan(settings.calls)
+    first, times = kind.from_config(scheduler), numbers("timesteps", settings.timesteps)
+    if times and len(times) != settings.calls:
+        raise ValueError(f"timesteps are {len(times)} numbers and calls is {settings.calls}; give one for each call")
+    start = first.plan(timesteps=times) if times else first.plan(settings.calls)
     if len(start) != settings.calls:
         raise ValueError(f"begin_as is {name}, which takes {len(start)} calls in {settings.calls} steps; choose one of "
                          "a call a step")
-    return start, (DDIMScheduler.from_config(scheduler) if levels else scheduler).plan(settings.run_steps)
+    exact = UniPCMultistepScheduler.from_config(scheduler, use_karras_sigmas=True) if levels else scheduler
+    return start, exact.plan(settings.run_steps)
 
 
 def runs(model: Model, settings: PlanSettings, fine: Plan) -> Iterator[tuple[list[int], dict[str, Any]]]:
