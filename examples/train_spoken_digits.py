@@ -27,7 +27,7 @@ from fdiff.pipelines import ClassConditionalSoundPipeline
 MEL = audio.Mel(x_res=64, y_res=64, sample_rate=8000, n_fft=1024, hop_length=128)
 HELD_OUT = 3  # takes of each speaker and digit
 TRAINING = [
-    "--channels", "16,32,64,64", "--prediction", "v_prediction", "--weight", "min-snr", "--learning-rate", "2e-3",
+    "--channels", "8,32,64,64", "--prediction", "v_prediction", "--weight", "min-snr", "--learning-rate", "2e-3",
     "--batch-size", "16", "--guidance-scale", "2", "--inference-steps", "30", "--decay", "0.9995",
 ]  # fmt: skip
 
@@ -75,7 +75,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder of recordings")
     parser.add_argument("--output", type=Path, default=Path("spoken-digits"))
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--samples", type=int, default=500, help="sounds to listen to")
     parser.add_argument("--measure", type=Path, help="do not train, but listen to this model")
     arguments = parser.parse_args(argv)

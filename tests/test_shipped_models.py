@@ -85,6 +85,17 @@ def test_the_digits_that_are_drawn_where_no_model_is_named():
     assert one[14:18, 13:19].max() > 0.8 > 0.3 > zero[15:17, 15:17].mean(), "a zero is hollow, and a one is not"
 
 
+def test_the_digits_that_are_spoken():
+    files = [path for path in (fdiff.hub.SHIPPED / "spoken-digits").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 3_000_000
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained("spoken-digits")
+    made = pipe(params, ["1", "6", "1", "6"], key=jax.random.key(0), num_inference_steps=8, progress=False)
+    power = np.abs(np.fft.rfft(made.audios[:, 0])) ** 2
+    above = np.fft.rfftfreq(made.audios.shape[-1], 1 / made.sampling_rate) > 2000
+    hissing = power[:, above].sum(-1) / power.sum(-1)
+    assert hissing[[1, 3]].min() > 3 * hissing[[0, 2]].max(), "a six begins and ends with an s, and a one has none"
+
+
 @pytest.mark.sweep
 def test_its_training_runs(tmp_path, capsys):
     pytest.importorskip("sklearn")
