@@ -41,6 +41,9 @@ from fdiff.windows import windowed
 
 Audio = str | Sound | np.ndarray | None
 
+PEAK = 0.9  # of the sounds of classes, whose pictures do not say how loud they are
+MOST_GAIN = 100.0  # so that what is silent stays so
+
 
 class SpectrogramOutput(NamedTuple):
     """What a pipeline of spectrograms returns.
@@ -224,6 +227,20 @@ def spectrograms(
     return finish
 
 
+def loud(
+    pipe: Any, params: Params, output_type: str, audio_length_in_s: float | None
+) -> Callable[[jax.Array], SpectrogramOutput]:
+    """Finish: the sounds at one loudness, of which a picture says nothing: its decibels are below its own loudest."""
+    made = spectrograms(pipe, params, output_type, audio_length_in_s)
+
+    def finish(x: jax.Array) -> SpectrogramOutput:
+        output = made(x)
+        peaks = abs(output.audios).max(axis=-1, keepdims=True)
+        return output._replace(audios=output.audios * (PEAK / peaks.clip(PEAK / MOST_GAIN)))
+
+    return finish
+
+
 making = Task(AudioDiffusion, (planned, begun, applied, in_windows), spectrograms, "Make sounds.")
 
 
@@ -277,6 +294,6 @@ class ClassConditionalSoundPipeline(ClassPipeline):
     makes: ClassVar[str] = "sounds"
 
     __call__, steps = Task(
-        SoundsOfClasses, (labelled, planned_as_suits, begun_with_noise, guided_to_class, in_windows), spectrograms,
+        SoundsOfClasses, (labelled, planned_as_suits, begun_with_noise, guided_to_class, in_windows), loud,
         "Make one sound of each class that is asked for.",
     ).methods()  # fmt: skip
