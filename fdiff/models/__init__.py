@@ -8,7 +8,7 @@ from fdiff.models.autoencoder_kl import AutoencoderKL
 from fdiff.models.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from fdiff.models.autoencoder_oobleck import AutoencoderOobleck
 from fdiff.models.autoencoder_tiny import AutoencoderTiny
-from fdiff.models.causal_lm import Gemma2Model, Qwen3ForCausalLM
+from fdiff.models.causal_lm import Gemma2Model, Qwen3ForCausalLM, Qwen3Model
 from fdiff.models.clap_text import ClapModel, ClapTextModelWithProjection
 from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
 from fdiff.models.clip_vision import CLIPVisionModel, CLIPVisionModelWithProjection
@@ -63,6 +63,7 @@ __all__ = [
     "Model",
     "MoleculeGNN",
     "Qwen3ForCausalLM",
+    "Qwen3Model",
     "SpeechT5HifiGan",
     "StableAudioDiTModel",
     "StableAudioProjectionModel",
@@ -80,5 +81,4 @@ __all__ = [
 
 registry.register_all({name: globals()[name] for name in __all__}, Model)
 registry.register(GPT2Model, "GPT2LMHeadModel")  # whose last layer nobody here needs
-registry.register(Qwen3ForCausalLM, "Qwen3Model")  # the same without that layer, which is shared or absent anyway
 registry.register(DiTTransformer2DModel, "Transformer2DModel", when=is_dit)

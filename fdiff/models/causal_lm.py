@@ -169,6 +169,10 @@ class Qwen3ForCausalLM(CausalLM):
         return tuple("sliding_attention" if slide else "full_attention" for slide in slides)
 
 
+class Qwen3Model(Qwen3ForCausalLM):
+    """Qwen3 as indices name it where its last layer is left out, as ACE-Step 1.5's does; nobody here needs that layer."""
+
+
 class Gemma2Model(CausalLM):
     """Gemma 2 (Gemma Team 2024): the text encoder of Lumina 2 and Sana."""
 

@@ -141,6 +141,19 @@ def pair(shared_data, tmp_path_factory):
     return parity.pair(tmp_path_factory.mktemp("ace"), made)
 
 
+@pytest.mark.parity
+def test_diffusers_loads_what_is_saved(pair, tmp_path):
+    import diffusers
+
+    theirs, ours, params = pair
+    ours.save_pretrained(tmp_path, params)
+    again = parity.quiet(diffusers.AceStepPipeline.from_pretrained(tmp_path))
+    assert type(again.text_encoder) is type(theirs.text_encoder)
+    options = {"lyrics": "", "num_inference_steps": 1, "audio_duration": 0.2, "output_type": "np"}
+    first, second = (pipe("rain", generator=parity.generator(0), **options).audios for pipe in (theirs, again))
+    parity.assert_close(second, first)
+
+
 SUNG = {"lyrics": ["[verse]\nla la", "[Instrumental]"], "bpm": 120, "keyscale": "C major", "timesignature": "4"}
 TASKS = {
     "plain": {"guidance_scale": 1.0, "audio_duration": 0.5},
