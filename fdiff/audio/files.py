@@ -16,6 +16,7 @@ from fdiff import hub
 log = logging.getLogger("fdiff")
 
 FORMATS = (".wav", ".flac")
+FULL, RUN = 0.999, 8  # so many samples in a row, as loud as that, are of no tone that one hears
 MOST_FLAC = 8, 655350  # channels, and samples a second
 # How files begin that soundfile may read; MP3s without a tag begin with 11 bits of 1.
 MP3S = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xfa", b"\xff\xf2")
@@ -42,7 +43,7 @@ def read(file: str | Path) -> Sound:
     """The sound in a WAV of 8 to 32 bits, 64, or of floats; in a FLAC, and what else soundfile reads, with `audio`.
 
     Integers of b bits are divided by 2^(b - 1), so that what `write` wrote comes back exactly. What there is of a WAV
-    that was cut short is read, with a warning.
+    that was cut short is read, with a warning; one says as well that a sound is clipped.
 
     Raises ValueError for a file that is no sound, or whose samples are no numbers, and FileNotFoundError.
     """
@@ -62,6 +63,9 @@ def read(file: str | Path) -> Sound:
         raise ValueError(f"{path} holds no samples, or none a second; give a sound that lasts")
     if not np.isfinite(samples).all():
         raise ValueError(f"{path} holds samples that are no numbers; write it anew")
+    if len(samples) >= RUN and np.lib.stride_tricks.sliding_window_view(np.abs(samples) >= FULL, RUN, 0).all(-1).any():
+        log.warning("%s is clipped: %d or more samples in a row lie at the end of their range; record it more softly",
+                    path, RUN)
     return Sound(samples, rate)
 
 

@@ -87,6 +87,15 @@ def test_silence_and_what_was_cut_short_are_told(tmp_path, caplog):
     assert "cut.wav ends before it says that it does; the 0.05 seconds that are there are read" in caplog.text
 
 
+def test_clipped_sounds_are_told(tmp_path, caplog):
+    time = np.arange(4410) / 44100
+    for name, gain in {"whole": 1.0, "clipped": 1.5}.items():
+        tone = np.sin(2 * np.pi * 200 * time) * gain
+        audio.write(tmp_path / f"{name}.wav", audio.Sound(tone.clip(-1, 1).astype(np.float32), 44100))
+        audio.read(tmp_path / f"{name}.wav")
+    assert "clipped.wav is clipped: 8 or more samples in a row" in caplog.text and "whole.wav" not in caplog.text
+
+
 def test_files_that_are_no_sound(tmp_path):
     good = tmp_path / "good.wav"
     audio.write(good, audio.Sound(np.zeros(8, np.float32), 8000))
