@@ -170,7 +170,7 @@ class Qwen3ForCausalLM(CausalLM):
 
 
 class Qwen3Model(Qwen3ForCausalLM):
-    """Qwen3 as indices name it where its last layer is left out, as ACE-Step 1.5's does; nobody here needs that layer."""
+    """Qwen3 as indices name it where its last layer is left out, which nobody here needs: as ACE-Step 1.5's does."""
 
 
 class Gemma2Model(CausalLM):
