@@ -57,6 +57,7 @@ def test_train_on_a_subject(tmp_path):
     assert all(losses[method]["learned"] < losses[method]["base"] for method in ("lora", "dreambooth"))
 
 
+@pytest.mark.sweep
 def test_train_spoken_digits(tmp_path):
     (tmp_path / "recordings").mkdir()
     for digit in range(10):
