@@ -18,14 +18,14 @@ from fdiff import guidance
 from fdiff.models import AceStepConditionEncoder, AceStepTransformer1DModel, AutoencoderOobleck, Qwen3ForCausalLM
 from fdiff.models.tiling import decode_in_parts
 from fdiff.pipelines.ace_step_text import AceStepText, encode_ids, encode_prompt, instruction_of
-from fdiff.pipelines.checks import asks_guidance, finite
+from fdiff.pipelines.checks import asks_guidance, finite, one_of
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw_as_asked
 from fdiff.pipelines.latent import checked_latents
-from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
+from fdiff.pipelines.pipeline import DiffusionPipeline, Params, applied, tree_of
 from fdiff.pipelines.plans import Planned, make_plan
 from fdiff.pipelines.requests import Prompt, Scale
 from fdiff.pipelines.sound import Audio, Heard, Sound, check_seconds, samples_of, sounds
-from fdiff.pipelines.sound_text import applied, one_of, spread
+from fdiff.pipelines.sound_text import spread
 from fdiff.pipelines.stable_audio import encoded
 from fdiff.pipelines.task import Key, Task, option
 from fdiff.plan import Plan

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.pipeline import Params, applied, encoder_of, tree_of
 from fdiff.pipelines.requests import Prompt
-from fdiff.pipelines.sound_text import applied, encoder_of
 from fdiff.pipelines.text import listed
 from fdiff.tokenizers.texts import Batch
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from fdiff import images, sampling
-from fdiff.audio import Mel, Sound, read
+from fdiff.audio import Mel, read
 from fdiff.models import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 from fdiff.pipelines import latent
 from fdiff.pipelines.checks import check_finite
@@ -31,15 +31,13 @@ from fdiff.pipelines.image_to_image import noised
 from fdiff.pipelines.inpaint import levels_after, put_back
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, sample_shape, tree_of
 from fdiff.pipelines.plans import Planned, make_plan
-from fdiff.pipelines.sound import check_seconds, places_of
+from fdiff.pipelines.sound import Audio, check_seconds, places_of
 from fdiff.pipelines.task import Key, Request, Task, option
 from fdiff.pipelines.unconditional import begun_with
 from fdiff.plan import Plan
 from fdiff.schedulers import DDIMInverseScheduler, DDIMScheduler, Scheduler
 from fdiff.spacing import check_count
 from fdiff.windows import windowed
-
-Audio = str | Sound | np.ndarray | None
 
 PEAK = 0.9  # of the sounds of classes, whose pictures do not say how loud they are
 MOST_GAIN = 100.0  # so that what is silent stays so

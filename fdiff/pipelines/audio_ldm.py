@@ -20,21 +20,18 @@ from fdiff.models import (
     UNet2DConditionModel,
 )
 from fdiff.pipelines import latent
-from fdiff.pipelines.checks import asks_guidance
+from fdiff.pipelines.checks import asks_guidance, one_of
 from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.latent import Begun, factor_of, first_latents
-from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
+from fdiff.pipelines.pipeline import DiffusionPipeline, Params, applied, encoder_of, tree_of
 from fdiff.pipelines.plans import planned
 from fdiff.pipelines.requests import Prompt, Scale
 from fdiff.pipelines.sound import Heard, check_seconds, places_of, sounds
 from fdiff.pipelines.sound_text import (
     Read,
     SoundText,
-    applied,
-    encoder_of,
     given,
-    one_of,
     spread,
     tokenized,
 )
@@ -75,13 +72,18 @@ def sized(
         raise ValueError(f"the vocoder reads {vocoder.model_in_dim} frequencies; they must be a multiple of {factor}")
     column = float(np.prod(vocoder.upsample_rates)) / rate  # seconds
     if audio_length_in_s is None:
-        size: Any = unet.sample_size
-        if size is None:
-            raise ValueError("the config.json of the unet has no sample_size; pass audio_length_in_s")
-        audio_length_in_s = (size if isinstance(size, int) else size[0]) * factor * column
+        audio_length_in_s = own_columns(unet, "pass audio_length_in_s") * factor * column
     seconds = check_seconds("audio_length_in_s", audio_length_in_s, least=factor * column)
     columns = -(-int(seconds / column) // factor)
     return Columns(columns, 1 / (factor * column), Heard((0, int(seconds * rate)), rate))
+
+
+def own_columns(unet: UNet2DConditionModel | AudioLDM2UNet2DConditionModel, cure: str) -> int:
+    """How many columns of latents the U-Net was trained on. Raises ValueError where it does not say."""
+    size: Any = unet.sample_size
+    if size is None:
+        raise ValueError(f"the config.json of the unet has no sample_size; {cure}")
+    return int(size) if isinstance(size, int) else int(size[0])
 
 
 class InWindows(NamedTuple):
@@ -98,12 +100,9 @@ def in_windows(
 
     Raises ValueError for an overlap that is none, and where nobody says how long that is.
     """
-    size: Any = unet.sample_size
     if overlap_in_s is None:
         return InWindows(denoiser)
-    if size is None:
-        raise ValueError("the config.json of the unet has no sample_size; leave overlap_in_s out")
-    size = size if isinstance(size, int) else size[0]
+    size = own_columns(unet, "leave overlap_in_s out")
     return InWindows(windowed(denoiser, size, places_of(overlap_in_s, size, columns_a_second), alike=True))
 
 

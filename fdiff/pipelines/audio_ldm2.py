@@ -22,18 +22,15 @@ from fdiff.models import (
     T5EncoderModel,
 )
 from fdiff.pipelines.audio_ldm import SpectralText, begin, heard_as, in_windows, sized, spoken
-from fdiff.pipelines.checks import asks_guidance
+from fdiff.pipelines.checks import asks_guidance, one_of
 from fdiff.pipelines.denoise import guided
-from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
+from fdiff.pipelines.pipeline import DiffusionPipeline, Params, applied, encoder_of, tree_of
 from fdiff.pipelines.plans import planned
 from fdiff.pipelines.requests import Prompt, Scale
 from fdiff.pipelines.sound import sounds
 from fdiff.pipelines.sound_text import (
     Read,
-    applied,
-    encoder_of,
     given,
-    one_of,
     spread,
     tokenized,
 )

@@ -34,6 +34,18 @@ def asks_guidance(
     return isinstance(scale, jax.core.Tracer) or bool(np.any(np.asarray(scale) > above))
 
 
+def one_of(prompt: Any, prompt_embeds: Any, name: str = "prompt") -> None:
+    """Raise ValueError for both."""
+    if prompt is not None and prompt_embeds is not None:
+        raise ValueError(f"both {name} and {name}_embeds are given; pass one of them")
+
+
+def either(prompt: Any, prompt_embeds: Any) -> None:
+    """Raise ValueError for none, and for both."""
+    if (prompt is None) == (prompt_embeds is None):
+        raise ValueError("pass either prompt or prompt_embeds" + (", not both" if prompt is not None else ""))
+
+
 def finite(name: str, array: Any) -> Any:
     """The user's array. Raises ValueError where some of its numbers are not finite, unless it is traced."""
     if not isinstance(array, jax.core.Tracer) and not np.isfinite(np.asarray(array, np.float32)).all():

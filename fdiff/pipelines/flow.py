@@ -12,16 +12,15 @@ import numpy as np
 
 from fdiff import guidance
 from fdiff.pipelines import inpaint, inputs
-from fdiff.pipelines.checks import finite
+from fdiff.pipelines.checks import either, finite, one_of
 from fdiff.pipelines.denoise import Both
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.inpaint import BegunInPart
 from fdiff.pipelines.inputs import Pictured
 from fdiff.pipelines.latent import Sized, check_multiples, factor_of
-from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.pipeline import Params, encoder_of, tree_of
 from fdiff.pipelines.plans import Planned, flow_plan, linear_mu
 from fdiff.pipelines.requests import Pictures, Pixels, Prompt, Size
-from fdiff.pipelines.sound_text import encoder_of
 from fdiff.pipelines.task import Key
 from fdiff.pipelines.text import Counts, listed
 from fdiff.plan import Plan
@@ -30,6 +29,7 @@ from fdiff.spacing import check_count
 
 LATENTS = 128  # the height and the width where they are not given
 PATCH = 2  # latents that a patch is wide
+T = 1000  # the time of pure noise as schedulers have it; networks are told shares of it
 MULTIPLE = 32  # of which texts have a length, so that few of them compile anew
 
 
@@ -67,6 +67,12 @@ def planned(
     """Stage: the table, shifted by the number of patches where the scheduler is for that."""
     mu = linear_mu(scheduler, size[0] * size[1] // PATCH**2)
     return Planned(flow_plan(scheduler, num_inference_steps, plan, mu, strength))
+
+
+def places_of(picture: int, size: Size) -> np.ndarray:
+    """(h w, 3): the picture, the row and the column of each patch."""
+    row, column = np.indices(size).reshape(2, -1)
+    return np.stack([np.full(len(row), picture), row, column], axis=-1).astype(np.float32)
 
 
 def from_masked(
@@ -121,10 +127,8 @@ def sides(
 
     Raises ValueError for none or both of prompt and prompt_embeds, and for prompts that are no texts.
     """
-    if (prompt is None) == (prompt_embeds is None):
-        raise ValueError("pass either prompt or prompt_embeds" + (", not both" if prompt is not None else ""))
-    if negative_prompt is not None and negative_prompt_embeds is not None:
-        raise ValueError("both negative_prompt and negative_prompt_embeds are given; pass one of them")
+    either(prompt, prompt_embeds)
+    one_of(negative_prompt, negative_prompt_embeds, "negative_prompt")
     positive = given("prompt_embeds", prompt_embeds) if prompt is None else encode(listed("prompt", prompt))
     count = len(jax.tree.leaves(positive)[0])
     if not guides:

@@ -18,11 +18,11 @@ from fdiff.models.layers.patches import packed, unpacked
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance, check_scale, finite
 from fdiff.pipelines.denoise import Both, guided, variables_of
-from fdiff.pipelines.flow import PATCH, from_masked, pictured, planned, sized
+from fdiff.pipelines.flow import PATCH, T, from_masked, pictured, places_of, planned, sized
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import masked
 from fdiff.pipelines.latent import pictures
-from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
+from fdiff.pipelines.pipeline import DiffusionPipeline, Params, applied, encoder_of, tree_of
 from fdiff.pipelines.requests import (
     READ_AT_MOST,
     Latents,
@@ -36,15 +36,12 @@ from fdiff.pipelines.requests import (
     Size,
     Texted,
 )
-from fdiff.pipelines.sound_text import applied, encoder_of
 from fdiff.pipelines.task import Task, option
 from fdiff.pipelines.text import Counts, encode_jit, listed
 from fdiff.pipelines.text_to_image import from_noise
 from fdiff.schedulers import Scheduler
 from fdiff.spacing import check_count
 from fdiff.tokenizers import CLIPTokenizer, T5Tokenizer
-
-T = 1000  # the time of pure noise as schedulers have it; the network is told t / T
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,24 +107,18 @@ class FluxDenoiser:
     def __call__(self, variables: Any, x: jax.Array, t: jax.Array, told: FluxCondition) -> jax.Array:
         """What points from the picture to noise."""
         height, width = x.shape[1:3]
-        patches, places = packed(x, PATCH), places_of((height // PATCH, width // PATCH))
+        patches, places = packed(x, PATCH), places_of(0, (height // PATCH, width // PATCH))
         count = len(places)
         if told.appended is not None:
             patches = jnp.concatenate([patches, told.appended.astype(x.dtype)], axis=-1)
         if told.kept is not None:
             patches = jnp.concatenate([patches, told.kept.astype(x.dtype)], axis=1)
-            places = np.concatenate([places, places_of(self.kept, 1)])
+            places = np.concatenate([places, places_of(1, self.kept)])
         words = np.zeros((told.text.shape[1], 3), np.float32)
         said: Any = self.transformer.apply(
             variables, patches, told.text, told.pooled, t / T, places, words, told.guidance
         )
         return unpacked(said[:, :count], height, width, PATCH)
-
-
-def places_of(size: Size, picture: int = 0) -> np.ndarray:
-    """(h w, 3): the picture, the row and the column of each patch."""
-    row, column = np.indices(size).reshape(2, -1)
-    return np.stack([np.full(len(row), picture), row, column], axis=-1).astype(np.float32)
 
 
 def encode_prompt(

@@ -18,7 +18,7 @@ from fdiff.pipelines import flow, inputs, latent
 from fdiff.pipelines.checks import asks_guidance
 from fdiff.pipelines.denoise import guided, variables_of
 from fdiff.pipelines.draws import Seed
-from fdiff.pipelines.flow import Read, Tokens
+from fdiff.pipelines.flow import Read, T, Tokens
 from fdiff.pipelines.latent import Begun, encoded, first_latents, pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
 from fdiff.pipelines.plans import Planned, empirical_mu, flow_plan
@@ -41,7 +41,6 @@ from fdiff.schedulers import Scheduler
 from fdiff.spacing import check_count
 from fdiff.tokenizers import Qwen2Tokenizer
 
-T = 1000  # the time of pure noise as schedulers have it; the network is told t / T
 LAYERS = (9, 18, 27)  # of the text encoder, whose hidden states lie side by side
 AREA = 1024 * 1024  # pixels of a picture to keep to, at most
 LEAST, LONGEST = 64, 8  # pixels of its sides, and the ratio of them
@@ -82,12 +81,17 @@ class Sized(NamedTuple):
 def sized(vae: AutoencoderKLFlux2, image: References, height: Pixels, width: Pixels) -> Sized:
     """Stage: the size, and the pictures to keep to. Raises ValueError for sizes that the squares do not divide."""
     step = latent.factor_of(vae) * vae.patch_size[0]
-    listed = [] if image is None else list(image) if isinstance(image, list | tuple) else [image]
-    references = tuple(reference(one, step) for one in listed)
+    references = references_of(image, step)
     own = references[0].shape[1:3] if references else (flow.LATENTS * latent.factor_of(vae),) * 2
     pixels = [side if given is None else given for given, side in zip((height, width), own, strict=True)]
     latent.check_multiples(pixels[0], pixels[1], step)
     return Sized((pixels[0] // step, pixels[1] // step), references)
+
+
+def references_of(image: References, step: int) -> tuple[np.ndarray, ...]:
+    """The pictures to keep to, each as `reference` makes it; none of None."""
+    listed = [] if image is None else image if isinstance(image, list | tuple) else [image]
+    return tuple(reference(one, step) for one in listed)
 
 
 def reference(picture: Any, step: int) -> np.ndarray:
@@ -159,8 +163,7 @@ class KleinDenoiser:
 
 def places_of(picture: int, size: Size) -> np.ndarray:
     """(h w, 4): the picture, the row and the column of each square of latents, and 0."""
-    row, column = np.indices(size).reshape(2, -1)
-    return np.stack([np.full(len(row), picture), row, column, np.zeros(len(row))], axis=-1).astype(np.float32)
+    return np.pad(flow.places_of(picture, size), ((0, 0), (0, 1)))
 
 
 def encode_prompt(

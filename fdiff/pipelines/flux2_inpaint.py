@@ -15,7 +15,7 @@ from fdiff.models import AutoencoderKLFlux2
 from fdiff.pipelines import inputs
 from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.draws import Draws, Seed, Wanted, draw_as_asked
-from fdiff.pipelines.flux2 import Asked, Klein, no_larger, planned, read, reference
+from fdiff.pipelines.flux2 import Asked, Klein, no_larger, planned, read, references_of
 from fdiff.pipelines.image_to_image import noised
 from fdiff.pipelines.inpaint import levels_after, masked, put_back
 from fdiff.pipelines.latent import encoded, factor_of, pictures
@@ -57,13 +57,11 @@ def seen(vae: AutoencoderKLFlux2, image: Pictures, image_reference: References) 
     step = factor_of(vae) * vae.patch_size[0]
     given = [no_larger(one) for one in image] if isinstance(image, list | tuple) else no_larger(image)
     found = inputs.pictured_by(step, vae, given, None, None)
-    if inputs.holds_latents(vae, found.image):
-        raise ValueError("image holds latents, and the transformer needs to see the picture; pass the picture itself")
-    listed = [] if image_reference is None else image_reference
-    others = [reference(one, step) for one in (listed if isinstance(listed, list | tuple) else [listed])]
+    inputs.check_seen(vae, found.image, "transformer")
     size = found.pixels[0] // step, found.pixels[1] // step
     first = image[0] if isinstance(image, list | tuple) else image
     before = tuple(first.size[::-1]) if hasattr(first, "convert") else found.pixels
+    others = references_of(image_reference, step)
     return Seen(found.image, size, found.pixels, before != found.pixels, (found.image, *others))
 
 

@@ -128,8 +128,7 @@ def from_seen(
     """
     inputs.check_number("image", image, texts.batch_size, texts.prompts)
     inputs.check_number("mask_image", mask, texts.batch_size, texts.prompts)
-    if inputs.holds_latents(vae, image):
-        raise ValueError("image holds latents, and the transformer needs to see the picture; pass the picture itself")
+    inputs.check_seen(vae, image, "transformer")
     shape = (texts.batch_size, *size, vae.latent_channels)
     wanted = Wanted(shape[1:], len(image)), Wanted(shape[1:]), Wanted(shape[1:], len(image))
     draws = draw_as_asked(key, torch_seed, plan, shape, texts.dtype, *wanted)

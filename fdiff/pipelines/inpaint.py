@@ -148,8 +148,8 @@ def in_part(
     shape = (texts.batch_size, *size, vae.latent_channels)
     begin = "picture" if denoising_start is not None else "noise" if strength == 1 else "noised"
     ready = inputs.holds_latents(vae, image)
-    if ready and not plain:
-        raise ValueError("image holds latents, and the unet needs to see the picture; pass the picture itself")
+    if not plain:
+        inputs.check_seen(vae, image, "unet")
     rows = 0 if ready else len(image)
     wanted = (rows if plain or begin != "noise" else 0, None if latents is None else 0, rows)
     draws = draw_as_asked(key, torch_seed, plan, shape, texts.dtype, *(Wanted(shape[1:], one) for one in wanted))

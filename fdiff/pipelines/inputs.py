@@ -149,6 +149,12 @@ def holds_latents(vae: Any, array: Any) -> bool:
     return array.shape[-1] == vae.latent_channels != vae.in_channels
 
 
+def check_seen(vae: Any, image: Any, network: str) -> None:
+    """Raise ValueError for latents, where the network needs the picture that they are of."""
+    if holds_latents(vae, image):
+        raise ValueError(f"image holds latents, and the {network} needs to see the picture; pass the picture itself")
+
+
 def latents_of(vae: Any, params: Params, array: Any, noise: jax.Array | None, batch_size: int) -> jax.Array:
     """(b, h, w, c) as a denoiser takes them, of pictures or of latents.
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
+import jax
 import jax.numpy as jnp
 
 from fdiff import hub, registry, single_file, upload
@@ -236,3 +237,18 @@ def tree_of(params: Params, name: str) -> Any:
     if name not in params:
         raise ValueError(f"params has no {name!r}; pass the params that from_pretrained gave with this pipeline")
     return params[name]
+
+
+def encoder_of(pipe: Any, encoder: str = "text_encoder", tokenizer: str = "tokenizer") -> tuple[Any, Any]:
+    """The text encoder and its tokenizer. Raises ValueError where the pipeline has none."""
+    found = getattr(pipe, encoder), getattr(pipe, tokenizer)
+    if None in found:
+        missing = encoder if found[0] is None else tokenizer
+        raise ValueError(f"{type(pipe).__name__} has no {missing}; pass prompt_embeds, and negative_prompt_embeds")
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def applied(model: Any, params: Any, *inputs: Any) -> Any:
+    """What the model makes of the inputs."""
+    return model.apply({"params": params}, *inputs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
@@ -45,21 +44,6 @@ class Read(NamedTuple):
     batch_size: int
 
 
-def encoder_of(pipe: Any, encoder: str = "text_encoder", tokenizer: str = "tokenizer") -> tuple[Any, Any]:
-    """The text encoder and its tokenizer. Raises ValueError where the pipeline has none."""
-    found = getattr(pipe, encoder), getattr(pipe, tokenizer)
-    if None in found:
-        missing = encoder if found[0] is None else tokenizer
-        raise ValueError(f"{type(pipe).__name__} has no {missing}; pass prompt_embeds, and negative_prompt_embeds")
-    return found
-
-
-def one_of(prompt: Prompt, prompt_embeds: Any, name: str = "prompt") -> None:
-    """Raise ValueError for both."""
-    if prompt is not None and prompt_embeds is not None:
-        raise ValueError(f"both {name} and {name}_embeds are given; pass one of them")
-
-
 def given(name: str, embeds: Any, ndim: int) -> jax.Array:
     """The user's embeddings. Raises ValueError for another number of axes."""
     if np.ndim(embeds) != ndim:
@@ -72,12 +56,6 @@ def spread(tree: Any, num_waveforms_per_prompt: int) -> Any:
     """Each prompt's arrays as often as there are sounds of it. Raises ValueError for a number that is none."""
     check_count("num_waveforms_per_prompt", num_waveforms_per_prompt)
     return jax.tree.map(lambda leaf: jnp.repeat(leaf, num_waveforms_per_prompt, axis=0), tree)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def applied(model: Any, params: Any, *inputs: Any) -> Any:
-    """What the model makes of the inputs."""
-    return model.apply({"params": params}, *inputs)
 
 
 def tokenized(tokenizer: Any, prompts: Sequence[str], length: int | None = None) -> Batch:

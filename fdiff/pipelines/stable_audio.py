@@ -16,21 +16,18 @@ from jax.tree_util import Partial
 
 from fdiff.models import AutoencoderOobleck, StableAudioDiTModel, StableAudioProjectionModel, T5EncoderModel
 from fdiff.models.tiling import decode_in_parts
-from fdiff.pipelines.checks import asks_guidance, finite
+from fdiff.pipelines.checks import asks_guidance, finite, one_of
 from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.draws import Seed, Wanted, draw_as_asked
 from fdiff.pipelines.latent import Begun, first_latents
-from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
+from fdiff.pipelines.pipeline import DiffusionPipeline, Params, applied, encoder_of, tree_of
 from fdiff.pipelines.plans import planned
 from fdiff.pipelines.requests import Prompt, Scale
 from fdiff.pipelines.sound import Heard, check_seconds, places_of, sounds
 from fdiff.pipelines.sound_text import (
     Read,
     SoundText,
-    applied,
-    encoder_of,
     given,
-    one_of,
     spread,
     tokenized,
 )

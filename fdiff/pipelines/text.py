@@ -18,7 +18,7 @@ from fdiff.adapters.ip_adapter import features as adapter_features
 from fdiff.image_processors import CLIPImageProcessor
 from fdiff.models import UNet2DConditionModel, edits
 from fdiff.pipelines import changing
-from fdiff.pipelines.checks import finite
+from fdiff.pipelines.checks import either, finite, one_of
 from fdiff.pipelines.denoise import Both, Condition, each, is_guided, told_scale
 from fdiff.pipelines.inputs import spread
 from fdiff.pipelines.pipeline import Params, tree_of
@@ -199,10 +199,8 @@ def read(
     """
     guided = is_guided(unet, guidance_scale, guides)
     check_count("num_images_per_prompt", num_images_per_prompt)
-    if negative_prompt is not None and negative_prompt_embeds is not None:
-        raise ValueError("both negative_prompt and negative_prompt_embeds are given; pass one of them")
-    if (prompt is None) == (prompt_embeds is None):
-        raise ValueError("pass either prompt or prompt_embeds" + (", not both" if prompt is not None else ""))
+    one_of(negative_prompt, negative_prompt_embeds, "negative_prompt")
+    either(prompt, prompt_embeds)
 
     def encode(prompt: Prompt, clip_skip: int = 0) -> tuple[Encoded | guidance.Sum, Encoded]:
         asked = _asked(prompt, negative_prompt, prompt_2, negative_prompt_2)

@@ -19,7 +19,7 @@ from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance, check_scale
 from fdiff.pipelines.denoise import Both, Network, guide, variables_of
 from fdiff.pipelines.draws import Seed
-from fdiff.pipelines.flow import Read, Tokens, from_masked, pictured, planned, sized
+from fdiff.pipelines.flow import Read, T, Tokens, from_masked, pictured, planned, sized
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import masked
 from fdiff.pipelines.latent import Begun, first_latents, pictures
@@ -43,8 +43,6 @@ from fdiff.plan import Plan
 from fdiff.rows import ByRow
 from fdiff.schedulers import Scheduler
 from fdiff.tokenizers import Qwen2Tokenizer
-
-T = 1000  # the time of pure noise as schedulers have it; the network is told (T - t) / T
 
 
 @dataclasses.dataclass(frozen=True)

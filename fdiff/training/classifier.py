@@ -13,7 +13,7 @@ import optax
 
 from fdiff import keys
 from fdiff.training.evaluation import accuracy
-from fdiff.training.tasks.pixels import pixels
+from fdiff.training.loader import pixels
 
 FEATURES, BATCH = 128, 64
 

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fdiff import images
@@ -23,6 +25,11 @@ THREADS = 4  # that read a batch ahead each, where no processes do
 ENDLESS = 2**40
 
 Preparing = Callable[[Any, np.random.Generator], dict[str, Any]]
+
+
+def pixels(images: Any) -> jax.Array:
+    """The bytes (b, h, w, c) that `Prepare` makes, to [-1, 1]."""
+    return jnp.asarray(images, jnp.float32) / 127.5 - 1
 
 
 @dataclasses.dataclass(frozen=True)

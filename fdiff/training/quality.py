@@ -14,8 +14,7 @@ from fdiff.pipelines import DiffusionPipeline
 from fdiff.training import classifier, evaluation
 from fdiff.training.data import Source
 from fdiff.training.folder import read_settings
-from fdiff.training.loader import Prepare
-from fdiff.training.tasks.pixels import pixels
+from fdiff.training.loader import Prepare, pixels
 
 AT_ONCE = 50  # pictures that are drawn or kept in one call
 MOST = 10_000  # pictures of the data that are compared with

@@ -9,7 +9,7 @@ import pytest
 
 import fdiff
 from fdiff.models import AutoencoderKL, DiTTransformer2DModel, VQModel
-from fdiff.training import data, few_calls, loop
+from fdiff.training import data, few_calls, loader, loop
 from fdiff.training.tasks import TASKS, pixels
 from fdiff.training.tasks.vae import AutoencoderSettings, latents_of, loss_of
 from tests.pipelines import parity
@@ -74,7 +74,7 @@ def test_a_table_of_latents(digits, tmp_path):
     (loss, beside), gradient = jax.value_and_grad(loss_of(settings, model, None), has_aux=True)(
         params, batch, jax.random.key(0)
     )
-    z = model.apply({"params": params}, pixels.pixels(batch), method="encode")
+    z = model.apply({"params": params}, loader.pixels(batch), method="encode")
     table = params["quantize"]["embedding"]["embedding"]
     apart = jnp.square(z[..., None, :] - table).sum(-1)
     assert beside["codebook"] == pytest.approx(float(apart.min(-1).mean()) / 2, rel=1e-4)

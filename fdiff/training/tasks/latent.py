@@ -22,10 +22,10 @@ from fdiff.pipelines.task import option
 from fdiff.pipelines.unconditional import PictureNetwork
 from fdiff.training.data import Source
 from fdiff.training.kept import digest, keep
-from fdiff.training.loader import Prepare, once
+from fdiff.training.loader import Prepare, once, pixels
 from fdiff.training.recipe import Recipe, Task, setting
 from fdiff.training.tasks.denoising import collated, loss_of, prepared_for
-from fdiff.training.tasks.pixels import NetworkSettings, Shape, init_params, network, pixels, prepared, scheduler
+from fdiff.training.tasks.pixels import NetworkSettings, Shape, init_params, network, prepared, scheduler
 
 BATCH = 16  # pictures that are encoded at a time
 CLASSES = 1000  # diffusers' DiTPipeline takes class 1,000 for "no class", whatever the network has

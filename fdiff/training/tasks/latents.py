@@ -18,10 +18,11 @@ from fdiff.pipelines.task import needed, option
 from fdiff.prompts import Encoded
 from fdiff.sampling import Network
 from fdiff.schedulers import Level
+from fdiff.training.loader import pixels
 from fdiff.training.loss import denoising_loss, withhold
 from fdiff.training.recipe import Settings, setting
 from fdiff.training.step import lowered
-from fdiff.training.tasks.pixels import pixels, weight
+from fdiff.training.tasks.pixels import weight
 
 Params = dict[str, Any]
 @dataclasses.dataclass(frozen=True, kw_only=True)

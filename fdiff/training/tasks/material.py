@@ -16,10 +16,9 @@ from fdiff.prompts import Encoded
 from fdiff.training import data
 from fdiff.training.data import Source
 from fdiff.training.kept import NUMBER, digest, keep
-from fdiff.training.loader import Prepare, Preparing, once
+from fdiff.training.loader import Prepare, Preparing, once, pixels
 from fdiff.training.order import Shape, shapes_of, size_of
 from fdiff.training.tasks.latents import Base, Params, TextSettings, posterior, read, tokens, told_sizes
-from fdiff.training.tasks.pixels import pixels
 
 ENCODED = "encoded"  # the folder of what is kept
 READ = ("image", "mean", "logvar", "time_ids", "control")  # what the loss reads of a sample

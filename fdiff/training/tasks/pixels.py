@@ -158,11 +158,6 @@ def weight(name: str) -> Weight | None:
     return {"": None, "min-snr": min_snr(), "p2": p2()}[name]
 
 
-def pixels(images: Any) -> Any:
-    """Bytes (b, h, w, c) to [-1, 1]."""
-    return jnp.asarray(images, jnp.float32) / 127.5 - 1
-
-
 def numbers(name: str, text: str) -> tuple[int, ...]:
     """The numbers of a setting of that name. Raises ValueError for anything else."""
     try:

@@ -9,10 +9,11 @@ import jax
 
 from fdiff.pipelines import DDIMPipeline, DDPMPipeline
 from fdiff.training.data import Source
+from fdiff.training.loader import pixels
 from fdiff.training.order import shapes_of
 from fdiff.training.recipe import Recipe, Task
 from fdiff.training.tasks.denoising import collated, loss_of, prepared_for
-from fdiff.training.tasks.pixels import PixelSettings, init_params, network, pixels, prepared, scheduler, shape_of
+from fdiff.training.tasks.pixels import PixelSettings, init_params, network, prepared, scheduler, shape_of
 
 
 def recipe(settings: PixelSettings, source: Source, _: Path) -> Recipe:

@@ -17,9 +17,9 @@ from fdiff.models import AutoencoderKL, VQModel
 from fdiff.pipelines.latent import decoded, encoded
 from fdiff.pipelines.task import option
 from fdiff.training.data import Source
-from fdiff.training.loader import Prepare, batches
+from fdiff.training.loader import Prepare, batches, pixels
 from fdiff.training.recipe import Recipe, Settings, Task, setting
-from fdiff.training.tasks.pixels import numbers, pixels, prepared
+from fdiff.training.tasks.pixels import numbers, prepared
 
 Perceptual = Callable[[jax.Array, jax.Array], jax.Array]
 MEASURED = 512  # pictures from which the scale of the latents is measured
