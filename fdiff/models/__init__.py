@@ -26,8 +26,11 @@ from fdiff.models.t2i_adapter import T2IAdapter
 from fdiff.models.t5 import T5EncoderModel, UMT5EncoderModel
 from fdiff.models.transformer_ace_step import AceStepTransformer1DModel
 from fdiff.models.transformer_dit import DiTTransformer2DModel, is_dit
+from fdiff.models.transformer_ernie_image import ErnieImageTransformer2DModel
 from fdiff.models.transformer_flux import FluxTransformer2DModel
 from fdiff.models.transformer_flux2 import Flux2Transformer2DModel
+from fdiff.models.transformer_flux3 import Flux3Transformer2DModel
+from fdiff.models.transformer_krea2 import Krea2Transformer2DModel
 from fdiff.models.transformer_stable_audio import StableAudioDiTModel, StableAudioProjectionModel
 from fdiff.models.transformer_z_image import ZImageTransformer2DModel
 from fdiff.models.unet_1d import UNet1DModel
@@ -56,10 +59,13 @@ __all__ = [
     "ControlNetXSAdapter",
     "DiTTransformer2DModel",
     "EGNNModel",
+    "ErnieImageTransformer2DModel",
     "Flux2Transformer2DModel",
+    "Flux3Transformer2DModel",
     "FluxTransformer2DModel",
     "GPT2Model",
     "Gemma2Model",
+    "Krea2Transformer2DModel",
     "Model",
     "MoleculeGNN",
     "Qwen3ForCausalLM",
