@@ -34,6 +34,13 @@ HEAD = "lm_head.weight"
 # What the names of a language model begin with in a file that may have that layer too.
 LANGUAGE_MODEL = "model."
 
+# What the names of a language model begin with that is a part of one which sees, and in files of other versions.
+SEEING = "language_model."
+SEEING_SPELLINGS = ("model.language_model.", "language_model.model.")
+
+# The part of such models that sees, and the layer that chooses words, which what reads a text does not need.
+SIGHT = re.compile(r"(model\.)?(vision_tower|multi_modal_projector|visual)\.|language_model\.lm_head\.")
+
 # The part of CLAP that hears, which what reads a text for sounds does not need.
 HEARING = ("audio_model.", "audio_projection.", "logit_scale_a", "logit_scale_t")
 
@@ -54,6 +61,8 @@ def spellings(name: str) -> Iterator[str]:
     for prefix in (CLIP_VISION, LANGUAGE_MODEL):
         if name.startswith(prefix):
             yield name.removeprefix(prefix)
+    if name.startswith(SEEING):
+        yield from (prefix + name.removeprefix(SEEING) for prefix in SEEING_SPELLINGS)
     yield GPT + name
     yield from (copy for copy, shared in SHARED.items() if shared == name)
     module, _, leaf = name.rpartition(".")
@@ -92,5 +101,6 @@ def is_buffer(name: str) -> bool:
 
 def is_spare(name: str, used: Container[str | None]) -> bool:
     """Whether a model that uses some of a file's tensors may do without that one."""
-    passed_over = is_buffer(name) or name == HEAD or name.startswith(HEARING) or GEODIFF.match(name) is not None
+    passed_over = is_buffer(name) or name == HEAD or name.startswith(HEARING)
+    passed_over = passed_over or SIGHT.match(name) is not None or GEODIFF.match(name) is not None
     return passed_over or (name in SHARED and SHARED[name] in used)

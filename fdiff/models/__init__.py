@@ -22,6 +22,12 @@ from fdiff.models.hifigan import SpeechT5HifiGan
 from fdiff.models.model import Model
 from fdiff.models.molecule_gnn import MoleculeGNN
 from fdiff.models.safety_checker import StableDiffusionSafetyChecker
+from fdiff.models.seeing_lm import (
+    Mistral3ForConditionalGeneration,
+    Mistral3Model,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLModel,
+)
 from fdiff.models.t2i_adapter import T2IAdapter
 from fdiff.models.t5 import T5EncoderModel, UMT5EncoderModel
 from fdiff.models.transformer_ace_step import AceStepTransformer1DModel
@@ -66,10 +72,14 @@ __all__ = [
     "GPT2Model",
     "Gemma2Model",
     "Krea2Transformer2DModel",
+    "Mistral3ForConditionalGeneration",
+    "Mistral3Model",
     "Model",
     "MoleculeGNN",
     "Qwen3ForCausalLM",
     "Qwen3Model",
+    "Qwen3VLForConditionalGeneration",
+    "Qwen3VLModel",
     "SpeechT5HifiGan",
     "StableAudioDiTModel",
     "StableAudioProjectionModel",

@@ -24,6 +24,7 @@ class CausalLM(Model):
     input_ids (b, n) -> a tuple of hidden states (b, n, hidden_size), those of `hidden_layers`: 0 are the embeddings, i
     is what leaves layer i, and the last, -1, is normalized, as transformers counts them. A token looks at those before
     it and, where attention_mask (b, n) is given, only at those that are not 0. Layers above all asked for are not run.
+    position_ids (b, n) say where each token is, if not at 0, 1, 2 and so on.
     """
 
     weights_name: ClassVar[str] = "model"
@@ -63,6 +64,7 @@ class CausalLM(Model):
         input_ids: jax.Array,
         attention_mask: jax.Array | None = None,
         hidden_layers: tuple[int, ...] = (-1,),
+        position_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, ...]:
         count = self.num_hidden_layers
         wrong = [layer for layer in hidden_layers if not -count - 1 <= layer <= count]
@@ -70,7 +72,7 @@ class CausalLM(Model):
             raise ValueError(f"hidden_layers {wrong[0]} is not there; choose from 0 to {count}, or {-count - 1} to -1.")
         wanted = [layer % (count + 1) for layer in hidden_layers]
         masks = self.masks(input_ids.shape[1], attention_mask)
-        angles = rotary_angles(jnp.arange(input_ids.shape[1]), self.head_dim, self.theta())
+        angles = self.angles(jnp.arange(input_ids.shape[1]) if position_ids is None else position_ids)
         x = Embed(self.vocab_size, self.hidden_size, name=f"{self.prefix}embed_tokens")(input_ids)
         states = [x * jnp.asarray(self.embedding_scale(), x.dtype)]
         for i, kind in enumerate(self.kinds()):
@@ -120,6 +122,10 @@ class CausalLM(Model):
     def default_kinds(self) -> tuple[str, ...]:
         """The kinds of layers where the config does not say them."""
         return ("full_attention",) * self.num_hidden_layers
+
+    def angles(self, positions: jax.Array) -> jax.Array:
+        """By what queries and keys are turned at positions (..., n): (..., n, head_dim / 2)."""
+        return rotary_angles(positions, self.head_dim, self.theta())
 
     def theta(self) -> float:
         """The base of the rotary embeddings' frequencies."""
