@@ -16,6 +16,7 @@ from fdiff.pipelines.controlnet_xs import StableDiffusionControlNetXSPipeline, S
 from fdiff.pipelines.dance_diffusion import DanceDiffusionPipeline
 from fdiff.pipelines.denoise import Condition
 from fdiff.pipelines.dit import DiTPipeline
+from fdiff.pipelines.ernie_image import ErnieImagePipeline
 from fdiff.pipelines.flux import FluxImg2ImgPipeline, FluxInpaintPipeline, FluxPipeline
 from fdiff.pipelines.flux2 import Flux2KleinPipeline
 from fdiff.pipelines.flux2_inpaint import Flux2KleinInpaintPipeline
@@ -79,6 +80,7 @@ __all__ = [
     "DanceDiffusionPipeline",
     "DiTPipeline",
     "DiffusionPipeline",
+    "ErnieImagePipeline",
     "Flux2KleinInpaintPipeline",
     "Flux2KleinPipeline",
     "FluxFillPipeline",

@@ -93,9 +93,18 @@ def read_chat(
 
     Raises ValueError for a length that is none, and a pipeline without a text encoder.
     """
+    _, tokenizer = encoder_of(pipe)
+    chats = [tokenizer.chat(prompt, thinking=thinking) for prompt in prompts]
+    return read_texts(pipe, params, chats, length, layers=layers, whole=whole)
+
+
+def read_texts(
+    pipe: Any, params: Params, texts: Sequence[str], length: int, *, layers: tuple[int, ...], whole: bool = False
+) -> Tokens:
+    """What a language model makes of texts as they are; see `read_chat`."""
     check_count("max_sequence_length", length)
     encoder, tokenizer = encoder_of(pipe)
-    ids, mask = tokenizer.batch([tokenizer.chat(prompt, thinking=thinking) for prompt in prompts], length)
+    ids, mask = tokenizer.batch(texts, length)
     if not whole:
         used = min(-(-int(mask.sum(1).max()) // MULTIPLE) * MULTIPLE, length)
         ids, mask = ids[:, :used], mask[:, :used]

@@ -2,13 +2,17 @@
 
 from fdiff import registry
 from fdiff.tokenizers.clip import CLIPTokenizer
+from fdiff.tokenizers.fast import PreTrainedTokenizerFast
 from fdiff.tokenizers.qwen2 import Qwen2Tokenizer
 from fdiff.tokenizers.roberta import RobertaTokenizer
 from fdiff.tokenizers.t5 import T5Tokenizer
 
-__all__ = ["CLIPTokenizer", "Qwen2Tokenizer", "RobertaTokenizer", "T5Tokenizer"]
+__all__ = ["CLIPTokenizer", "PreTrainedTokenizerFast", "Qwen2Tokenizer", "RobertaTokenizer", "T5Tokenizer"]
 
 registry.register(CLIPTokenizer)
+registry.register(
+    PreTrainedTokenizerFast, "PreTrainedTokenizerFast", "TokenizersBackend", "LlamaTokenizerFast", "PixtralProcessor"
+)
 registry.register(Qwen2Tokenizer, "Qwen2Tokenizer", "Qwen2TokenizerFast")
 registry.register(RobertaTokenizer, "RobertaTokenizer", "RobertaTokenizerFast")
 registry.register(T5Tokenizer, "T5Tokenizer", "T5TokenizerFast")

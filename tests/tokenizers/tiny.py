@@ -30,3 +30,27 @@ def qwen(folder, **config):
             "pad_token": "<|endoftext|>", "eos_token": "<|im_end|>", "unk_token": None, **config}  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(told))
     return folder
+
+
+MISTRAL = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "<pad>", "[SYSTEM_PROMPT]",
+           "[/SYSTEM_PROMPT]")  # fmt: skip
+
+
+def mistral(folder, **config):
+    """The folder with tokenizer.json and tokenizer_config.json of a tokenizer like Mistral's: bytes and few words."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, processors
+
+    letters = [piece for piece in pieces() if piece not in ADDED]
+    vocab = {piece: i for i, piece in enumerate([*MISTRAL, *letters])}
+    backend = tokenizers.Tokenizer(models.BPE(vocab, [tuple(pair.split()) for pair in PAIRS]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(list(MISTRAL))
+    backend.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A <s> $B", [("<s>", vocab["<s>"])])
+    folder.mkdir(parents=True, exist_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>",
+            "unk_token": "<unk>", "model_max_length": 10**30, **config}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    return folder
