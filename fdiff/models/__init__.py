@@ -6,6 +6,7 @@ from fdiff.models.audio_ldm2 import AudioLDM2ProjectionModel, AudioLDM2UNet2DCon
 from fdiff.models.autoencoder_asym_kl import AsymmetricAutoencoderKL
 from fdiff.models.autoencoder_kl import AutoencoderKL
 from fdiff.models.autoencoder_kl_flux2 import AutoencoderKLFlux2
+from fdiff.models.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21
 from fdiff.models.autoencoder_oobleck import AutoencoderOobleck
 from fdiff.models.autoencoder_tiny import AutoencoderTiny
 from fdiff.models.causal_lm import Gemma2Model, Qwen3ForCausalLM, Qwen3Model
@@ -37,6 +38,7 @@ from fdiff.models.transformer_flux import FluxTransformer2DModel
 from fdiff.models.transformer_flux2 import Flux2Transformer2DModel
 from fdiff.models.transformer_flux3 import Flux3Transformer2DModel
 from fdiff.models.transformer_krea2 import Krea2Transformer2DModel
+from fdiff.models.transformer_qwenimage21 import QwenImage21Transformer2DModel
 from fdiff.models.transformer_stable_audio import StableAudioDiTModel, StableAudioProjectionModel
 from fdiff.models.transformer_z_image import ZImageTransformer2DModel
 from fdiff.models.unet_1d import UNet1DModel
@@ -52,6 +54,7 @@ __all__ = [
     "AudioLDM2UNet2DConditionModel",
     "AutoencoderKL",
     "AutoencoderKLFlux2",
+    "AutoencoderKLQwenImage21",
     "AutoencoderOobleck",
     "AutoencoderTiny",
     "CLIPTextModel",
@@ -80,6 +83,7 @@ __all__ = [
     "Qwen3Model",
     "Qwen3VLForConditionalGeneration",
     "Qwen3VLModel",
+    "QwenImage21Transformer2DModel",
     "SpeechT5HifiGan",
     "StableAudioDiTModel",
     "StableAudioProjectionModel",

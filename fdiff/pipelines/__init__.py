@@ -19,6 +19,7 @@ from fdiff.pipelines.dit import DiTPipeline
 from fdiff.pipelines.ernie_image import ErnieImagePipeline
 from fdiff.pipelines.flux import FluxImg2ImgPipeline, FluxInpaintPipeline, FluxPipeline
 from fdiff.pipelines.flux2 import Flux2KleinPipeline
+from fdiff.pipelines.flux2_dev import Flux2Pipeline
 from fdiff.pipelines.flux2_inpaint import Flux2KleinInpaintPipeline
 from fdiff.pipelines.flux_edit import FluxFillPipeline, FluxKontextPipeline
 from fdiff.pipelines.image_to_image import image_to_image
@@ -83,6 +84,7 @@ __all__ = [
     "ErnieImagePipeline",
     "Flux2KleinInpaintPipeline",
     "Flux2KleinPipeline",
+    "Flux2Pipeline",
     "FluxFillPipeline",
     "FluxImg2ImgPipeline",
     "FluxInpaintPipeline",

@@ -46,6 +46,10 @@ AREA = 1024 * 1024  # pixels of a picture to keep to, at most
 LEAST, LONGEST = 64, 8  # pixels of its sides, and the ratio of them
 APART = 10  # between the places of pictures in the first axis: 0 is drawn, the others are kept to
 LANCZOS = 1  # PIL's number for the filter
+KEPT = (
+    "pictures to keep to, one or a list, of any sizes: PIL, uint8 or float in [-1, 1], (h, w, 3); PIL images of more "
+    "than 1024 x 1024 pixels are made smaller. The first one's size is drawn if no other is given"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +69,7 @@ class Asked(Texted, Negated):
 class KleinText(Asked, Patched, Latents):
     """Pictures from text, and from pictures to keep to."""
 
-    image: References = option(
-        None, "pictures to keep to, one or a list, of any sizes: PIL, uint8 or float in [-1, 1], (h, w, 3); PIL images "
-        "of more than 1024 x 1024 pixels are made smaller. The first one's size is drawn if no other is given"
-    )  # fmt: skip
+    image: References = option(None, KEPT)
 
 
 class Sized(NamedTuple):
@@ -131,10 +132,11 @@ def planned(
 
 
 class KleinCondition(NamedTuple):
-    """A text, (b, m, d), and the squares of the latents of pictures to keep to, (b, k, c)."""
+    """A text, (b, m, d), the squares of the latents of pictures to keep to, (b, k, c), and what dev is told, (b,)."""
 
     text: jax.Array
     references: jax.Array | None
+    guidance: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +159,8 @@ class KleinDenoiser:
             places += [places_of(APART * (i + 1), size) for i, size in enumerate(self.references)]
         length = told.text.shape[1]
         words = np.stack([np.zeros(length)] * 3 + [np.arange(length)], axis=-1).astype(np.float32)
-        said: Any = self.transformer.apply(variables, tokens, told.text, t / T, np.concatenate(places), words)
+        ids = np.concatenate(places)
+        said: Any = self.transformer.apply(variables, tokens, told.text, t / T, ids, words, told.guidance)
         return said[:, : height * width].reshape(x.shape)
 
 
@@ -210,15 +213,20 @@ def read(
     )  # fmt: skip
     texts = flow.repeated((found.positive, found.negative), num_images_per_prompt)
     count = len(texts[0].embeddings)
-    squares = [encoded(pipe.vae, tree_of(params, "vae"), one) for one in references]
-    sizes = tuple((one.shape[1], one.shape[2]) for one in squares)
-    kept = None
-    if squares:
-        flat = [inputs.spread("image", one.reshape(len(one), -1, one.shape[-1]), count) for one in squares]
-        kept = jnp.concatenate(flat, axis=1)
+    kept, sizes = kept_of(pipe.vae, params, references, count)
     both = tuple(None if side is None else KleinCondition(side.embeddings, kept) for side in texts)
     network = Partial(KleinDenoiser(pipe.transformer, sizes), variables_of(params, "transformer"))
     return Read(network, (both[0], both[1]), Counts(count, found.prompts, texts[0].embeddings.dtype))
+
+
+def kept_of(
+    vae: AutoencoderKLFlux2, params: Params, references: tuple[np.ndarray, ...], count: int
+) -> tuple[jax.Array | None, tuple[Size, ...]]:
+    """The squares of the latents of pictures to keep to, (count, k, c), None of none, and rows and columns of each."""
+    squares = [encoded(vae, tree_of(params, "vae"), one) for one in references]
+    flat = [inputs.spread("image", one.reshape(len(one), -1, one.shape[-1]), count) for one in squares]
+    sizes = tuple((one.shape[1], one.shape[2]) for one in squares)
+    return (jnp.concatenate(flat, axis=1) if flat else None), sizes
 
 
 def from_noise(

@@ -3,11 +3,11 @@
 import dataclasses
 from typing import ClassVar
 
-from fdiff.tokenizers.texts import TextTokenizer
+from fdiff.tokenizers.texts import ChatTokenizer
 
 
 @dataclasses.dataclass(frozen=True)
-class PreTrainedTokenizerFast(TextTokenizer):
+class PreTrainedTokenizerFast(ChatTokenizer):
     """Texts to ids, after those with which tokenizer.json begins every text.
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained("baidu/ERNIE-Image", subfolder="tokenizer")

@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fdiff.hub import read_json, reading
-from fdiff.tokenizers.files import FILES, read_byte_pairs
-from fdiff.tokenizers.texts import CONFIG, TextTokenizer
+from fdiff.hub import read_json
+from fdiff.tokenizers.files import read_byte_pairs
+from fdiff.tokenizers.texts import CONFIG, ChatTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
-TEMPLATE = "chat_template.jinja"
 NO_THOUGHT = "<think>\n\n</think>\n\n"
 # What byte pairs stay within: English endings, letters with one sign before them, a digit, other signs with a space
 # before and line ends behind them, and white space, of which the last sign goes with the word behind it.
@@ -23,20 +22,17 @@ WORDS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Qwen2Tokenizer(TextTokenizer):
+class Qwen2Tokenizer(ChatTokenizer):
     """Texts to ids of pairs of bytes, for the language models of Qwen2 and Qwen3.
 
         tokenizer = Qwen2Tokenizer.from_pretrained("Tongyi-MAI/Z-Image-Turbo", subfolder="tokenizer")
         ids, mask = tokenizer.batch([tokenizer.chat("a red cat", thinking=True)], 512)
 
-    `chat_template` is kept for transformers; here `chat` says what it makes of one prompt.
+    `chat` says what the template makes of one prompt.
     """
-
-    chat_template: str = dataclasses.field(default="", repr=False)
 
     last: ClassVar[tuple[str, ...]] = ()
     pad: ClassVar[str] = "<|endoftext|>"
-    files: ClassVar[tuple[str, ...]] = (*FILES, TEMPLATE)
 
     def chat(self, prompt: str, *, thinking: bool) -> str:
         """The text that the model reads of a prompt: what a user said, and that the answer begins here.
@@ -54,18 +50,6 @@ class Qwen2Tokenizer(TextTokenizer):
     def named(self) -> dict[str, str | None]:
         """The tokens that transformers is to know by what they are for."""
         return {"pad_token": self.pad, "eos_token": END, "unk_token": None, "bos_token": None}
-
-    @classmethod
-    def further(cls, folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The template, which newer checkpoints have in a file of its own."""
-        if not (folder / TEMPLATE).is_file():
-            return {"chat_template": config.get("chat_template") or ""}
-        with reading(folder / TEMPLATE):
-            return {"chat_template": (folder / TEMPLATE).read_text("utf-8")}
-
-    def written_beside(self) -> dict[str, str]:
-        """The template."""
-        return {TEMPLATE: self.chat_template} if self.chat_template else {}
 
     @classmethod
     def built(cls, folder: Path) -> "Tokenizer":

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from fdiff.hub import Pretrained, Source, read_json, staged
+from fdiff.hub import Pretrained, Source, read_json, reading, staged
 from fdiff.tokenizers.files import FILES, fetch_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-CONFIG, WHOLE = "tokenizer_config.json", "tokenizer.json"
+CONFIG, WHOLE, TEMPLATE = "tokenizer_config.json", "tokenizer.json", "chat_template.jinja"
 UNBOUNDED = 2**31  # transformers writes 1e30 where nobody said how many ids a model reads
 
 
@@ -31,11 +31,13 @@ class Batch(NamedTuple):
 class TextTokenizer(Pretrained):
     """Texts to ids, between those that every text has at its start and its end.
 
-    `written` is what tokenizer.json holds, and `model_max_length` how many ids the text encoder takes.
+    `written` is what tokenizer.json holds, and `model_max_length` how many ids the text encoder takes; padding_side,
+    "right" or "left", is where texts are padded.
     """
 
     written: str = dataclasses.field(repr=False)
     model_max_length: int = 512
+    padding_side: str = "right"
 
     first: ClassVar[tuple[str, ...]] = ()  # the tokens at the start of every text
     last: ClassVar[tuple[str, ...]] = ("</s>",)
@@ -58,7 +60,8 @@ class TextTokenizer(Pretrained):
         most = config.get("model_max_length", 512)
         try:
             whole = (folder / WHOLE).read_text("utf-8") if (folder / WHOLE).is_file() else cls.built(folder).to_str()
-            read = cls(whole, 512 if most > UNBOUNDED else int(most), **cls.further(folder, config))
+            side = "left" if config.get("padding_side") == "left" else "right"
+            read = cls(whole, 512 if most > UNBOUNDED else int(most), side, **cls.further(folder, config))
             read.batch([""])  # which refuses what does not fit
         except OSError:
             raise
@@ -88,6 +91,7 @@ class TextTokenizer(Pretrained):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, and what belongs beside them, which appear together."""
         config = {"model_max_length": self.model_max_length, "tokenizer_class": type(self).__name__, **self.named()}
+        config |= {} if self.padding_side == "right" else {"padding_side": self.padding_side}
         with staged(folder) as temporary:
             (temporary / WHOLE).write_text(self.written, "utf-8")
             (temporary / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
@@ -128,7 +132,9 @@ class TextTokenizer(Pretrained):
                     len(found), len(kept), self.decode(found[len(kept) :]),
                 )  # fmt: skip
             whole = [*first, *kept, *last]
-            ids[row, : len(whole)], mask[row, : len(whole)] = whole, 1
+            start = length - len(whole) if self.padding_side == "left" else 0
+            own = slice(start, start + len(whole))
+            ids[row, own], mask[row, own] = whole, 1
         return Batch(ids, mask)
 
     def id(self, token: str) -> int:
@@ -151,3 +157,24 @@ class TextTokenizer(Pretrained):
         backend.no_truncation()
         backend.no_padding()
         return backend
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatTokenizer(TextTokenizer):
+    """The same for a model that was trained on conversations, whose template is kept for transformers."""
+
+    chat_template: str = dataclasses.field(default="", repr=False)
+
+    files: ClassVar[tuple[str, ...]] = (*FILES, TEMPLATE)
+
+    @classmethod
+    def further(cls, folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The template, which newer checkpoints have in a file of its own."""
+        if not (folder / TEMPLATE).is_file():
+            return {"chat_template": config.get("chat_template") or ""}
+        with reading(folder / TEMPLATE):
+            return {"chat_template": (folder / TEMPLATE).read_text("utf-8")}
+
+    def written_beside(self) -> dict[str, str]:
+        """The template."""
+        return {TEMPLATE: self.chat_template} if self.chat_template else {}

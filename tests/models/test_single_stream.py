@@ -1,4 +1,4 @@
-"""Diffusion transformers of one stream: ERNIE-Image, Krea 2, FLUX.3."""
+"""Diffusion transformers of one stream: ERNIE-Image, Krea 2, FLUX.3, Qwen-Image-2.1."""
 
 import json
 
@@ -12,7 +12,8 @@ from tests.reference import make_single_stream as cases
 
 
 def output_of(model, params, arrays):
-    return jax.jit(lambda params, arrays: model.apply({"params": params}, **arrays))(params, arrays)
+    static = {"kept_at": cases.KEPT_AT} if "kept" in arrays else {}
+    return jax.jit(lambda params, arrays: model.apply({"params": params}, **arrays, **static))(params, arrays)
 
 
 @pytest.mark.parametrize("name", cases.STORED)
@@ -34,7 +35,7 @@ def test_outputs_live(name):
     assert_close(output_of(model, params, arrays), cases.run(name, torch_model, arrays))
 
 
-@pytest.mark.parametrize("name", ["ernie_image", "krea2"])
+@pytest.mark.parametrize("name", ["ernie_image", "krea2"])  # Qwen-Image-2.1 counts what is none, too
 def test_a_text_is_the_same_whatever_lies_behind_it(reference, name):
     """Cut where it ends, or told by a mask."""
     cls = getattr(fdiff.models, cases.CONFIGS[name][0])
@@ -79,16 +80,26 @@ def test_wrong_options_and_inputs_of_flux3_are_told():
             {"image_cond_hidden_states": np.zeros((2, 6, 4))})  # fmt: skip
 
 
+def test_wrong_options_and_inputs_of_qwenimage21_are_told():
+    refused("patch_size must be 1", "qwenimage21", patch_size=2)
+    refused(r"axes_dims_rope \(2, 2, 2\) must add up to attention_head_", "qwenimage21", axes_dims_rope=(2, 2, 2))
+    refused(r"sample must be \(batch, height, width, 6\)", "qwenimage21", {"sample": np.zeros((2, 4, 6, 5))})
+    refused(r"must be \(batch, number, 12\)", "qwenimage21", {"encoder_hidden_states": np.zeros((2, 7, 10))})
+    for kept_at in ((), (1,), (1, 2), (1, 7)):
+        refused("kept_at must say where 4 latents a token stand", "qwenimage21_kept", {"kept_at": kept_at})
+
+
 @pytest.mark.parametrize(
     ("cls", "folder", "manifest"),
     [
         ("ErnieImageTransformer2DModel", "baidu/ERNIE-Image/transformer", "ernie-image-transformer"),
         ("Krea2Transformer2DModel", "krea/Krea-2-Raw/transformer", "krea2-transformer"),
         ("Flux3Transformer2DModel", None, "flux3-transformer"),
+        ("QwenImage21Transformer2DModel", None, "qwen-image-2.1-transformer"),
     ],
 )
 def test_names_and_shapes_of_real_checkpoints(shared_data, cls, folder, manifest):
-    """Of FLUX.3 there is no config, but the defaults are its."""
+    """Of the last two there is no config, but the defaults are theirs."""
     model = getattr(fdiff.models, cls)()
     if folder is not None:
         model = type(model).from_config(json.loads((shared_data / "hub_configs" / folder / "config.json").read_text()))

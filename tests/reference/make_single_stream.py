@@ -44,6 +44,17 @@ FLUX3 = {
     "mlp_ratio": 2.0,
     "axes_dims_rope": (2, 4, 2, 2),
 }
+QWEN21 = {
+    "in_channels": 6,
+    "out_channels": 5,
+    "num_layers": 2,
+    "attention_head_dim": 10,
+    "num_attention_heads": 2,
+    "context_in_dim": 12,
+    "mlp_ratio": 2,
+    "axes_dims_rope": (2, 4, 4),
+}
+KEPT_AT = (1, 4)
 # name: (class, options)
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "ernie_image": ("ErnieImageTransformer2DModel", ERNIE_IMAGE),
@@ -53,9 +64,12 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "krea2": ("Krea2Transformer2DModel", KREA2),
     "flux3": ("Flux3Transformer2DModel", FLUX3),
+    "qwenimage21": ("QwenImage21Transformer2DModel", QWEN21),
+    "qwenimage21_kept": ("QwenImage21Transformer2DModel", QWEN21),
+    "qwenimage21_told": ("QwenImage21Transformer2DModel", {**QWEN21, "causal_condition": False}),
     "flux3_kept": ("Flux3Transformer2DModel", {**FLUX3, "flow_map": True}),
 }
-STORED = ("ernie_image", "krea2", "flux3_kept")  # the others are only compared live
+STORED = ("ernie_image", "krea2", "flux3_kept", "qwenimage21_kept")  # the others are only compared live
 
 
 def build(name: str) -> Any:
@@ -90,6 +104,14 @@ def inputs(name: str) -> dict[str, Any]:
             "encoder_hidden_states": draw(2, 7, CONFIGS[name][1]["text_in_dim"]),
             "encoder_attention_mask": mask,
         }
+    if name.startswith("qwenimage21"):
+        arrays = {
+            "sample": draw(2, 4, 6, 6), "timestep": np.array([0.25, 0.9], np.float32),
+            "encoder_hidden_states": draw(2, 7, 12), "encoder_attention_mask": mask,
+        }  # fmt: skip
+        if name == "qwenimage21_kept":
+            arrays["kept"] = [draw(2, 2, 4, 6), draw(2, 2, 2, 6)]
+        return arrays
     ids = np.array([[0, row, column, 0] for row in range(3) for column in range(4)], np.float32)
     arrays = {"hidden_states": draw(2, 12, 6), "timestep": np.array([0.25, 0.9], np.float32)}
     if name == "krea2":
@@ -106,10 +128,32 @@ def inputs(name: str) -> dict[str, Any]:
     return arrays
 
 
+def run_qwenimage21(model: Any, arrays: dict[str, Any]) -> np.ndarray:
+    """What Qwen-Image-2.1 gives of the last picture; those to keep to stand at KEPT_AT, a token for four latents."""
+    import torch
+
+    pictures = [torch.from_numpy(one) for one in (*arrays.get("kept", ()), arrays["sample"])]
+    batch, shapes = len(pictures[0]), [[(1, *one.shape[1:3]) for one in pictures]]
+    counts = [one.shape[1] * one.shape[2] for one in pictures]
+    mask = torch.zeros(batch, 7 + counts[-1] // 4, dtype=torch.bool)
+    mask[:, 7:] = True
+    for start, count in zip(KEPT_AT, counts[:-1], strict=False):
+        mask[:, start : start + count // 4] = True
+    latents = torch.cat([one.flatten(1, 2) for one in pictures], dim=1)
+    text, t, there = (
+        torch.from_numpy(arrays[key]) for key in ("encoder_hidden_states", "timestep", "encoder_attention_mask")
+    )
+    with torch.no_grad():
+        output = model(latents, text, t, shapes * batch, mask, there.bool()).sample
+    return output[:, -counts[-1] :].reshape(*pictures[-1].shape[:3], -1).numpy()
+
+
 def run(name: str, model: Any, arrays: dict[str, Any]) -> np.ndarray:
     """What torch computes from those inputs."""
     import torch
 
+    if name.startswith("qwenimage21"):
+        return run_qwenimage21(model, arrays)
     tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
     with torch.no_grad():
         if name.startswith("ernie_image"):

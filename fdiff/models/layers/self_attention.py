@@ -18,6 +18,7 @@ class SelfAttention(nn.Module):
     Queries and keys are normalized and, where there are angles (n, d / 2) or (b, n, d / 2), turned by `turn`.
     `kv_heads` keys and values are shared by the heads (Ainslie et al. 2023). With `gated`, what a token sees is
     multiplied by the sigmoid of a map of it. `norm_offset` is what the checkpoint leaves out of the norms' scales.
+    `look` is called in place of `attention`, where a mask does not say all.
     """
 
     heads: int
@@ -28,7 +29,13 @@ class SelfAttention(nn.Module):
     turn: Callable[[jax.Array, jax.Array], jax.Array] = rotate_pairs
 
     @nn.compact
-    def __call__(self, x: jax.Array, angles: jax.Array | None = None, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        angles: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        look: Callable[..., jax.Array] = attention,
+    ) -> jax.Array:
         width, shared = x.shape[-1], self.kv_heads or self.heads
         q, k, v = (
             split_heads(Linear(width // self.heads * count, False, name=f"to_{name}")(x), count)
@@ -40,7 +47,7 @@ class SelfAttention(nn.Module):
         if angles is not None:
             q, k = self.turn(q, angles), self.turn(k, angles)
         k, v = (jnp.repeat(part, self.heads // shared, axis=2) for part in (k, v))
-        seen = merge_heads(attention(q, k, v, mask))
+        seen = merge_heads(look(q, k, v, mask))
         if self.gated:
             seen *= jax.nn.sigmoid(Linear(width, False, name="to_gate")(x))
         return Linear(width, False, name="to_out.0")(seen)
