@@ -24,7 +24,8 @@ class CausalLM(Model):
     input_ids (b, n) -> a tuple of hidden states (b, n, hidden_size), those of `hidden_layers`: 0 are the embeddings, i
     is what leaves layer i, and the last, -1, is normalized, as transformers counts them. A token looks at those before
     it and, where attention_mask (b, n) is given, only at those that are not 0. Layers above all asked for are not run.
-    position_ids (b, n) say where each token is, if not at 0, 1, 2 and so on.
+    position_ids (b, n) say where each token is, if not at 0, 1, 2 and so on; without norm_last, the last of the states
+    is as it leaves its layer.
     """
 
     weights_name: ClassVar[str] = "model"
@@ -65,6 +66,7 @@ class CausalLM(Model):
         attention_mask: jax.Array | None = None,
         hidden_layers: tuple[int, ...] = (-1,),
         position_ids: jax.Array | None = None,
+        norm_last: bool = True,
     ) -> tuple[jax.Array, ...]:
         count = self.num_hidden_layers
         wrong = [layer for layer in hidden_layers if not -count - 1 <= layer <= count]
@@ -79,7 +81,7 @@ class CausalLM(Model):
             if i >= max(wanted) and not self.is_initializing():
                 break
             states.append(self.layer(i)(states[-1], angles, masks[kind]))
-        if len(states) == count + 1:
+        if len(states) == count + 1 and (norm_last or self.is_initializing()):
             states[-1] = RMSNorm(self.rms_norm_eps, offset=self.norm_offset, name=f"{self.prefix}norm")(states[-1])
         return tuple(states[layer] for layer in wanted)
 

@@ -30,8 +30,9 @@ class QwenImage21Transformer2DModel(Model):
     sample (b, h, w, in_channels) -> (b, h, w, out_channels). `timestep` (b,) is sigma, from 1, noise, to 0.
     encoder_hidden_states (b, n, context_in_dim) are a text; where encoder_attention_mask (b, n) is given, tokens that
     are 0 are none. Words see those before them, a picture all of itself and what is before it; the one that is drawn is
-    the last. `kept` are latents (b, rows, columns, in_channels) of pictures to keep to, and kept_at where in the text
-    the tokens that stand for them begin, one for four latents. With causal_condition, only the last is told the time.
+    the last, as if behind text_length (b,) tokens, if not behind all that are given. `kept` are latents (b, rows,
+    columns, in_channels) of pictures to keep to, and kept_at where in the text the tokens that stand for them begin,
+    one for four latents. With causal_condition, only the last is told the time.
 
         velocity = transformer.apply({"params": params}, latents, sigma, tokens, mask)
     """
@@ -55,6 +56,7 @@ class QwenImage21Transformer2DModel(Model):
         timestep: jax.Array | float,
         encoder_hidden_states: jax.Array,
         encoder_attention_mask: jax.Array | None = None,
+        text_length: jax.Array | None = None,
         kept: Sequence[jax.Array] = (),
         kept_at: tuple[int, ...] = (),
     ) -> jax.Array:
@@ -82,6 +84,10 @@ class QwenImage21Transformer2DModel(Model):
             for one in ((t, jnp.zeros(1)) if self.causal_condition else (t,))
         ]
         numbers = [jnp.split(modulate(nn.silu(one))[:, None], 4, axis=-1) for one in (temb, *rest)]
+        if text_length is not None:
+            later = jnp.asarray(text_length, jnp.float32)[:, None, None] - encoder_hidden_states.shape[1]
+            drawn_here = (np.arange(len(order)) >= before)[:, None] * np.array([1, 0, 0])
+            places = places + later * drawn_here
         angles = axes_angles(jnp.asarray(places), self.axes_dims_rope, THETA)
         for i in range(self.num_layers):
             block = QwenImage21Block(self.num_attention_heads, self.mlp_ratio, self.eps, name=f"transformer_blocks.{i}")

@@ -34,6 +34,7 @@ from fdiff.pipelines.latent_diffusion import LDMPipeline, latent_diffusion
 from fdiff.pipelines.latent_upscale import StableDiffusionLatentUpscalePipeline
 from fdiff.pipelines.molecules import MoleculeOutput, MoleculePipeline, draw_molecules
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput
+from fdiff.pipelines.qwenimage21 import QwenImage21Pipeline
 from fdiff.pipelines.requests import MicroConditions
 from fdiff.pipelines.sound import SoundOutput
 from fdiff.pipelines.stable_audio import StableAudioPipeline
@@ -98,6 +99,7 @@ __all__ = [
     "MoleculeOutput",
     "MoleculePipeline",
     "MusicLDMPipeline",
+    "QwenImage21Pipeline",
     "Request",
     "Run",
     "SoundOutput",

@@ -31,7 +31,7 @@ SEVERAL = {
 
 
 def read_index(file: Path) -> dict[str, Any]:
-    """A model_index.json, without the options in it that are lists of numbers: no pipeline has such ones.
+    """A model_index.json, in which options that are lists of numbers are objects, since other lists are components.
 
     Raises ValueError for a list of anything else that is no [library, class].
     """
@@ -40,7 +40,7 @@ def read_index(file: Path) -> dict[str, Any]:
         if name.startswith("_") or not isinstance(entry, list):
             continue
         if entry and all(isinstance(part, int | float) for part in entry):
-            del index[name]
+            index[name] = {str(i): part for i, part in enumerate(entry)}
         elif len(entry) != 2 or not all(part is None or isinstance(part, str) for part in entry):
             raise _malformed(file, name, entry)
     return index
@@ -137,6 +137,8 @@ def save_component(component: Any, params: Any, folder: Path, name: str, variant
         return [_library(component), type(component).__name__]
     if component is None:
         return [None, None]
+    if isinstance(component, tuple) and all(isinstance(part, int | float) for part in component):
+        return list(component)
     return dict(enumerate(component)) if isinstance(component, tuple) else component
 
 

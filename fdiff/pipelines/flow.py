@@ -99,21 +99,29 @@ def read_chat(
 
 
 def read_texts(
-    pipe: Any, params: Params, texts: Sequence[str], length: int, *, layers: tuple[int, ...], whole: bool = False
-) -> Tokens:
-    """What a language model makes of texts as they are; see `read_chat`."""
+    pipe: Any, params: Params, texts: Sequence[str], length: int, *, layers: tuple[int, ...], whole: bool = False,
+    norm_last: bool = True, tokenizer: str = "tokenizer",
+) -> Tokens:  # fmt: skip
+    """What a language model makes of texts as they are; see `read_chat`.
+
+    norm_last: whether the last of its states is normalized; tokenizer: the component that is one.
+    """
     check_count("max_sequence_length", length)
-    encoder, tokenizer = encoder_of(pipe)
-    ids, mask = tokenizer.batch(texts, length)
+    encoder, reader = encoder_of(pipe, tokenizer=tokenizer)
+    ids, mask = reader.batch(texts, length)
     if not whole:
         used = min(-(-int(mask.sum(1).max()) // MULTIPLE) * MULTIPLE, length)
         ids, mask = ids[:, :used], mask[:, :used]
-    return Tokens(_states(encoder, layers, tree_of(params, "text_encoder"), ids, mask), jnp.asarray(mask))
+    states = states_of(encoder, layers, norm_last, tree_of(params, "text_encoder"), ids, mask)
+    return Tokens(states, jnp.asarray(mask))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _states(encoder: Any, layers: tuple[int, ...], params: Any, ids: Any, mask: Any) -> jax.Array:
-    states: Any = encoder.apply({"params": params}, ids, mask, layers)
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def states_of(
+    encoder: Any, layers: tuple[int, ...], norm_last: bool, params: Any, ids: Any, mask: Any, places: Any = None
+) -> jax.Array:
+    """Hidden states of a language model, those of its layers side by side: (b, n) -> (b, n, len(layers) d)."""
+    states: Any = encoder.apply({"params": params}, ids, mask, layers, places, norm_last)
     return jnp.concatenate(states, axis=-1)
 
 

@@ -13,6 +13,6 @@ registry.register(CLIPTokenizer)
 registry.register(
     PreTrainedTokenizerFast, "PreTrainedTokenizerFast", "TokenizersBackend", "LlamaTokenizerFast", "PixtralProcessor"
 )
-registry.register(Qwen2Tokenizer, "Qwen2Tokenizer", "Qwen2TokenizerFast")
+registry.register(Qwen2Tokenizer, "Qwen2Tokenizer", "Qwen2TokenizerFast", "Qwen3VLProcessor")
 registry.register(RobertaTokenizer, "RobertaTokenizer", "RobertaTokenizerFast")
 registry.register(T5Tokenizer, "T5Tokenizer", "T5TokenizerFast")

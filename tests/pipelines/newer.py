@@ -80,3 +80,82 @@ def our_flux2_dev(folder):
         fdiff.FlowMatchEulerDiscreteScheduler(**DYNAMIC), fdiff.AutoencoderKLFlux2(**transformers.FLUX2_VAE), encoder,
         tokenizer, fdiff.Flux2Transformer2DModel(**FLUX2),
     )  # fmt: skip
+
+
+QWEN3_VL = {"vocab_size": len(tiny.pieces())}
+QWEN21_VAE = {
+    "base_dim": 4, "decoder_base_dim": 4, "z_dim": 6, "dim_mult": [1, 1], "num_res_blocks": 1,
+    "temperal_downsample": [True], "latents_mean": [0.5] * 6, "latents_std": [2.0, 1.0, 0.5, 1.0, 1.0, 1.0],
+}  # fmt: skip
+QWEN21 = {**make_single_stream.QWEN21, "out_channels": 6, "context_in_dim": 16}
+LINEAR = {"use_dynamic_shifting": True, "base_shift": 0.3, "max_shift": 2.0, "base_image_seq_len": 4}
+
+
+class Processor:
+    """What of transformers' processor pipelines need, which itself needs torchvision."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def apply_chat_template(self, messages, tokenize, return_dict=False, add_generation_prompt=False):
+        said = [(one["role"], one["content"]) for one in messages]
+        said = [(role, text if isinstance(text, str) else text[0]["text"]) for role, text in said]
+        text = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in said)
+        text += "<|im_start|>assistant\n" if add_generation_prompt else ""
+        return [self.tokenizer(text)["input_ids"]] if tokenize else text
+
+    def __call__(self, text, **options):
+        return self.tokenizer(text, **options)
+
+
+def qwenimage21(folder, **options):
+    """Qwen-Image-2.1, of diffusers; the folder is for its tokenizer."""
+    import diffusers
+
+    encoder = make_seeing_lm.build("qwen3_vl_with_head", 3, **QWEN3_VL)
+    vae = checkpoints.seeded(lambda: diffusers.AutoencoderKLQwenImage21(**QWEN21_VAE), 2)
+    return diffusers.QwenImage21Pipeline(
+        diffusers.FlowMatchEulerDiscreteScheduler(**LINEAR), vae, encoder, Processor(transformers.tokenizer(folder)),
+        make_single_stream.build_of("QwenImage21Transformer2DModel", QWEN21), **options,
+    )  # fmt: skip
+
+
+def our_qwenimage21(folder, **options):
+    """Qwen-Image-2.1, of fdiff, without parameters."""
+    config = {"text_config": {**make_seeing_lm.CONFIGS["qwen3_vl_with_head"][1]["text_config"], **QWEN3_VL}}
+    return fdiff.QwenImage21Pipeline(
+        fdiff.FlowMatchEulerDiscreteScheduler(**LINEAR), fdiff.AutoencoderKLQwenImage21(**QWEN21_VAE),
+        fdiff.Qwen3VLForConditionalGeneration.from_config(config), fdiff.Qwen2Tokenizer.from_folder(tiny.qwen(folder)),
+        fdiff.QwenImage21Transformer2DModel(**QWEN21), **options,
+    )  # fmt: skip
+
+
+FLUX3 = {**make_single_stream.FLUX3, "in_channels": 16, "cond_in_channels": 16, "joint_attention_dim": 3 * 16}
+STEEP = {"shift": 6.93}
+
+
+def flux3(folder, distilled=False):
+    """FLUX.3, of diffusers, which has it as blocks; the folder is for its tokenizer."""
+    import diffusers
+    from diffusers.modular_pipelines import flux3 as blocks
+
+    pipe = (blocks.Flux3DistilledAutoBlocks if distilled else blocks.Flux3AutoBlocks)().init_pipeline()
+    transformer = make_single_stream.build_of("Flux3Transformer2DModel", {**FLUX3, "flow_map": distilled})
+    parts = {
+        "text_encoder": make_seeing_lm.build("qwen3_vl_with_head", 3, **QWEN3_VL), "vae": flux2_vae(),
+        "tokenizer": Processor(transformers.tokenizer(folder)), "transformer": transformer,
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(**STEEP),
+        "image_processor": blocks.image_processor.Flux3ImageProcessor(vae_scale_factor=4),
+    }  # fmt: skip
+    pipe.update_components(**parts)
+    return pipe
+
+
+def our_flux3(folder, distilled=False):
+    """FLUX.3, of fdiff, without parameters."""
+    config = {"text_config": {**make_seeing_lm.CONFIGS["qwen3_vl_with_head"][1]["text_config"], **QWEN3_VL}}
+    return fdiff.Flux3Pipeline(
+        fdiff.FlowMatchEulerDiscreteScheduler(**STEEP), fdiff.AutoencoderKLFlux2(**transformers.FLUX2_VAE),
+        fdiff.Qwen3VLForConditionalGeneration.from_config(config), fdiff.Qwen2Tokenizer.from_folder(tiny.qwen(folder)),
+        fdiff.Flux3Transformer2DModel(**{**FLUX3, "flow_map": distilled}),
+    )  # fmt: skip
