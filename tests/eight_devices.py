@@ -18,6 +18,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import fdiff
 from fdiff import guidance
 from fdiff.models.layers import attention
+from fdiff.models.layers.attention_blocks import Limits
 from tests.pipelines.conftest import tiny_unet
 
 BATCH = 8
@@ -146,7 +147,7 @@ def moves(function, arrays):
 
 def main(*names):
     jax.config.update("jax_disable_most_optimizations", True)
-    attention.CPU_SCORES, attention.CPU_QUERIES = 2**12, 1  # so that attention is cut into blocks
+    attention.CPU = Limits(2**12, 1)  # so that attention is cut into blocks
     found = {}
     for name in names or CASES:
         function, arrays = CASES[name]

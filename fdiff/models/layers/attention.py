@@ -6,17 +6,13 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fdiff.messages import show
 from fdiff.models.layers.activations import Dropout
-from fdiff.models.layers.axes import merge, sharded
-from fdiff.models.layers.bilinear import bilinear
+from fdiff.models.layers.attention_blocks import CPU, in_blocks
+from fdiff.models.layers.fused_attention import fused
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import GroupNorm, LayerNorm, RMSNorm, SpatialNorm
-
-CPU_SCORES = 2**19  # so many scores at a time stay in a CPU's cache,
-CPU_QUERIES = 512  # but at least so many queries keep its matrix products fast
 
 
 @functools.partial(jax.jit, static_argnames="scale")  # so that layers of equal shapes are traced and lowered once
@@ -27,12 +23,13 @@ def attention(
 
     q (b, n, heads, d), k and v (b, m, heads, d) -> (b, n, heads, d). `mask` is broadcast to (b, heads, n, m):
     booleans (True: look), or numbers added to the scores. A query that may look at nothing (False or -inf
-    throughout) gets zeros, as in torch. `scale` is 1 / sqrt(d) if not given. The softmax is float32. A CPU
-    computes a block at a time, whose scores stay in cache.
+    throughout) gets zeros, as in torch. `scale` is 1 / sqrt(d) if not given. The softmax is float32. No device holds
+    all scores: a CPU computes a block at a time, whose scores stay in cache, and others use what is theirs (`fused`).
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    blocks, whole = (functools.partial(_looking, one, scale=scale) for one in (_in_blocks, _at_once))
-    out: jax.Array = jax.lax.platform_dependent(q, k, v, mask, cpu=blocks, default=whole)
+    branches = functools.partial(in_blocks, CPU), fused
+    blocks, other = (functools.partial(_looking, branch, scale=scale) for branch in branches)
+    out: jax.Array = jax.lax.platform_dependent(q, k, v, mask, cpu=blocks, default=other)
     return out
 
 
@@ -49,85 +46,6 @@ def _looking(
     looks = (mask if mask.dtype == bool else mask > -jnp.inf).any(-1, keepdims=True)
     mask = mask | ~looks if mask.dtype == bool else jnp.where(looks, mask, 0)
     return jnp.where(looks.swapaxes(1, 2), branch(q, k, v, mask, scale), 0)
-
-
-def _at_once(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
-    if mask is not None:
-        mask = jnp.broadcast_to(mask, (q.shape[0], q.shape[2], q.shape[1], k.shape[1]))
-    boolean = mask is not None and mask.dtype == bool
-    return jax.nn.dot_product_attention(
-        q, k, v, bias=None if boolean else mask, mask=mask if boolean else None, scale=scale
-    )
-
-
-def _in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
-    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))  # (b, heads, n, d)
-    batch, heads, queries, _ = q.shape
-    keys = k.shape[2]
-    # As many queries, then heads, then samples at a time as fit.
-    blocks = -(-queries // max(CPU_QUERIES, CPU_SCORES // keys))
-    block = -(-queries // blocks)
-    group = largest_divisor(heads, CPU_SCORES // (queries * keys))
-    samples = largest_divisor(batch, CPU_SCORES // (heads * queries * keys))
-    if sharded(q):  # no slice may cut such an axis
-        samples, group = batch, heads
-    sizes = (samples, group, block)
-    end = blocks * block
-    q = jnp.pad(q, ((0, 0), (0, 0), (0, end - queries), (0, 0)))
-    if mask is not None:
-        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
-        if mask.shape[2] > 1:
-            mask = jnp.pad(mask, ((0, 0), (0, 0), (0, end - queries), (0, 0)))
-
-    def one(start: jax.Array) -> jax.Array:
-        weights = bilinear(_scores, _to_queries, _to_keys)(scale * part(q, start, sizes), part(k, start, sizes[:2]))
-        if mask is not None:
-            some = part(mask, start, sizes)
-            weights = jnp.where(some, weights, -1e30) if some.dtype == bool else weights + some
-        weights = jnp.exp(weights - jax.lax.stop_gradient(weights.max(-1, keepdims=True)))
-        out = jnp.einsum(
-            "bhqk,bhkd->bhqd",
-            weights.astype(v.dtype),
-            part(v, start, sizes[:2]),
-            preferred_element_type=jnp.float32,
-        )
-        # The division comes last because d is smaller than the number of keys.
-        return (out / weights.sum(-1, keepdims=True)).astype(v.dtype)
-
-    grid = (batch // samples, heads // group, blocks)
-    starts = np.indices(grid).reshape(3, -1).T * sizes
-    if len(starts) == 1:
-        out = one(starts[0])
-    else:  # the backward pass computes the scores again instead of keeping them
-        out = jax.lax.map(jax.checkpoint(one), jnp.asarray(starts))
-        out = merge(out.reshape(*grid, *out.shape[1:]).transpose(0, 3, 1, 4, 2, 5, 6), 0, 1, 2)
-    return out[:, :, :queries].swapaxes(1, 2)
-
-
-def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
-    return jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
-
-
-def _to_queries(k: jax.Array, scores: jax.Array) -> jax.Array:
-    return jnp.einsum("bhqk,bhkd->bhqd", scores, k).astype(k.dtype)
-
-
-def _to_keys(q: jax.Array, scores: jax.Array) -> jax.Array:
-    """Not in JAX's form, which has the scores transposed, because a CPU is slow at that."""
-    return jnp.einsum("bhqd,bhqk->bhdk", q, scores).swapaxes(2, 3).astype(q.dtype)
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor that is at most `limit`, or 1."""
-    return max(i for i in range(1, number + 1) if number % i == 0 and i <= max(limit, 1))
-
-
-def part(x: jax.Array, start: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
-    """The block of x that begins at `start`, along the first axes; an axis of length 1 stands for any length."""
-    for axis, size in enumerate(sizes):
-        if x.shape[axis] > size:
-            x = jax.lax.dynamic_slice_in_dim(x, start[axis], size, axis)
-    return x
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fdiff.models.layers.attention import largest_divisor
+from fdiff.models.layers.attention_blocks import largest_divisor
 from fdiff.models.layers.freeu import freeu
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.resnet import Downsample2D, ResnetBlock2D, Upsample2D

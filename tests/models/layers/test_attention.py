@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,8 @@ import pytest
 
 from fdiff.models.layers import attention as module
 from fdiff.models.layers.attention import attention
+from fdiff.models.layers.attention_blocks import Limits, at_once, in_blocks
+from fdiff.models.layers.fused_attention import fused
 from tests.models.compare import assert_close
 
 
@@ -21,8 +25,7 @@ def limit_scores(monkeypatch):
     """Set how many scores a CPU computes at a time."""
 
     def limit(scores):
-        monkeypatch.setattr(module, "CPU_SCORES", scores)
-        monkeypatch.setattr(module, "CPU_QUERIES", 1)
+        monkeypatch.setattr(module, "CPU", Limits(scores, 1))
         attention.clear_cache()
 
     yield limit
@@ -84,11 +87,11 @@ def test_bfloat16_and_large_scores():
 
 def test_accelerators_branch():
     for mask in masks():
-        assert_close(module._looking(module._at_once, *arrays(), mask, 8**-0.5), plain(*arrays(), mask), 1e-5)
+        assert_close(module._looking(at_once, *arrays(), mask, 8**-0.5), plain(*arrays(), mask), 1e-5)
 
 
 @pytest.mark.parametrize("mask", masks()[-4:], ids=lambda mask: f"{mask.shape} {mask.dtype}")
-@pytest.mark.parametrize("function", [module._in_blocks, module._at_once])
+@pytest.mark.parametrize("function", [partial(in_blocks, module.CPU), at_once, fused])
 def test_gradients_where_a_query_looks_at_nothing(function, mask):
     """They are those of the other queries alone."""
     q, k, v = arrays()
