@@ -14,6 +14,8 @@ from fdiff.models.clap_text import ClapModel, ClapTextModelWithProjection
 from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
 from fdiff.models.clip_vision import CLIPVisionModel, CLIPVisionModelWithProjection
 from fdiff.models.controlnet import ControlNetModel
+from fdiff.models.controlnet_flux import FluxControlNetModel
+from fdiff.models.controlnet_sd3 import SD3ControlNetModel
 from fdiff.models.controlnet_union import ControlNetUnionModel
 from fdiff.models.controlnet_xs import UNetControlNetXSModel
 from fdiff.models.controlnet_xs_adapter import ControlNetXSAdapter
@@ -32,6 +34,7 @@ from fdiff.models.seeing_lm import (
 from fdiff.models.t2i_adapter import T2IAdapter
 from fdiff.models.t5 import T5EncoderModel, UMT5EncoderModel
 from fdiff.models.transformer_ace_step import AceStepTransformer1DModel
+from fdiff.models.transformer_chroma import ChromaTransformer2DModel
 from fdiff.models.transformer_dit import DiTTransformer2DModel, is_dit
 from fdiff.models.transformer_ernie_image import ErnieImageTransformer2DModel
 from fdiff.models.transformer_flux import FluxTransformer2DModel
@@ -39,6 +42,7 @@ from fdiff.models.transformer_flux2 import Flux2Transformer2DModel
 from fdiff.models.transformer_flux3 import Flux3Transformer2DModel
 from fdiff.models.transformer_krea2 import Krea2Transformer2DModel
 from fdiff.models.transformer_qwenimage21 import QwenImage21Transformer2DModel
+from fdiff.models.transformer_sd3 import SD3Transformer2DModel
 from fdiff.models.transformer_stable_audio import StableAudioDiTModel, StableAudioProjectionModel
 from fdiff.models.transformer_z_image import ZImageTransformer2DModel
 from fdiff.models.unet_1d import UNet1DModel
@@ -61,6 +65,7 @@ __all__ = [
     "CLIPTextModelWithProjection",
     "CLIPVisionModel",
     "CLIPVisionModelWithProjection",
+    "ChromaTransformer2DModel",
     "ClapModel",
     "ClapTextModelWithProjection",
     "ControlNetModel",
@@ -71,6 +76,7 @@ __all__ = [
     "ErnieImageTransformer2DModel",
     "Flux2Transformer2DModel",
     "Flux3Transformer2DModel",
+    "FluxControlNetModel",
     "FluxTransformer2DModel",
     "GPT2Model",
     "Gemma2Model",
@@ -84,6 +90,8 @@ __all__ = [
     "Qwen3VLForConditionalGeneration",
     "Qwen3VLModel",
     "QwenImage21Transformer2DModel",
+    "SD3ControlNetModel",
+    "SD3Transformer2DModel",
     "SpeechT5HifiGan",
     "StableAudioDiTModel",
     "StableAudioProjectionModel",

@@ -11,7 +11,7 @@ import numpy as np
 from fdiff.models.fields import Channels, Count, Dropout, Epsilon, Layers, OneOf, Pixels, between
 from fdiff.models.layers.attention import Attention
 from fdiff.models.layers.checks import require
-from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
+from fdiff.models.layers.embeddings import TimestepEmbedding, sine_places, sinusoidal
 from fdiff.models.layers.feed_forward import ACTIVATIONS, FeedForward
 from fdiff.models.layers.linear import Conv, Embed, Linear
 from fdiff.models.layers.modulation import Modulation, modulated
@@ -98,11 +98,8 @@ class DiTTransformer2DModel(Model):
         that it was trained on.
         """
         base = self.sample_size // self.patch_size
-        column, row = (
-            sinusoidal(jnp.arange(count) * base / count, self.width // 2, freq_shift=0) for count in (columns, rows)
-        )
-        grid = (rows, columns, self.width // 2)
-        return jnp.concatenate([jnp.broadcast_to(column, grid), jnp.broadcast_to(row[:, None], grid)], axis=-1)
+        row, column = (jnp.arange(count) * base / count for count in (rows, columns))
+        return sine_places(row, column, self.width)
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""

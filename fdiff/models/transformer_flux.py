@@ -68,7 +68,7 @@ class FluxTransformer2DModel(Model):
             "encoder_hidden_states", encoder_hidden_states.shape, self.joint_attention_dim, txt_ids.shape, 3
         )
         width = self.num_attention_heads * self.attention_head_dim
-        temb = self.told(hidden_states.shape[:1], timestep, guidance, pooled_projections)
+        temb = told(self, width, hidden_states.shape[:1], timestep, guidance, pooled_projections)
         x = Linear(width, name="x_embedder")(hidden_states)
         y = Linear(width, name="context_embedder")(encoder_hidden_states)
         angles = axes_angles(jnp.concatenate([txt_ids, img_ids]), self.axes_dims_rope, THETA)
@@ -85,29 +85,9 @@ class FluxTransformer2DModel(Model):
         channels = self.out_channels or self.in_channels
         return Linear(self.patch_size**2 * channels, name="proj_out")(modulated(x, shift, scale))
 
-    def told(
-        self, batch: tuple[int, ...], timestep: jax.Array | float, guidance: jax.Array | float | None, text: jax.Array
-    ) -> jax.Array:
-        """Time, guidance and text as one vector (b, d)."""
-        if (guidance is None) == self.guidance_embeds:
-            verb = "needs" if self.guidance_embeds else "takes no"
-            raise ValueError(f"This FluxTransformer2DModel {verb} guidance; see guidance_embeds.")
-        numbers = {"timestep_embedder": timestep, "guidance_embedder": guidance}
-        width = self.num_attention_heads * self.attention_head_dim
-        temb = TimestepEmbedding(width, name="time_text_embed.text_embedder")(text)
-        for name, number in numbers.items():
-            if number is not None:
-                t = TIME_SCALE * jnp.broadcast_to(jnp.asarray(number), batch)
-                waves = sinusoidal(t, TIME_FEATURES, flip_sin_to_cos=True, freq_shift=0)
-                temb += TimestepEmbedding(width, name=f"time_text_embed.{name}")(waves)
-        return temb
-
     def check_options(self) -> None:
         """Refuse options that do not fit together."""
-        sizes, width = self.axes_dims_rope, self.attention_head_dim
-        require(sum(sizes) == width, f"axes_dims_rope {sizes} must add up to attention_head_dim, {width}.")
-        odd = [size for size in sizes if size % 2]
-        require(not odd, f"axes_dims_rope {sizes} must be even, since pairs of numbers are turned.")
+        check_axes(self)
 
     def example_inputs(self) -> tuple[Any, ...]:
         """One token of either kind."""
@@ -127,12 +107,7 @@ class FluxTransformerBlock(nn.Module):
         self, x: jax.Array, y: jax.Array, angles: jax.Array, temb: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         a, b = (Modulation(6, x.shape[-1], name=name)(temb) for name in ("norm1", "norm1_context"))
-        seen = JointAttention(self.heads, name="attn")(modulated(x, a[0], a[1]), modulated(y, b[0], b[1]), angles)
-        x, y = x + a[2] * seen[0], y + b[2] * seen[1]
-        feed, feed_text = (
-            FeedForward(mult=MLP_RATIO, activation_fn="gelu-approximate", name=name) for name in ("ff", "ff_context")
-        )
-        return x + a[5] * feed(modulated(x, a[3], a[4])), y + b[5] * feed_text(modulated(y, b[3], b[4]))
+        return attend_and_feed(self.heads, x, y, angles, a, b)
 
 
 class FluxSingleTransformerBlock(nn.Module):
@@ -142,14 +117,59 @@ class FluxSingleTransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, angles: jax.Array, temb: jax.Array) -> jax.Array:
-        width = x.shape[-1]
-        shift, scale, gate = Modulation(3, width, name="norm")(temb)
-        y = modulated(x, shift, scale)
-        q, k, v = (split_heads(Linear(width, name=f"attn.to_{part}")(y), self.heads) for part in "qkv")
-        q, k = RMSNorm(name="attn.norm_q")(q), RMSNorm(name="attn.norm_k")(k)
-        wide = gelu_tanh(Linear(MLP_RATIO * width, name="proj_mlp")(y))
-        both = jnp.concatenate([turned_attention(q, k, v, angles), wide], axis=-1)
-        return x + gate * Linear(width, name="proj_out")(both)
+        return attend_beside_feeding(self.heads, x, angles, Modulation(3, x.shape[-1], name="norm")(temb))
+
+
+def attend_and_feed(
+    heads: int, x: jax.Array, y: jax.Array, angles: jax.Array, a: Sequence[jax.Array], b: Sequence[jax.Array],
+    mask: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """What a joint block does, modulated by six numbers each; its layers belong to the module that calls."""
+    seen = JointAttention(heads, name="attn")(modulated(x, a[0], a[1]), modulated(y, b[0], b[1]), angles, mask)
+    x, y = x + a[2] * seen[0], y + b[2] * seen[1]
+    feed, feed_text = (
+        FeedForward(mult=MLP_RATIO, activation_fn="gelu-approximate", name=name) for name in ("ff", "ff_context")
+    )
+    return x + a[5] * feed(modulated(x, a[3], a[4])), y + b[5] * feed_text(modulated(y, b[3], b[4]))
+
+
+def attend_beside_feeding(
+    heads: int, x: jax.Array, angles: jax.Array, numbers: Sequence[jax.Array], mask: jax.Array | None = None
+) -> jax.Array:
+    """What a single block does, modulated by three numbers; its layers belong to the module that calls."""
+    width, (shift, scale, gate) = x.shape[-1], numbers
+    y = modulated(x, shift, scale)
+    q, k, v = (split_heads(Linear(width, name=f"attn.to_{part}")(y), heads) for part in "qkv")
+    q, k = RMSNorm(name="attn.norm_q")(q), RMSNorm(name="attn.norm_k")(k)
+    wide = gelu_tanh(Linear(MLP_RATIO * width, name="proj_mlp")(y))
+    both = jnp.concatenate([turned_attention(q, k, v, angles, mask), wide], axis=-1)
+    return x + gate * Linear(width, name="proj_out")(both)
+
+
+def told(
+    model: Any, width: int, batch: tuple[int, ...], timestep: jax.Array | float, guidance: jax.Array | float | None,
+    text: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """Time, guidance and text as one vector (b, width); its layers belong to the module that calls."""
+    if (guidance is None) == model.guidance_embeds:
+        verb = "needs" if model.guidance_embeds else "takes no"
+        raise ValueError(f"This {type(model).__name__} {verb} guidance; see guidance_embeds.")
+    numbers = {"timestep_embedder": timestep, "guidance_embedder": guidance}
+    temb = TimestepEmbedding(width, name="time_text_embed.text_embedder")(text)
+    for name, number in numbers.items():
+        if number is not None:
+            t = TIME_SCALE * jnp.broadcast_to(jnp.asarray(number), batch)
+            waves = sinusoidal(t, TIME_FEATURES, flip_sin_to_cos=True, freq_shift=0)
+            temb += TimestepEmbedding(width, name=f"time_text_embed.{name}")(waves)
+    return temb
+
+
+def check_axes(model: Any) -> None:
+    """Refuse axes of rotary embeddings that do not make up a head."""
+    sizes, width = model.axes_dims_rope, model.attention_head_dim
+    require(sum(sizes) == width, f"axes_dims_rope {sizes} must add up to attention_head_dim, {width}.")
+    odd = [size for size in sizes if size % 2]
+    require(not odd, f"axes_dims_rope {sizes} must be even, since pairs of numbers are turned.")
 
 
 def share(samples: Sequence[jax.Array], block: int, blocks: int) -> jax.Array | float:

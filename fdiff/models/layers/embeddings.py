@@ -36,6 +36,13 @@ def sinusoidal(
     return jnp.concatenate(parts, axis=-1)
 
 
+def sine_places(rows: jax.Array, columns: jax.Array, features: int) -> jax.Array:
+    """Where patches are, rows (h,) and columns (w,) -> (h, w, features): sin and cos of the column, then of the row."""
+    row, column = (sinusoidal(places, features // 2, freq_shift=0) for places in (rows, columns))
+    grid = (len(rows), len(columns), features // 2)
+    return jnp.concatenate([jnp.broadcast_to(column, grid), jnp.broadcast_to(row[:, None], grid)], axis=-1)
+
+
 class GaussianFourierProjection(nn.Module):
     """sin and cos of 2 pi w log t (Song et al. 2021), the checkpoint holding w: (b,) -> (b, 2 features)."""
 
