@@ -5,6 +5,7 @@ from fdiff.pipelines.ace_step import AceStepPipeline
 from fdiff.pipelines.audio_diffusion import AudioDiffusionPipeline, ClassConditionalSoundPipeline
 from fdiff.pipelines.audio_ldm import AudioLDMPipeline, MusicLDMPipeline
 from fdiff.pipelines.audio_ldm2 import AudioLDM2Pipeline
+from fdiff.pipelines.chroma import ChromaImg2ImgPipeline, ChromaInpaintPipeline, ChromaPipeline
 from fdiff.pipelines.class_conditional import DIGITS, MNIST, ClassConditionalPipeline, class_conditional
 from fdiff.pipelines.conformers import ConformerPipeline, draw_conformers
 from fdiff.pipelines.controlnet_union import (
@@ -50,6 +51,11 @@ from fdiff.pipelines.stable_diffusion import (
     StableDiffusionPipeline,
     StableDiffusionUpscalePipeline,
 )
+from fdiff.pipelines.stable_diffusion_3 import (
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3InpaintPipeline,
+    StableDiffusion3Pipeline,
+)
 from fdiff.pipelines.stable_diffusion_xl import (
     StableDiffusionXLAdapterPipeline,
     StableDiffusionXLControlNetImg2ImgPipeline,
@@ -73,6 +79,9 @@ __all__ = [
     "AudioDiffusionPipeline",
     "AudioLDM2Pipeline",
     "AudioLDMPipeline",
+    "ChromaImg2ImgPipeline",
+    "ChromaInpaintPipeline",
+    "ChromaPipeline",
     "ClassConditionalPipeline",
     "ClassConditionalSoundPipeline",
     "Condition",
@@ -104,6 +113,9 @@ __all__ = [
     "Run",
     "SoundOutput",
     "StableAudioPipeline",
+    "StableDiffusion3Img2ImgPipeline",
+    "StableDiffusion3InpaintPipeline",
+    "StableDiffusion3Pipeline",
     "StableDiffusionAdapterPipeline",
     "StableDiffusionControlNetImg2ImgPipeline",
     "StableDiffusionControlNetInpaintPipeline",

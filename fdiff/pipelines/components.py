@@ -26,6 +26,8 @@ DIFFUSERS_VERSION = "0.42.1"  # whose layout is written: diffusers asks an index
 SEVERAL = {
     "MultiControlNetModel": "ControlNetModel",
     "MultiControlNetUnionModel": "ControlNetUnionModel",
+    "SD3MultiControlNetModel": "SD3ControlNetModel",
+    "FluxMultiControlNetModel": "FluxControlNetModel",
     "MultiAdapter": "T2IAdapter",
 }
 

@@ -173,6 +173,22 @@ def given_tokens(name: str, embeds: Any) -> Tokens:
     return Tokens(finite(name, jnp.asarray(embeddings)), jnp.asarray(mask))
 
 
+def given_pair(name: str, embeds: Any) -> tuple[jax.Array, jax.Array]:
+    """The user's embeddings, a pair (embeddings, pooled). Raises ValueError for other shapes."""
+    if not isinstance(embeds, tuple) or len(embeds) != 2 or np.ndim(embeds[0]) != 3 or np.ndim(embeds[1]) != 2:
+        raise ValueError(f"{name} must be a pair (embeddings, pooled), from encode_prompt")
+    if len(embeds[0]) != len(embeds[1]):
+        raise ValueError(f"the second of {name} is of {len(embeds[1])} prompts, the first of {len(embeds[0])}")
+    return finite(name, jnp.asarray(embeds[0])), finite(name, jnp.asarray(embeds[1]))
+
+
+def check_alike(positive: tuple[jax.Array, jax.Array], negative: tuple[jax.Array, jax.Array] | None) -> None:
+    """Raise ValueError for pairs (embeddings, pooled) of other shapes."""
+    if negative is not None and negative[0].shape != positive[0].shape:
+        raise ValueError(f"negative_prompt_embeds have shape {negative[0].shape} and the prompt's "
+                         f"{positive[0].shape}; they must be equal")
+
+
 def equally_long(positive: Tokens, negative: Tokens | None) -> tuple[Tokens, Tokens | None]:
     """Both with as many tokens, those that are none at the end."""
     if negative is None:

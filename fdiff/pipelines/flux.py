@@ -16,7 +16,7 @@ from fdiff import guidance, prompts
 from fdiff.models import AutoencoderKL, CLIPTextModel, FluxTransformer2DModel, T5EncoderModel
 from fdiff.models.layers.patches import packed, unpacked
 from fdiff.pipelines import flow, latent
-from fdiff.pipelines.checks import asks_guidance, check_scale, finite
+from fdiff.pipelines.checks import asks_guidance, check_scale
 from fdiff.pipelines.denoise import Both, guided, variables_of
 from fdiff.pipelines.flow import PATCH, T, from_masked, pictured, places_of, planned, sized
 from fdiff.pipelines.image_to_image import from_picture
@@ -151,14 +151,6 @@ def _encoded(
     return applied(t5, tree_of(params, "text_encoder_2"), ids), pooled
 
 
-def _given(name: str, embeds: Any) -> tuple[jax.Array, jax.Array]:
-    if not isinstance(embeds, tuple) or len(embeds) != 2 or np.ndim(embeds[0]) != 3 or np.ndim(embeds[1]) != 2:
-        raise ValueError(f"{name} must be a pair (embeddings, pooled), from encode_prompt")
-    if len(embeds[0]) != len(embeds[1]):
-        raise ValueError(f"the second of {name} is of {len(embeds[1])} prompts, the first of {len(embeds[0])}")
-    return finite(name, jnp.asarray(embeds[0])), finite(name, jnp.asarray(embeds[1]))
-
-
 class Read(NamedTuple):
     """The network that is told a condition, what to draw and what not, how far to move from that, and the pictures."""
 
@@ -182,18 +174,16 @@ def read(
         return _encoded(pipe, params, texts, second, max_sequence_length)
 
     found = flow.sides(
-        lambda texts: encode("prompt", texts, prompt_2), _given, guides, prompt, prompt_embeds, negative_prompt,
-        negative_prompt_embeds, lambda texts: encode("negative_prompt", texts, negative_prompt_2),
+        lambda texts: encode("prompt", texts, prompt_2), flow.given_pair, guides, prompt, prompt_embeds,
+        negative_prompt, negative_prompt_embeds, lambda texts: encode("negative_prompt", texts, negative_prompt_2),
     )  # fmt: skip
+    flow.check_alike(found.positive, found.negative)
     sides = flow.repeated((found.positive, found.negative), num_images_per_prompt)
     count, told = len(sides[0][0]), None
     check_scale("guidance_scale", guidance_scale, count)
     if transformer.guidance_embeds:
         told = jnp.broadcast_to(jnp.asarray(guidance_scale, jnp.float32), (count,))
     positive, negative = (None if side is None else FluxCondition(side[0], side[1], told) for side in sides)
-    if negative is not None and negative.text.shape != sides[0][0].shape:
-        raise ValueError(f"negative_prompt_embeds have shape {negative.text.shape} and the prompt's "
-                         f"{sides[0][0].shape}; they must be equal")
     network = Partial(FluxDenoiser(transformer), variables_of(params, "transformer"))
     return Read(network, (positive, negative), true_cfg_scale, Counts(count, found.prompts, sides[0][0].dtype))
 

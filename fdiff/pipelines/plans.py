@@ -65,29 +65,30 @@ def _laid(scheduler: Scheduler, num_inference_steps: int, strength: float) -> Pl
 
 
 def flow_plan(
-    scheduler: Scheduler, num_inference_steps: int, plan: Plan | None, mu: float | None, strength: float = 1.0
-) -> Plan:
+    scheduler: Scheduler, num_inference_steps: int, plan: Plan | None, mu: float | None, strength: float = 1.0,
+    *, even: bool = True,
+) -> Plan:  # fmt: skip
     """The given plan, or the scheduler's own for a diffusion transformer, padded in slots.
 
-    Levels are even from 1 to 1 / n before they are shifted: by mu where the scheduler's shift is dynamic. Of a
-    strength, the last n - floor(n - strength n) steps are run. Raises ValueError as `make_plan`.
+    Levels are `even` from 1 to 1 / n, or the scheduler's own, before they are shifted, by mu where its shift is
+    dynamic. Of a strength, the last n - floor(n - strength n) steps are run. Raises ValueError as `make_plan`.
     """
     if plan is not None:
         return make_plan(scheduler, num_inference_steps, plan)
     check_count("num_inference_steps", num_inference_steps)
     dynamic = bool(getattr(scheduler, "use_dynamic_shifting", False))
     return _laid_flow(
-        scheduler, num_inference_steps, mu if dynamic else None, unit_interval("strength", strength)
+        scheduler, num_inference_steps, mu if dynamic else None, unit_interval("strength", strength), even
     )
 
 
 @functools.lru_cache(maxsize=64)
-def _laid_flow(scheduler: Any, n: int, mu: float | None, strength: float) -> Plan:
+def _laid_flow(scheduler: Any, n: int, mu: float | None, strength: float, even: bool) -> Plan:
     kept = n - int(max(n - min(n * strength, n), 0))
     options: dict[str, Any] = {} if mu is None else {"mu": mu}
     if kept < n:
         options["strength"] = (kept + 0.5) / n if kept else 0.0
-    if isinstance(scheduler, ShiftedFlowScheduler):
+    if even and isinstance(scheduler, ShiftedFlowScheduler):
         options["sigmas"] = np.linspace(1, 1 / n, n)
     plan = scheduler.plan(n, **options)
     return plan.pad(slots=max(plan.slots, SLOTS))
