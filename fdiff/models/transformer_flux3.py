@@ -27,7 +27,8 @@ class Flux3Transformer2DModel(Model):
     image_cond_hidden_states (b, k, cond_in_channels) those of pictures to keep to; encoder_hidden_states
     (b, m, joint_attention_dim) are a text; `timestep` (b,) is sigma, from 1, noise, to 0; img_ids (n, 4), txt_ids
     (m, 4) and image_cond_ids (k, 4) say where each token is: time, row, column, place in the text. target_timestep
-    (b,), the sigma that the step goes to, is told to networks with flow_map. -> (b, n, in_channels).
+    (b,), the sigma that the step goes to, is told to networks with flow_map. Where encoder_attention_mask (b, m) is
+    given, tokens of the text that are 0 are none. -> (b, n, in_channels).
 
         velocity = transformer.apply({"params": params}, latents, text, sigma, img_ids, txt_ids)
     """
@@ -57,6 +58,7 @@ class Flux3Transformer2DModel(Model):
         image_cond_hidden_states: jax.Array | None = None,
         image_cond_ids: jax.Array | None = None,
         target_timestep: jax.Array | float | None = None,
+        encoder_attention_mask: jax.Array | None = None,
     ) -> jax.Array:
         streams = {"txt": (encoder_hidden_states, txt_ids), "image": (hidden_states, img_ids)}
         if image_cond_hidden_states is not None and image_cond_ids is not None:
@@ -73,6 +75,7 @@ class Flux3Transformer2DModel(Model):
             target = embed_target(self.waves(target_timestep, batch))
             temb, still = temb + target, still + target
 
+        there = None if encoder_attention_mask is None else (encoder_attention_mask != 0)[:, None, None]
         tokens, turns, numbers = [], [], []
         for name, (x, ids) in streams.items():
             vector = temb if name == "image" else still
@@ -83,11 +86,14 @@ class Flux3Transformer2DModel(Model):
             blocks = "txt_mode_blocks" if name == "txt" else f"mode_blocks.{name}"
             inside = [Linear(self.width(), False, name=embedder)(x)]
             for i in range(self.num_layers):
-                inside = self.block(f"{blocks}.{i}")(inside, turns[-1], [own])
+                inside = self.block(f"{blocks}.{i}")(inside, turns[-1], [own], there if name == "txt" else None)
             tokens += inside
         angles = jnp.concatenate(turns)
+        if there is not None:
+            more = len(angles) - there.shape[-1]
+            there = jnp.pad(there, ((0, 0), (0, 0), (0, 0), (0, more)), constant_values=True)
         for i in range(self.num_single_layers):
-            tokens = self.block(f"single_transformer_blocks.{i}")(tokens, angles, numbers)
+            tokens = self.block(f"single_transformer_blocks.{i}")(tokens, angles, numbers, there)
         scale, shift = Modulation(2, self.width(), False, name="norm_out")(temb)
         return Linear(self.in_channels, False, name="proj_out")(modulated(tokens[1], shift, scale, self.eps))
 
@@ -135,7 +141,7 @@ class Flux3Transformer2DModel(Model):
 class Flux3Block(nn.Module):
     """Attention and a feed-forward network beside each other, from one input: streams (b, n, c), each with its numbers.
 
-    Tokens see those of all streams that are given.
+    Tokens see those of all streams that are given, or of them those that `there` (b, 1, 1, n) says.
     """
 
     heads: int
@@ -144,7 +150,7 @@ class Flux3Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, streams: list[jax.Array], angles: jax.Array, numbers: list[list[jax.Array]]
+        self, streams: list[jax.Array], angles: jax.Array, numbers: list[list[jax.Array]], there: jax.Array | None
     ) -> list[jax.Array]:
         x = jnp.concatenate(
             [modulated(one, shift, scale, self.eps) for one, (shift, scale, _) in zip(streams, numbers, strict=True)],
@@ -152,7 +158,7 @@ class Flux3Block(nn.Module):
         )
         inner = int(x.shape[-1] * self.mlp_ratio)
         fed = swiglu(Linear(2 * inner, False, name="ff.linear_in")(x))
-        y = SelfAttention(self.heads, self.eps, name="attn")(x, angles)
+        y = SelfAttention(self.heads, self.eps, name="attn")(x, angles, there)
         y += Linear(x.shape[-1], False, name="ff.linear_out")(fed)
         ends = np.cumsum([one.shape[1] for one in streams])[:-1]
         parts = jnp.split(y, ends, axis=1)

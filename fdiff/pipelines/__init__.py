@@ -22,6 +22,7 @@ from fdiff.pipelines.flux import FluxImg2ImgPipeline, FluxInpaintPipeline, FluxP
 from fdiff.pipelines.flux2 import Flux2KleinPipeline
 from fdiff.pipelines.flux2_dev import Flux2Pipeline
 from fdiff.pipelines.flux2_inpaint import Flux2KleinInpaintPipeline
+from fdiff.pipelines.flux3 import Flux3Pipeline
 from fdiff.pipelines.flux_edit import FluxFillPipeline, FluxKontextPipeline
 from fdiff.pipelines.image_to_image import image_to_image
 from fdiff.pipelines.image_variation import StableDiffusionImageVariationPipeline
@@ -95,6 +96,7 @@ __all__ = [
     "Flux2KleinInpaintPipeline",
     "Flux2KleinPipeline",
     "Flux2Pipeline",
+    "Flux3Pipeline",
     "FluxFillPipeline",
     "FluxImg2ImgPipeline",
     "FluxInpaintPipeline",

@@ -35,6 +35,16 @@ def test_outputs_live(name):
     assert_close(output_of(model, params, arrays), cases.run(name, torch_model, arrays))
 
 
+def test_a_text_of_flux3_is_the_same_whatever_lies_behind_it():
+    model = fdiff.Flux3Transformer2DModel(**cases.FLUX3)
+    arrays = cases.inputs("flux3")
+    params = model.init_params(jax.random.key(0))
+    mask = np.array([[1] * 5 + [0] * 2] * 2)
+    masked = output_of(model, params, {**arrays, "encoder_attention_mask": mask})
+    arrays["encoder_hidden_states"], arrays["txt_ids"] = arrays["encoder_hidden_states"][:, :5], arrays["txt_ids"][:5]
+    np.testing.assert_allclose(masked, output_of(model, params, arrays), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["ernie_image", "krea2"])  # Qwen-Image-2.1 counts what is none, too
 def test_a_text_is_the_same_whatever_lies_behind_it(reference, name):
     """Cut where it ends, or told by a mask."""

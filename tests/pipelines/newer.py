@@ -139,15 +139,18 @@ def flux3(folder, distilled=False):
     import diffusers
     from diffusers.modular_pipelines import flux3 as blocks
 
-    pipe = (blocks.Flux3DistilledAutoBlocks if distilled else blocks.Flux3AutoBlocks)().init_pipeline()
+    steps = (blocks.Flux3DistilledAutoBlocks if distilled else blocks.Flux3AutoBlocks)()
+    steps.sub_blocks.pop("prompt_upsampler")  # which has another language model write the prompt anew
+    pipe = steps.init_pipeline()
     transformer = make_single_stream.build_of("Flux3Transformer2DModel", {**FLUX3, "flow_map": distilled})
     parts = {
         "text_encoder": make_seeing_lm.build("qwen3_vl_with_head", 3, **QWEN3_VL), "vae": flux2_vae(),
-        "tokenizer": Processor(transformers.tokenizer(folder)), "transformer": transformer,
+        "transformer": transformer,
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(**STEEP),
         "image_processor": blocks.image_processor.Flux3ImageProcessor(vae_scale_factor=4),
     }  # fmt: skip
     pipe.update_components(**parts)
+    pipe.tokenizer = Processor(transformers.tokenizer(folder))
     return pipe
 
 

@@ -1,5 +1,7 @@
 """ERNIE-Image: alone, and beside diffusers."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 import fdiff
 from fdiff.cli import main
+from fdiff.registry import find_component
 from tests.pipelines import newer, parity, transformers
 
 QUICK = {"height": 16, "width": 24, "progress": False, "num_inference_steps": 3}
@@ -67,6 +70,29 @@ def test_what_does_not_fit_is_told(tiny, caplog):
     pipe.steps(params, "a " + 20 * "cat", max_sequence_length=20, guidance_scale=1.0, key=KEY, **QUICK)
     (said,) = caplog.messages
     assert "the text encoder reads 19; this is cut off: 'catcat" in said
+
+
+def test_the_first_step_at_full_size(shared_data):
+    """Of the Hub's configs, traced, without weights; the tokenizer's file is not among them."""
+    folder = shared_data / "hub_configs" / "baidu" / "ERNIE-Image"
+    index = json.loads((folder / "model_index.json").read_text())
+    assert find_component(index["tokenizer"][1], folder) is fdiff.PreTrainedTokenizerFast
+    parts = ("vae", "text_encoder", "transformer")
+    loaded = {part: find_component(index[part][1], folder).from_config(
+        json.loads((folder / part / "config.json").read_text())) for part in parts}  # fmt: skip
+    scheduler = fdiff.FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+    pipe = getattr(fdiff, index["_class_name"])(scheduler=scheduler, tokenizer=None, **loaded)
+    shapes = {part: module.shapes() for part, module in loaded.items()}
+
+    def first_step(params):
+        ids = np.zeros((1, 40), np.int32)
+        states = pipe.text_encoder.apply({"params": params["text_encoder"]}, ids, hidden_layers=(-2,))
+        given = {"prompt_embeds": states[0], "guidance_scale": 1.0, "height": 512, "width": 768}
+        run = pipe.steps(params, num_inference_steps=4, key=KEY, **given)
+        return run.network(run.plan.c_in[0] * run.x, run.plan.t[0]), pipe.decode(params, run.x)
+
+    out, picture = jax.eval_shape(first_step, shapes)
+    assert (out.shape, picture.shape) == ((1, 32, 48, 128), (1, 512, 768, 3))
 
 
 @pytest.fixture(scope="module")
