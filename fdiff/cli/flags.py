@@ -19,7 +19,7 @@ TASKS = Path(__file__).with_name("tasks.json")
 READ = {
     "int": ("int", "N"), "int | None": ("int", "N"), "Pixels": ("int", "PIXELS"), "Seed": ("int", "SEED"),
     "float": ("float", "X"), "float | None": ("float", "X"), "Scale": ("float", "X"), "Numbers": ("float", "X"),
-    "Atoms": ("int", "N"), "Molecules | None": ("str", "FILE"), "Bonded": ("str", "SMILES"),
+    "Atoms": ("int", "N"), "Modes": ("int", "N"), "Molecules | None": ("str", "FILE"), "Bonded": ("str", "SMILES"),
     "Prompt": ("str", "TEXT"), "Labels": ("str", "CLASS"), "Pictures": ("str", "FILE"),
     "References": ("str", "FILE"), "Audio": ("str", "FILE"),
     "str": ("str", "TEXT"), "str | None": ("str", "TEXT"),

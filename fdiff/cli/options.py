@@ -21,7 +21,7 @@ DRAWN = ("class", "negative-prompt", "prompt-2", "negative-prompt-2", "weighted"
          "lyrics", "seconds", "torch-seed")  # fmt: skip
 LOOKED_AT = ("image", "strength", "mask", "padding-mask-crop", "image-guidance-scale", "noise-level", "control-image",
              "controlnet-conditioning-scale", "control-guidance-start", "control-guidance-end", "guess-mode",
-             "adapter-conditioning-scale", "adapter-conditioning-factor", "denoising-start",
+             "control-mode", "adapter-conditioning-scale", "adapter-conditioning-factor", "denoising-start",
              "audio", "reference-audio", "repaint-start", "repaint-end")  # fmt: skip
 
 # The help of options whose description is for those who write Python.
@@ -46,6 +46,7 @@ HELP: Mapping[str, str] = {
     "controlnet-conditioning-scale": "how strongly the --controlnet acts",
     "control-guidance-start": "the part of the run, 0 to 1, at which the --controlnet begins to act",
     "control-guidance-end": "the part of the run, 0 to 1, at which the --controlnet ends to act",
+    "control-mode": "the number of the kind that the --control-image is of, for a --controlnet that knows several",
     "guess-mode": "let the --controlnet act as if there were no prompt",
     "adapter-conditioning-scale": "how strongly the T2I-Adapter of the model acts",
     "adapter-conditioning-factor": "the part of the run, 0 to 1, in which the T2I-Adapter acts",

@@ -223,7 +223,7 @@ def _with_controlnet(pipe: Any, params: Any, arguments: argparse.Namespace) -> t
     if sibling is None:
         raise ValueError(f"--controlnet {arguments.controlnet} is a {type(net).__name__}, and a {type(pipe).__name__} "
                          "is steered by none; choose a model and a ControlNet that belong together")
-    widths = [getattr(one, "cross_attention_dim", None) for one in (net, pipe.unet)]
+    widths = [getattr(one, "cross_attention_dim", None) for one in (net, getattr(pipe, "unet", None))]
     if None not in widths and widths[0] != widths[1]:
         raise ValueError(f"--controlnet {arguments.controlnet} reads texts of width {widths[0]}, and the model of "
                          f"{widths[1]}: it is for another base model; choose one for this")

@@ -23,6 +23,11 @@ from fdiff.pipelines.flux2 import Flux2KleinPipeline
 from fdiff.pipelines.flux2_dev import Flux2Pipeline
 from fdiff.pipelines.flux2_inpaint import Flux2KleinInpaintPipeline
 from fdiff.pipelines.flux3 import Flux3Pipeline
+from fdiff.pipelines.flux_controlnet import (
+    FluxControlNetImg2ImgPipeline,
+    FluxControlNetInpaintPipeline,
+    FluxControlNetPipeline,
+)
 from fdiff.pipelines.flux_edit import FluxFillPipeline, FluxKontextPipeline
 from fdiff.pipelines.image_to_image import image_to_image
 from fdiff.pipelines.image_variation import StableDiffusionImageVariationPipeline
@@ -56,6 +61,10 @@ from fdiff.pipelines.stable_diffusion_3 import (
     StableDiffusion3Img2ImgPipeline,
     StableDiffusion3InpaintPipeline,
     StableDiffusion3Pipeline,
+)
+from fdiff.pipelines.stable_diffusion_3_controlnet import (
+    StableDiffusion3ControlNetInpaintingPipeline,
+    StableDiffusion3ControlNetPipeline,
 )
 from fdiff.pipelines.stable_diffusion_xl import (
     StableDiffusionXLAdapterPipeline,
@@ -97,6 +106,9 @@ __all__ = [
     "Flux2KleinPipeline",
     "Flux2Pipeline",
     "Flux3Pipeline",
+    "FluxControlNetImg2ImgPipeline",
+    "FluxControlNetInpaintPipeline",
+    "FluxControlNetPipeline",
     "FluxFillPipeline",
     "FluxImg2ImgPipeline",
     "FluxInpaintPipeline",
@@ -115,6 +127,8 @@ __all__ = [
     "Run",
     "SoundOutput",
     "StableAudioPipeline",
+    "StableDiffusion3ControlNetInpaintingPipeline",
+    "StableDiffusion3ControlNetPipeline",
     "StableDiffusion3Img2ImgPipeline",
     "StableDiffusion3InpaintPipeline",
     "StableDiffusion3Pipeline",

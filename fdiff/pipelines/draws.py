@@ -14,6 +14,7 @@ from fdiff import keys
 from fdiff.plan import Plan
 from fdiff.torch_random import CPUGenerator, Generator, channels_last
 
+BEFORE = 2**31 - 1  # what a key is folded with for numbers apart from those of a run, far above any batch's size
 Seed = int | Generator | Sequence[int | Generator] | None
 
 
@@ -105,15 +106,9 @@ def draw_as_asked(
     batch_size = shape[0]
     if torch_seed is None:
         return draw(jax.random.key(0) if key is None else key, batch_size, *wanted)
-    generators: Any
-    if isinstance(torch_seed, np.ndarray) and torch_seed.ndim:
-        torch_seed = torch_seed.tolist()
-    if isinstance(torch_seed, Sequence) and not isinstance(torch_seed, str):
-        generators = [_generator(seed) for seed in torch_seed]
-        if len(generators) != batch_size:
-            raise ValueError(f"{len(generators)} seeds are given for {batch_size} images; pass one, or one each")
-    else:
-        generators = _generator(torch_seed)
+    generators = _generators(torch_seed)
+    if isinstance(generators, list) and len(generators) != batch_size:
+        raise ValueError(f"{len(generators)} seeds are given for {batch_size} images; pass one, or one each")
 
     def drawn(shape: tuple[int, ...], rows: int = batch_size) -> np.ndarray:
         if rows == 0:
@@ -124,6 +119,29 @@ def draw_as_asked(
 
     arrays = tuple(jnp.asarray(drawn(one.shape, batch_size if one.rows is None else one.rows)) for one in wanted)
     return Draws(arrays, draw(jax.random.key(0), batch_size).key, _step_noise(plan, drawn, shape[1:]))
+
+
+def draw_before(
+    key: jax.Array | None, torch_seed: Seed, plan: Plan, shape: tuple[int, ...], dtype: Any, *wanted: Wanted
+) -> tuple[tuple[jax.Array, ...], Seed]:
+    """What is drawn before the run's own numbers, which a key leaves as they are: the arrays, and the seed to go on.
+
+    See `draw_as_asked`; torch's generators go on where they were.
+    """
+    seed, apart = None if torch_seed is None else _generators(torch_seed), key
+    if key is not None:
+        key = checked_key(key, shape[0])
+        apart = jax.vmap(keys.fold_in, (0, None))(key, BEFORE) if key.ndim else keys.fold_in(key, BEFORE)
+    return draw_as_asked(apart, seed, plan[:0], shape, dtype, *wanted).arrays, seed
+
+
+def _generators(torch_seed: Any) -> Any:
+    """A generator, or one for each image."""
+    if isinstance(torch_seed, np.ndarray) and torch_seed.ndim:
+        torch_seed = torch_seed.tolist()
+    if isinstance(torch_seed, Sequence) and not isinstance(torch_seed, str):
+        return [_generator(seed) for seed in torch_seed]
+    return _generator(torch_seed)
 
 
 def _generator(seed: int | Generator) -> Generator:

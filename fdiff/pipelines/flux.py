@@ -104,8 +104,11 @@ class FluxDenoiser:
     transformer: FluxTransformer2DModel
     kept: Size = (0, 0)
 
-    def __call__(self, variables: Any, x: jax.Array, t: jax.Array, told: FluxCondition) -> jax.Array:
-        """What points from the picture to noise."""
+    def __call__(
+        self, variables: Any, x: jax.Array, t: jax.Array, told: FluxCondition, joint: Sequence[jax.Array] = (),
+        single: Sequence[jax.Array] = (),
+    ) -> jax.Array:  # fmt: skip
+        """What points from the picture to noise; what ControlNets say is added behind the blocks of either kind."""
         height, width = x.shape[1:3]
         patches, places = packed(x, PATCH), places_of(0, (height // PATCH, width // PATCH))
         count = len(places)
@@ -116,7 +119,7 @@ class FluxDenoiser:
             places = np.concatenate([places, places_of(1, self.kept)])
         words = np.zeros((told.text.shape[1], 3), np.float32)
         said: Any = self.transformer.apply(
-            variables, patches, told.text, told.pooled, t / T, places, words, told.guidance
+            variables, patches, told.text, told.pooled, t / T, places, words, told.guidance, joint, single
         )
         return unpacked(said[:, :count], height, width, PATCH)
 
@@ -205,7 +208,10 @@ class Flux(DiffusionPipeline):
     """The components of FLUX.1; without its text encoders it needs prompt_embeds."""
 
     family: ClassVar[str] = "FLUX.1"
-    siblings: ClassVar[dict[str, str]] = {"image": "FluxImg2ImgPipeline", "mask_image": "FluxInpaintPipeline"}
+    siblings: ClassVar[dict[str, str]] = {
+        "image": "FluxImg2ImgPipeline", "mask_image": "FluxInpaintPipeline",
+        "FluxControlNetModel": "FluxControlNetPipeline",
+    }  # fmt: skip
 
     scheduler: Scheduler
     vae: AutoencoderKL

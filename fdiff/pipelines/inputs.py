@@ -80,18 +80,18 @@ def check_range(name: str, array: np.ndarray, low: float) -> None:
                          f"{low:g} and 1, or pass uint8")
 
 
-def mask_pictures(given: Pictures, size: Size, resized: bool = False) -> np.ndarray:
+def mask_pictures(given: Pictures, size: Size, resized: bool = False, name: str = "mask_image") -> np.ndarray:
     """(b, h, w, 1) of 0 and 1, 1 where the picture is to be painted anew, brought to its size where that was `resized`.
 
     Raises ValueError for another size.
     """
-    mask = pictures("mask_image", given, low=0.0, mode="L", size=size if resized else (None, None))
+    mask = pictures(name, given, low=0.0, mode="L", size=size if resized else (None, None))
     if mask.shape[1:3] != size or mask.shape[3] != 1:
         raise ValueError(
-            f"mask_image is {mask.shape[1]} x {mask.shape[2]} with {mask.shape[3]} channels, and the picture "
+            f"{name} is {mask.shape[1]} x {mask.shape[2]} with {mask.shape[3]} channels, and the picture "
             f"{size[0]} x {size[1]}; it must have that size and one channel"
         )
-    check_range("mask_image", mask, 0.0)
+    check_range(name, mask, 0.0)
     return (mask >= 0.5).astype(np.float32)
 
 
@@ -123,21 +123,23 @@ def pictured(vae: AutoencoderKL, image: Pictures, height: Pixels, width: Pixels)
     return pictured_by(max(8, factor_of(vae)), vae, image, height, width)
 
 
-def pictured_by(step: int, vae: Any, image: Pictures, height: Pixels, width: Pixels) -> Pictured:
-    """Pictures or, where they have as many channels, latents, of sides that are multiples of `step` pixels.
+def pictured_by(
+    step: int, vae: Any, image: Pictures, height: Pixels, width: Pixels, name: str = "image"
+) -> Pictured:
+    """Pictures of that name or, by their channels, latents, of sides that are multiples of `step` pixels.
 
     Raises ValueError unless they have the channels of the autoencoder, and such sides.
     """
     factor = factor_of(vae)
     check_multiples(height or step, width or step, step)
     latents = hasattr(image, "shape") and holds_latents(vae, image)
-    array = pictures("image", image, size=(None, None) if latents else (height, width), multiple=step)
+    array = pictures(name, image, size=(None, None) if latents else (height, width), multiple=step)
     high, wide, channels = array.shape[1:]
     if holds_latents(vae, array):
         return Pictured(array, (high, wide), (high * factor, wide * factor), False)
     if channels != vae.in_channels:
-        raise ValueError(f"image has {channels} channels; it must have {vae.in_channels}")
-    check_range("image", array, -1.0)
+        raise ValueError(f"{name} has {channels} channels; it must have {vae.in_channels}")
+    check_range(name, array, -1.0)
     check_multiples(high, wide, step)
     first = image[0] if isinstance(image, list | tuple) else image
     before = first.size[::-1] if hasattr(first, "convert") else np.shape(first)[-3:-1]

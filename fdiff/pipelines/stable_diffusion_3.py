@@ -99,6 +99,7 @@ class SD3Condition(NamedTuple):
     text: jax.Array  # (b, m, d), as CLIP and then T5 read it
     pooled: jax.Array  # (b, p), as CLIP does
     skipped: jax.Array | None = None  # (b, layers), True where a block is left out
+    pictures: tuple[jax.Array, ...] = ()  # (b, h, w, c), latents of what each ControlNet sees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +108,11 @@ class SD3Denoiser:
 
     transformer: SD3Transformer2DModel
 
-    def __call__(self, variables: Any, x: jax.Array, t: jax.Array, told: SD3Condition) -> jax.Array:
-        """What points from the picture to noise."""
-        out: Any = self.transformer.apply(variables, x, told.text, told.pooled, t, (), told.skipped)
+    def __call__(
+        self, variables: Any, x: jax.Array, t: jax.Array, told: SD3Condition, samples: Sequence[jax.Array] = ()
+    ) -> jax.Array:
+        """What points from the picture to noise; what a ControlNet says is added behind the blocks."""
+        out: Any = self.transformer.apply(variables, x, told.text, told.pooled, t, samples, told.skipped)
         return out
 
 
@@ -150,12 +153,12 @@ def _encoded(
     pipe: Any, params: Params, texts: Sequence[Sequence[str]], length: int, clip_skip: int
 ) -> tuple[jax.Array, jax.Array]:
     check_count("max_sequence_length", length)
-    seen = []
+    seen, cure = [], "shorten it" if pipe.text_encoder_3 is None else "T5 reads more"
     for name, tokenizer, read in zip(
         ("text_encoder", "text_encoder_2"), ("tokenizer", "tokenizer_2"), texts[:2], strict=True
     ):
         clip, reader = encoder_of(pipe, name, tokenizer)
-        tokens = prompts.tokenize(reader, read, cure="T5 reads more")
+        tokens = prompts.tokenize(reader, read, cure=cure)
         seen.append(encode_jit(clip, tree_of(params, name), tokens, penultimate=True, clip_skip=clip_skip))
     pooled = jnp.concatenate([one.pooled for one in seen], axis=-1)
     both = jnp.concatenate([one.embeddings for one in seen], axis=-1)
@@ -253,7 +256,8 @@ class StableDiffusion3(DiffusionPipeline):
 
     family: ClassVar[str] = "Stable Diffusion 3"
     siblings: ClassVar[dict[str, str]] = {
-        "image": "StableDiffusion3Img2ImgPipeline", "mask_image": "StableDiffusion3InpaintPipeline"
+        "image": "StableDiffusion3Img2ImgPipeline", "mask_image": "StableDiffusion3InpaintPipeline",
+        "SD3ControlNetModel": "StableDiffusion3ControlNetPipeline",
     }  # fmt: skip
 
     scheduler: Scheduler

@@ -107,24 +107,31 @@ def controlled(
 
 
 @dataclasses.dataclass(frozen=True)
-class Controls(Request):
-    """How ControlNets act."""
+class Acting(Request):
+    """How much ControlNets act, and when."""
 
     _: KW_ONLY
     controlnet_conditioning_scale: Numbers = option(1.0, "how strongly each acts, a number for all or one for each")
     control_guidance_start: Numbers = option(0.0, "the part of the run at which each begins to act, 0 to 1")
     control_guidance_end: Numbers = option(1.0, "the part of the run at which each ends, 0 to 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Controls(Acting):
+    """How ControlNets of U-Nets act."""
+
+    _: KW_ONLY
     guess_mode: bool = option(
         False, "let the nets act without a prompt, more from the top to the bottom, on the positive side alone"
     )
 
 
-def of_control() -> Any:
-    """The option of the pictures for ControlNets."""
+def of_control(low: int = 0) -> Any:
+    """The option of the pictures for ControlNets, whose numbers go from `low` to 1."""
     return option(
         None,
         "edges, depth, a pose: what the net was trained on, of the size of the picture to draw; PIL, uint8 or float in "
-        "[0, 1]; one for all prompts or one for each. For several nets, a list with such for each",
+        f"[{low}, 1]; one for all prompts or one for each. For several nets, a list with such for each",
     )
 
 

@@ -1,6 +1,7 @@
 """Tiny pipelines of transformers over pictures and a text: Stable Diffusion 3's and Chroma's."""
 
 import fdiff
+from tests.models.compare import from_torch
 from tests.pipelines import checkpoints, transformers
 from tests.reference import make_joint
 from tests.reference.make_transformers import build_of
@@ -70,3 +71,33 @@ def our_chroma():
     models = {"vae": fdiff.AutoencoderKL(**VAE), "transformer": fdiff.ChromaTransformer2DModel(**CHROMA)}
     pipe = fdiff.ChromaPipeline(scheduler=scheduler, text_encoder=None, tokenizer=None, **models)
     return transformers.drawn(pipe, "vae", "transformer")
+
+
+# -- ControlNets -------------------------------------------------------------------------------------------------------
+
+SD3_CONTROL = {**SD35, "num_layers": 2, "dual_attention_layers": ()}
+SD3_ALONE = {
+    **SD3_CONTROL, "joint_attention_dim": None, "use_pos_embed": False, "pos_embed_type": None,
+    "force_zeros_for_pooled_projection": False, "num_layers": 3,
+}  # fmt: skip
+FLUX_CONTROL = {
+    **transformers.FLUX, "num_layers": 2, "num_single_layers": 1, "guidance_embeds": True, "num_mode": 3,
+}  # fmt: skip
+FLUX_PLAIN = {**FLUX_CONTROL, "num_mode": None, "num_layers": 1, "num_single_layers": 0}
+FLUX_HINT = {
+    **FLUX_CONTROL, "num_mode": None, "patch_size": 2, "conditioning_embedding_channels": 4, "num_single_layers": 0,
+}  # fmt: skip
+
+
+def certain(vae):
+    """The autoencoder of diffusers, whose latents of a picture hardly vary."""
+    half = vae.encoder.conv_out.bias.shape[0] // 2
+    vae.encoder.conv_out.weight.data[half:] = 0
+    vae.encoder.conv_out.bias.data[half:] = -100
+    return vae
+
+
+def control(name, options, seed=7):
+    """(theirs, ours, params) of a ControlNet."""
+    theirs = checkpoints.seeded(lambda: build_of(name, options), seed)
+    return theirs, *from_torch(getattr(fdiff, name), theirs)

@@ -73,3 +73,32 @@ def test_the_first_step_of_transformers_at_full_size(shared_data, name, shape):
 
     out, picture = jax.eval_shape(first_step, shapes)
     assert (out.shape, picture.shape) == (shape, (1, 512, 768, 3))
+
+
+@pytest.mark.parametrize(
+    "name", some(["stabilityai/stable-diffusion-3-medium-diffusers", "lodestones/Chroma1-HD"], count=1)
+)
+def test_the_first_step_of_transformers_that_t5_reads_for(shared_data, name):
+    configs = shared_data / "hub_configs"
+    index = json.loads((configs / name / "model_index.json").read_text())
+    components, shapes = {}, {}
+    for part, (_, cls) in ((part, entry) for part, entry in index.items() if isinstance(entry, list)):
+        kind = find_component(cls, name)
+        if issubclass(kind, fdiff.T5Tokenizer):
+            components[part] = kind.from_folder(configs / "stabilityai/stable-diffusion-3-medium-diffusers/tokenizer_3")
+        elif part.startswith("tokenizer"):
+            components[part] = kind.from_folder(configs / "runwayml/stable-diffusion-v1-5/tokenizer")
+        elif part == "scheduler":
+            components[part] = kind.from_pretrained(configs / name / part)
+        else:
+            components[part] = kind.from_config(json.loads((configs / name / part / "config.json").read_text()))
+            shapes[part] = components[part].shapes()
+    pipe = getattr(fdiff, index["_class_name"])(**components)
+
+    def first_step(params):
+        size = {"height": 512, "width": 768, "num_inference_steps": 4}
+        run = pipe.steps(params, "a photo of a cat", **size, key=jax.random.key(0))
+        return run.network(run.plan.c_in[0] * run.x, run.plan.t[0]), pipe.decode(params, run.x)
+
+    out, picture = jax.eval_shape(first_step, shapes)
+    assert (out.shape, picture.shape) == ((1, 64, 96, 16), (1, 512, 768, 3))

@@ -1,0 +1,78 @@
+"""What pipelines of diffusion transformers with ControlNets share: pictures that steer, as large as what is drawn."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fdiff.pipelines import inputs
+from fdiff.pipelines.flow import PATCH
+from fdiff.pipelines.latent import factor_of
+from fdiff.pipelines.pipeline import Params
+from fdiff.pipelines.requests import Pictures, Pixels, Size
+from fdiff.pipelines.steering import several
+
+
+class Seen(NamedTuple):
+    """Pictures (b, H, W, c) in [-1, 1], or latents, one batch for each net."""
+
+    seen: list[np.ndarray]
+
+
+class SeenAndSized(NamedTuple):
+    """The same, and the height and width of the picture to draw, in latents and in pixels."""
+
+    seen: list[np.ndarray]
+    size: Size
+    pixels: Size
+    resized: bool
+
+
+def sized_by_control(
+    vae: Any, controlnet: Any, control_image: Pictures, height: Pixels, width: Pixels
+) -> SeenAndSized:
+    """Stage: the pictures for ControlNets, whose size is that of the picture to draw.
+
+    Raises ValueError for another number of them than of nets, and for several sizes.
+    """
+    nets = several(controlnet)
+    if len(nets) > 1 and (not isinstance(control_image, list | tuple) or len(control_image) != len(nets)):
+        raise ValueError(f"control_image must be a list of {len(nets)} pictures or batches, one for each network")
+    given = list(control_image) if len(nets) > 1 else [control_image]
+    step = PATCH * factor_of(vae)
+    found = [inputs.pictured_by(step, vae, one, height, width, "control_image") for one in given]
+    if len({one.size for one in found}) != 1:
+        raise ValueError(f"control_image holds pictures of several sizes, {sorted(one.pixels for one in found)}; "
+                         "resize them first")
+    return SeenAndSized([one.image for one in found], *found[0][1:])
+
+
+def control_seen(vae: Any, controlnet: Any, control_image: Pictures, pixels: Size, resized: bool) -> Seen:
+    """Stage: the pictures for ControlNets, beside that to begin from, resized as it was.
+
+    Raises ValueError for another size, and as `sized_by_control` does.
+    """
+    found = sized_by_control(vae, controlnet, control_image, *(pixels if resized else (None, None)))
+    if found.pixels != pixels:
+        size = f"{found.pixels[0]} x {found.pixels[1]}"
+        raise ValueError(f"control_image is {size}; it must be {pixels[0]} x {pixels[1]}, as the picture to draw")
+    return Seen(found.seen)
+
+
+def check_widths(nets: tuple[Any, ...], transformer: Any) -> None:
+    """Raise ValueError for ControlNets whose patches are not as wide as those of the transformer."""
+    for net in nets:
+        found, wanted = (one.num_attention_heads * one.attention_head_dim for one in (net, transformer))
+        if found != wanted:
+            raise ValueError(f"the ControlNet has patches of width {found}, and the transformer of {wanted}: it is for "
+                             "another model; choose one for this")
+
+
+def latents_seen(
+    vae: Any, params: Params, array: np.ndarray, noise: jax.Array | None, batch_size: int, prompts: int
+) -> jax.Array:
+    """The latents (b, h, w, c) of a picture that steers. Raises ValueError for another number of pictures."""
+    inputs.check_number("control_image", array, batch_size, prompts)
+    return inputs.latents_of(vae, params, array, noise, batch_size)
