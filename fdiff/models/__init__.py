@@ -41,6 +41,7 @@ from fdiff.models.transformer_flux import FluxTransformer2DModel
 from fdiff.models.transformer_flux2 import Flux2Transformer2DModel
 from fdiff.models.transformer_flux3 import Flux3Transformer2DModel
 from fdiff.models.transformer_krea2 import Krea2Transformer2DModel
+from fdiff.models.transformer_qwenimage import QwenImageTransformer2DModel
 from fdiff.models.transformer_qwenimage21 import QwenImage21Transformer2DModel
 from fdiff.models.transformer_sd3 import SD3Transformer2DModel
 from fdiff.models.transformer_stable_audio import StableAudioDiTModel, StableAudioProjectionModel
@@ -90,6 +91,7 @@ __all__ = [
     "Qwen3VLForConditionalGeneration",
     "Qwen3VLModel",
     "QwenImage21Transformer2DModel",
+    "QwenImageTransformer2DModel",
     "SD3ControlNetModel",
     "SD3Transformer2DModel",
     "SpeechT5HifiGan",

@@ -1,0 +1,90 @@
+"""Tiny transformers of Qwen-Image and autoencoders of Wan and Qwen-Image, with inputs and outputs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TRANSFORMER: dict[str, Any] = {
+    "in_channels": 8,
+    "out_channels": 2,
+    "num_layers": 2,
+    "attention_head_dim": 10,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 12,
+    "axes_dims_rope": (2, 4, 4),
+}
+# name: (class, options)
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "plain": TRANSFORMER,
+    "kept": TRANSFORMER,
+    "kept_still": {**TRANSFORMER, "zero_cond_t": True, "out_channels": None},
+    "layered": {**TRANSFORMER, "use_additional_t_cond": True, "use_layer3d_rope": True},
+}
+
+
+def build(name: str) -> Any:
+    """The torch transformer of that name."""
+    import diffusers
+
+    return built(diffusers.QwenImageTransformer2DModel, TRANSFORMERS[name])
+
+
+def built(cls: Any, options: dict[str, Any]) -> Any:
+    """A torch model of that class, with weights that are not a fresh model's."""
+    import torch
+
+    torch.manual_seed(0)
+    model = cls(**options).eval()
+    for parameter in model.parameters():
+        parameter.data = (parameter.data + 0.1 * torch.randn_like(parameter)).half().float()
+    return model
+
+
+def inputs(name: str) -> dict[str, Any]:
+    """Inputs as fdiff takes them: a batch of two, of odd and even sides, with texts of two lengths."""
+    random = np.random.default_rng(0)
+
+    def draw(*shape: int) -> Any:
+        return random.standard_normal(shape).astype(np.float32)
+
+    arrays = {
+        "sample": draw(2, 3, 4, 8) if name != "layered" else draw(2, 3, 3, 4, 8),
+        "timestep": np.array([0.25, 0.9], np.float32),
+        "encoder_hidden_states": draw(2, 7, 12),
+    }
+    if name != "layered":
+        arrays["encoder_hidden_states_mask"] = np.array([[1] * 5 + [0] * 2, [1] * 7])
+    if name == "layered":
+        arrays |= {"kept": [draw(2, 3, 4, 8)], "additional_t_cond": np.array([0, 1])}
+    elif name == "plain":
+        arrays["controlnet_block_samples"] = [draw(2, 12, 20), draw(2, 12, 20)]
+    else:
+        arrays["kept"] = [draw(2, 2, 5, 8), draw(2, 9, 2, 8)]
+    return arrays
+
+
+def run(model: Any, arrays: dict[str, Any]) -> np.ndarray:
+    """What torch computes from those inputs, of what is drawn."""
+    import torch
+
+    arrays = dict(arrays)
+    sample, kept = arrays.pop("sample"), arrays.pop("kept", [])
+    layers = list(sample.swapaxes(0, 1)) if sample.ndim == 5 else [sample]
+    tokens = [one.reshape(2, -1, 8) for one in (*layers, *kept)]
+    shapes = [[(1, *one.shape[1:3]) for one in (*layers, *kept)]] * 2
+    more = {name: torch.from_numpy(array) for name, array in arrays.items() if isinstance(array, np.ndarray)}
+    samples = [torch.from_numpy(one) for one in arrays.get("controlnet_block_samples", [])] or None
+    with torch.no_grad():
+        out = model(torch.from_numpy(np.concatenate(tokens, axis=1)), img_shapes=shapes,
+                    controlnet_block_samples=samples, **more).sample  # fmt: skip
+    drawn = out[:, : len(layers) * layers[0].shape[1] * layers[0].shape[2]]
+    return drawn.reshape(*sample.shape[:-1], -1).numpy()
+
+
+def make(folder: Path) -> None:
+    """Write each checkpoint in the Hub's layout (float16 weights), and `<name>.npz` with its output."""
+    for name in ("kept_still",):
+        model = build(name)
+        np.savez(folder / f"{name}.npz", output=run(model, inputs(name)))
+        model.half().save_pretrained(folder / name)
