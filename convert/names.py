@@ -36,7 +36,7 @@ LANGUAGE_MODEL = "model."
 
 # What the names of a language model begin with that is a part of one which sees, and in files of other versions.
 SEEING = "language_model."
-SEEING_SPELLINGS = ("model.language_model.", "language_model.model.")
+SEEING_SPELLINGS = ("model.language_model.", "language_model.model.", "model.")
 
 # The part of such models that sees, and the layer that chooses words, which what reads a text does not need.
 SIGHT = re.compile(r"(model\.)?(vision_tower|multi_modal_projector|visual)\.|language_model\.lm_head\.")

@@ -7,6 +7,7 @@ from fdiff.models.autoencoder_asym_kl import AsymmetricAutoencoderKL
 from fdiff.models.autoencoder_kl import AutoencoderKL
 from fdiff.models.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from fdiff.models.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21
+from fdiff.models.autoencoder_kl_wan import AutoencoderKLQwenImage, AutoencoderKLWan
 from fdiff.models.autoencoder_oobleck import AutoencoderOobleck
 from fdiff.models.autoencoder_tiny import AutoencoderTiny
 from fdiff.models.causal_lm import Gemma2Model, Qwen3ForCausalLM, Qwen3Model
@@ -28,6 +29,8 @@ from fdiff.models.safety_checker import StableDiffusionSafetyChecker
 from fdiff.models.seeing_lm import (
     Mistral3ForConditionalGeneration,
     Mistral3Model,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLModel,
     Qwen3VLForConditionalGeneration,
     Qwen3VLModel,
 )
@@ -59,7 +62,9 @@ __all__ = [
     "AudioLDM2UNet2DConditionModel",
     "AutoencoderKL",
     "AutoencoderKLFlux2",
+    "AutoencoderKLQwenImage",
     "AutoencoderKLQwenImage21",
+    "AutoencoderKLWan",
     "AutoencoderOobleck",
     "AutoencoderTiny",
     "CLIPTextModel",
@@ -86,6 +91,8 @@ __all__ = [
     "Mistral3Model",
     "Model",
     "MoleculeGNN",
+    "Qwen2_5_VLForConditionalGeneration",
+    "Qwen2_5_VLModel",
     "Qwen3ForCausalLM",
     "Qwen3Model",
     "Qwen3VLForConditionalGeneration",

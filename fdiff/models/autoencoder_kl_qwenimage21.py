@@ -11,8 +11,8 @@ from fdiff.models.fields import Channels, Count, Dropout, Factor, Layers, Shift,
 from fdiff.models.layers.attention import attention
 from fdiff.models.layers.checks import require
 from fdiff.models.layers.linear import Conv
-from fdiff.models.layers.parameter import parameter
 from fdiff.models.layers.vae import DiagonalGaussian, diagonal_gaussian
+from fdiff.models.layers.wan_vae import Norm
 from fdiff.models.model import Model
 
 Multiple = Annotated[int, between(1, 64)]
@@ -203,20 +203,6 @@ class ResidualBlock(nn.Module):
         y = Conv(self.width, name="conv1")(nn.silu(Norm(name="norm1")(x)))
         y = Conv(self.width, name="conv2")(nn.silu(Norm(name="norm2")(y)))
         return y + (x if x.shape[-1] == self.width else Conv(self.width, 1, padding=0, name="conv_shortcut")(x))
-
-
-class Norm(nn.Module):
-    """sqrt(c) x / |x| over the channels, by a learned scale, which torch keeps with axes for space and time."""
-
-    axes: int = 3
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        channels = x.shape[-1]
-        gamma = parameter(self, "gamma", nn.initializers.ones, (channels, *(1,) * self.axes)).reshape(-1)
-        wide = x.astype(jnp.float32)
-        length = jnp.sqrt(jnp.square(wide).sum(-1, keepdims=True))
-        return (wide / jnp.maximum(length, 1e-12)).astype(x.dtype) * channels**0.5 * gamma
 
 
 def unused(layer: Conv, x: jax.Array) -> None:

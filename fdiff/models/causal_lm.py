@@ -31,6 +31,8 @@ class CausalLM(Model):
     weights_name: ClassVar[str] = "model"
     prefix: ClassVar[str] = ""  # of the names of all parameters
     qk_norm: ClassVar[bool] = False
+    qkv_bias: ClassVar[bool] = False  # whatever attention_bias says
+    rope_types: ClassVar[tuple[str, ...]] = ("default",)
     sandwich: ClassVar[bool] = False
     norm_offset: ClassVar[float] = 0.0
 
@@ -94,7 +96,7 @@ class CausalLM(Model):
             self.intermediate_size,
             self.activation(),
             self.rms_norm_eps,
-            qkv_bias=self.attention_bias,
+            qkv_bias=self.qkv_bias or self.attention_bias,
             out_bias=self.attention_bias,
             qk_norm=self.qk_norm,
             sandwich=self.sandwich,
@@ -133,7 +135,7 @@ class CausalLM(Model):
         """The base of the rotary embeddings' frequencies."""
         options = self.rope_parameters or self.rope_scaling or {}
         kind = options.get("rope_type", options.get("type", "default"))
-        if kind != "default":
+        if kind not in self.rope_types:
             raise ValueError(f"rope_type {show(kind)} is unknown to {type(self).__name__}; only default is.")
         theta = options.get("rope_theta", self.rope_theta)
         return float(checked(type(self).__name__, "rope_theta", Theta, theta))

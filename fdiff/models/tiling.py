@@ -4,6 +4,7 @@ decode = lambda latents: vae.apply({"params": params}, latents, method="decode")
 pictures = sliced(decode, latents)
 picture = tiled_decode(vae, params, latents)
 sound = decode_in_parts(oobleck, params, latents)
+video = decode_frames(wan, params, latents)
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from fdiff.models.autoencoder_kl import AutoencoderKL
+from fdiff.models.autoencoder_kl_wan import WanAutoencoder
 from fdiff.models.autoencoder_oobleck import AutoencoderOobleck
 from fdiff.models.layers.vae import DiagonalGaussian, diagonal_gaussian
 
@@ -82,6 +84,41 @@ def decode_in_parts(
         part[:, (begin - start) * hop : (end - start) * hop]
         for part, start, begin, end in zip(parts, starts, [0, *ends], ends, strict=False)
     ], axis=1)
+
+
+def decode_frames(model: WanAutoencoder, params: Any, latents: jax.Array) -> jax.Array:
+    """The videos (b, 1 + k n, H, W, c) of latents (b, 1 + n, h, w, z_dim), one after the other.
+
+    This is `decode` but for rounding, in the memory of one latent.
+    """
+    return _in_turn(model, params, latents, 1, "decode")
+
+
+def encode_frames(model: WanAutoencoder, params: Any, sample: jax.Array) -> DiagonalGaussian:
+    """The distribution of the latents of videos (b, 1 + k n, h, w, c), k frames after the others; see `decode_frames`.
+
+    Raises ValueError for numbers of frames that are none such.
+    """
+    if (sample.shape[1] - 1) % model.frames_of_latent:
+        raise ValueError(f"A video of {sample.shape[1]} frames must have one, or one and a multiple of "
+                         f"{model.frames_of_latent}.")
+    return diagonal_gaussian(_in_turn(model, params, sample, model.frames_of_latent, "moments"))
+
+
+def _in_turn(model: WanAutoencoder, params: Any, x: jax.Array, size: int, method: str) -> jax.Array:
+    """The method on the first frame of x, and then on `size` frames at a time, with what its layers have seen."""
+
+    def part(cache: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        y, cache = model.apply({"params": params, **cache}, x, method=method, mutable=["cache"])
+        return cache, jnp.asarray(y)
+
+    cache, first = part({}, x[:, :1])
+    if x.shape[1] == 1:
+        return first
+    parts = x[:, 1:].reshape(len(x), -1, size, *x.shape[2:]).swapaxes(0, 1)
+    _, rest = jax.lax.scan(part, cache, parts)
+    rest = rest.swapaxes(0, 1)
+    return jnp.concatenate([first, rest.reshape(len(x), -1, *rest.shape[3:])], axis=1)
 
 
 def tiled(

@@ -28,10 +28,10 @@ class QwenImageTransformer2DModel(Model):
 
     sample (b, h, w, in_channels), a square of latents in each place, or (b, layers, h, w, in_channels) -> the same with
     patch_size^2 out_channels. `timestep` (b,) is sigma, from 1, noise, to 0. encoder_hidden_states (b, m,
-    joint_attention_dim) are a text; where encoder_hidden_states_mask (b, m) is given, tokens that are 0 are none. `kept`
-    are pictures (b, rows, columns, in_channels) to keep to, which zero_cond_t tells the time 0 in place of sigma.
-    Networks with use_additional_t_cond are told 0 or 1, additional_t_cond (b,), besides. What a ControlNet gives, arrays
-    (b, n, c) for all places, is added behind the blocks, each behind an equal share of them.
+    joint_attention_dim) are a text; where encoder_hidden_states_mask (b, m) is given, tokens that are 0 are none. What
+    is `kept` are pictures (b, rows, columns, in_channels) to keep to, which zero_cond_t tells the time 0 in place of
+    sigma. Networks with use_additional_t_cond are told 0 or 1, additional_t_cond (b,), besides. What a ControlNet
+    gives, arrays (b, n, c) for all places, is added behind the blocks, each behind an equal share of them.
 
         velocity = transformer.apply({"params": params}, squares, sigma, tokens, mask)
     """
@@ -75,7 +75,8 @@ class QwenImageTransformer2DModel(Model):
         angles, drawn = axes_angles(places, self.axes_dims_rope, THETA), tokens[0].shape[1]
         mask = None
         if encoder_hidden_states_mask is not None:
-            mask = jnp.concatenate([encoder_hidden_states_mask != 0, jnp.ones(x.shape[:2], bool)], axis=1)[:, None, None]
+            there = encoder_hidden_states_mask != 0, jnp.ones(x.shape[:2], bool)
+            mask = jnp.concatenate(there, axis=1)[:, None, None]
         for i in range(self.num_layers):
             block = QwenImageTransformerBlock(self.num_attention_heads, name=f"transformer_blocks.{i}")
             x, y = block(x, y, angles, mask, now, still, drawn)
@@ -126,7 +127,7 @@ class QwenImageTransformer2DModel(Model):
         """Refuse options that do not fit together, and inputs that do not fit them."""
         self.check_options()
         if len(y) != 3 or y[2] != self.joint_attention_dim:
-            raise ValueError(f"encoder_hidden_states must be (batch, number, {self.joint_attention_dim}); they are {y}.")
+            raise ValueError(f"encoder_hidden_states must be (batch, number, {self.joint_attention_dim}); it is {y}.")
         for name, shape, most in (("sample", x, 5), *(("kept", one, 4) for one in kept)):
             if not 4 <= len(shape) <= most or shape[-1] != self.in_channels:
                 raise ValueError(f"{name} must be (batch, height, width, {self.in_channels}); it is {shape}.")
@@ -156,11 +157,11 @@ class QwenImageTransformerBlock(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
         width = x.shape[-1]
         to_picture, to_text = (Linear(6 * width, name=name) for name in ("img_mod.1", "txt_mod.1"))
-        a, b = to_picture(nn.silu(now))[:, None], jnp.split(to_text(nn.silu(now))[:, None], 6, axis=-1)
+        numbers, b = to_picture(nn.silu(now))[:, None], jnp.split(to_text(nn.silu(now))[:, None], 6, axis=-1)
         if still is not None:
             first = (jnp.arange(x.shape[1]) < drawn)[:, None]
-            a = jnp.where(first, a, to_picture(nn.silu(still))[:, None])
-        a = jnp.split(a, 6, axis=-1)
+            numbers = jnp.where(first, numbers, to_picture(nn.silu(still))[:, None])
+        a = jnp.split(numbers, 6, axis=-1)
         attend = JointAttention(self.heads, name="attn")
         both = attend(modulated(x, a[0], a[1]), modulated(y, b[0], b[1]), angles, mask)
         x, y = x + a[2] * both[0], y + b[2] * both[1]

@@ -41,6 +41,7 @@ from fdiff.pipelines.latent_diffusion import LDMPipeline, latent_diffusion
 from fdiff.pipelines.latent_upscale import StableDiffusionLatentUpscalePipeline
 from fdiff.pipelines.molecules import MoleculeOutput, MoleculePipeline, draw_molecules
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput
+from fdiff.pipelines.qwenimage import QwenImageImg2ImgPipeline, QwenImageInpaintPipeline, QwenImagePipeline
 from fdiff.pipelines.qwenimage21 import QwenImage21Pipeline
 from fdiff.pipelines.requests import MicroConditions
 from fdiff.pipelines.sound import SoundOutput
@@ -123,6 +124,9 @@ __all__ = [
     "MoleculePipeline",
     "MusicLDMPipeline",
     "QwenImage21Pipeline",
+    "QwenImageImg2ImgPipeline",
+    "QwenImageInpaintPipeline",
+    "QwenImagePipeline",
     "Request",
     "Run",
     "SoundOutput",

@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+import fdiff
 from convert import layout
-from fdiff.models import QwenImageTransformer2DModel
+from fdiff.models import AutoencoderKLQwenImage, AutoencoderKLWan, QwenImageTransformer2DModel
+from fdiff.models.tiling import decode_frames, encode_frames
 from tests.models.compare import assert_close, assert_names, from_torch, read
 from tests.reference import make_qwenimage as cases
 
@@ -73,3 +75,95 @@ def test_names_and_shapes_of_real_checkpoints(shared_data, folder, manifest):
     names = {layout.torch_name(tuple(entry.key for entry in path)) for path, _ in paths}
     index = json.loads((folder / "diffusion_pytorch_model.safetensors.index.json").read_text())
     assert names == set(index["weight_map"])
+
+
+def run(model, params, x, method):
+    return jax.jit(lambda params, x: model.apply({"params": params}, x, method=method))(params, x)
+
+
+def compare(model, params, video, expected):
+    found = run(model, params, video, "encode")
+    assert_close(found.mean, expected["mean"])
+    assert_close(found.logvar, expected["logvar"])
+    decoded = run(model, params, found.mean / 10, "decode")
+    assert_close(decoded, expected["decoded"])
+    assert 0.01 < np.abs(decoded).mean() < 0.9  # not all at the bounds
+
+
+def test_stored_videos(reference):
+    model, params = AutoencoderKLQwenImage.from_pretrained(reference / "qwenimage/vae", dtype="float32")
+    compare(model, params, cases.video(), read(reference / "qwenimage/vae.npz"))
+    assert AutoencoderKLQwenImage.from_config(model.config()) == model
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", cases.AUTOENCODERS)
+@pytest.mark.parametrize("frames", [1, 5])
+def test_videos_live(name, frames):
+    diffusers = pytest.importorskip("diffusers")
+    cls, options = cases.AUTOENCODERS[name]
+    theirs = cases.built(getattr(diffusers, cls), options)
+    model, params = from_torch(getattr(fdiff, cls), theirs)
+    video = cases.video(model.in_channels, frames)
+    if name == "wan":  # which is given three of the four channels back
+        assert model.channels() == (4, 3)
+    compare(model, params, video, cases.run_autoencoder(theirs, video))
+
+
+def test_a_picture_is_a_video_of_one_frame_and_the_first_frame_knows_no_other(reference):
+    model, params = AutoencoderKLQwenImage.from_pretrained(reference / "qwenimage/vae", dtype="float32")
+    video = cases.video(frames=5)
+    whole, first = run(model, params, video, "moments"), run(model, params, video[:, 0], "moments")
+    np.testing.assert_allclose(whole[:, 0], first, atol=1e-5)
+    latents = first[..., :3]
+    np.testing.assert_allclose(run(model, params, latents[:, None], "decode")[:, 0],
+                               run(model, params, latents, "decode"), atol=1e-6)  # fmt: skip
+
+
+def test_long_videos_go_part_by_part(reference):
+    model, params = AutoencoderKLQwenImage.from_pretrained(reference / "qwenimage/vae", dtype="float32")
+    stored = read(reference / "qwenimage/vae.npz")
+    found = jax.jit(lambda params, x: encode_frames(model, params, x))(params, cases.video())
+    assert_close(found.mean, stored["mean"])
+    assert found.kl().shape == (2,)
+    decoded = jax.jit(lambda params, z: decode_frames(model, params, z))(params, found.mean / 10)
+    assert_close(decoded, stored["decoded"])
+    np.testing.assert_allclose(decode_frames(model, params, found.mean[:, :1]).shape, (2, 1, 8, 12, 3))
+
+
+def test_latents_are_scaled_by_the_config():
+    model = AutoencoderKLQwenImage(**cases.VAE)
+    latents = np.random.default_rng(1).standard_normal((1, 2, 2, 3)).astype(np.float32)
+    scaled = model.apply({}, latents, method="scale")
+    np.testing.assert_allclose(scaled[..., 2], latents[..., 2] / 2, atol=1e-6)
+    np.testing.assert_allclose(scaled[..., 0], (latents[..., 0] - 0.5) / 3, atol=1e-6)
+    np.testing.assert_allclose(model.apply({}, scaled, method="unscale"), latents, atol=1e-6)
+
+
+def test_wrong_options_and_videos_are_told():
+    def told(match, shape=(1, 5, 8, 8, 3), cls=AutoencoderKLWan, method="encode", **options):
+        with pytest.raises(ValueError, match=match):
+            cls(**{**cases.VAE, **options}).apply({"params": {}}, np.zeros(shape), method=method)
+
+    told("is_residual must be false", is_residual=True)
+    told("patch_size null", patch_size=2)
+    told("attn_scales .* must be empty", attn_scales=(1.0,))
+    told("temperal_downsample must be one shorter than dim_mult, which has 3", temperal_downsample=(True,))
+    told("latents_mean must hold a number for each channel, of which z_dim says 6", z_dim=6)
+    told("9 channels of the decoder cannot be halved|cannot be halved", decoder_base_dim=3)
+    told("A video of 4 frames must have one, or one and a multiple of 4", (1, 4, 8, 8, 3))
+    told(r"height and width multiples of 4; they are \(1, 6, 8, 3\)", (1, 6, 8, 3), AutoencoderKLQwenImage)
+    told(r"Latents must be \(batch, frames, height, width, 3\)", (1, 2, 2, 4), method="decode")
+    with pytest.raises(ValueError, match="A video of 4 frames"):
+        encode_frames(AutoencoderKLQwenImage(**cases.VAE), {}, cases.video(frames=4))
+
+
+@pytest.mark.parametrize(
+    ("folder", "manifest"),
+    [("Qwen/Qwen-Image", "qwen-image-vae"), ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "wan21-vae")],
+)
+def test_names_and_shapes_of_real_autoencoders(shared_data, folder, manifest):
+    config = json.loads((shared_data / "hub_configs" / folder / "vae/config.json").read_text())
+    model = getattr(fdiff, config["_class_name"]).from_config(config)
+    assert_names(model, shared_data / "manifests" / f"{manifest}.json.gz")
+    assert (model.frames_of_latent, model.latent_channels, len(model.block_out_channels)) == (4, 16, 4)

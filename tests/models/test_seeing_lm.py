@@ -1,4 +1,4 @@
-"""The text side of language models that also see: Mistral 3 and Qwen3-VL."""
+"""The text side of language models that also see: Mistral 3, Qwen2.5-VL and Qwen3-VL."""
 
 import gzip
 import json
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import fdiff
-from convert import names
-from fdiff.models import Mistral3Model, Qwen3VLModel
-from tests.models.compare import assert_close, assert_names, read
+from convert import layout, names
+from fdiff.models import Mistral3Model, Qwen2_5_VLForConditionalGeneration, Qwen3VLModel
+from tests.models.compare import assert_close, read
 from tests.reference import make_seeing_lm as cases
 
 
@@ -85,6 +85,7 @@ def test_wrong_options_are_told():
     [
         (Mistral3Model, "baidu/ERNIE-Image", "ernie-image-ministral3", 1e6),
         (Qwen3VLModel, "krea/Krea-2-Raw", "krea2-qwen3-vl", 5e6),
+        (Qwen2_5_VLForConditionalGeneration, "Qwen/Qwen-Image", "qwen2.5-vl-7b", 1e6),
     ],
 )
 def test_names_and_shapes_of_real_checkpoints(shared_data, cls, folder, manifest, theta):
@@ -92,6 +93,22 @@ def test_names_and_shapes_of_real_checkpoints(shared_data, cls, folder, manifest
     config = json.loads((shared_data / "hub_configs" / folder / "text_encoder" / "config.json").read_text())
     model, path = cls.from_config(config), shared_data / "manifests" / f"{manifest}.json.gz"
     with gzip.open(path) as file:
-        seeing = {name for name in json.load(file)["tensors"] if names.SIGHT.match(name)}
-    assert_names(model, path, seeing)
+        theirs = json.load(file)["tensors"]
+    paths, _ = jax.tree_util.tree_flatten_with_path(model.shapes())
+    ours = {tuple(entry.key for entry in path): leaf.shape for path, leaf in paths}
+    found = {names.find(layout.torch_name(path), theirs): list(layout.torch_shape(path, shape))
+             for path, shape in ours.items()}  # fmt: skip
+    spare = {name for name in theirs if names.SIGHT.match(name) or name == names.HEAD}
+    assert found == {name: shape for name, shape in theirs.items() if name not in spare}
     assert model.theta() == theta
+
+
+@pytest.mark.parametrize("folder", ["Qwen/Qwen-Image", "Qwen/Qwen-Image-Edit"])
+def test_names_of_the_hubs_index_files(shared_data, folder):
+    """Which are others than those that transformers 5 writes."""
+    folder = shared_data / "hub_configs" / folder / "text_encoder"
+    model = Qwen2_5_VLForConditionalGeneration.from_config(json.loads((folder / "config.json").read_text()))
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    paths, _ = jax.tree_util.tree_flatten_with_path(model.shapes())
+    found = {names.find(layout.torch_name(tuple(entry.key for entry in path)), index) for path, _ in paths}
+    assert found == {name for name in index if not names.is_spare(name, found)}

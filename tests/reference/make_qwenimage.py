@@ -21,6 +21,20 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "kept_still": {**TRANSFORMER, "zero_cond_t": True, "out_channels": None},
     "layered": {**TRANSFORMER, "use_additional_t_cond": True, "use_layer3d_rope": True},
 }
+VAE: dict[str, Any] = {
+    "base_dim": 4,
+    "z_dim": 3,
+    "dim_mult": [1, 2, 3],
+    "num_res_blocks": 1,
+    "temperal_downsample": [True, True],
+    "latents_mean": [0.5, -1.0, 0.0],
+    "latents_std": [3.0, 1.0, 2.0],
+}
+# name: (class, options)
+AUTOENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "vae": ("AutoencoderKLQwenImage", VAE),
+    "wan": ("AutoencoderKLWan", {**VAE, "temperal_downsample": [False, True], "decoder_base_dim": 6, "in_channels": 4}),
+}
 
 
 def build(name: str) -> Any:
@@ -82,9 +96,29 @@ def run(model: Any, arrays: dict[str, Any]) -> np.ndarray:
     return drawn.reshape(*sample.shape[:-1], -1).numpy()
 
 
+def video(channels: int = 3, frames: int = 9) -> np.ndarray:
+    """A batch of two, as fdiff takes them."""
+    return np.random.default_rng(0).uniform(-1, 1, (2, frames, 8, 12, channels)).astype(np.float32)
+
+
+def run_autoencoder(model: Any, video: np.ndarray) -> dict[str, np.ndarray]:
+    """What torch makes of videos, and of a part of their latents, which then do not all lie at the bounds."""
+    import torch
+
+    with torch.no_grad():
+        found = model.encode(torch.from_numpy(video).permute(0, 4, 1, 2, 3)).latent_dist
+        arrays = {"mean": found.mean, "logvar": found.logvar, "decoded": model.decode(found.mean / 10).sample}
+    return {name: array.permute(0, 2, 3, 4, 1).numpy() for name, array in arrays.items()}
+
+
 def make(folder: Path) -> None:
     """Write each checkpoint in the Hub's layout (float16 weights), and `<name>.npz` with its output."""
     for name in ("kept_still",):
         model = build(name)
         np.savez(folder / f"{name}.npz", output=run(model, inputs(name)))
         model.half().save_pretrained(folder / name)
+    import diffusers
+
+    model = built(diffusers.AutoencoderKLQwenImage, VAE)
+    np.savez(folder / "vae.npz", **run_autoencoder(model, video()))
+    model.half().save_pretrained(folder / "vae")

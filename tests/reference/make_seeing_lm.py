@@ -21,6 +21,11 @@ QWEN_VISION = {
     "hidden_size": 8, "intermediate_size": 8, "depth": 1, "num_heads": 1, "out_hidden_size": 16, "patch_size": 4,
     "num_position_embeddings": 4, "deepstack_visual_indexes": [0],
 }  # fmt: skip
+QWEN2_VISION = {
+    "hidden_size": 16, "intermediate_size": 12, "depth": 3, "num_heads": 2, "out_hidden_size": 16, "patch_size": 2,
+    "window_size": 8, "fullatt_block_indexes": [1],
+}  # fmt: skip
+QWEN2_ROTARY = {"rope_type": "default", "rope_theta": 1e5, "mrope_section": [1, 1, 2]}
 SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 1], "mrope_interleaved": True}
 MISTRAL = {**TEXT, "model_type": "mistral", "rope_parameters": {"rope_type": "default", "rope_theta": 1e5}}
 MINISTRAL = {**TEXT, "model_type": "ministral3", "rope_parameters": YARN}
@@ -34,6 +39,16 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral3_with_head": (
         "Mistral3ForConditionalGeneration", {"text_config": MISTRAL, "vision_config": PIXTRAL}
     ),
+    "qwen2_5_vl": (
+        "Qwen2_5_VLForConditionalGeneration",
+        {
+            "text_config": {
+                **{key: value for key, value in TEXT.items() if key != "head_dim"}, "rope_parameters": QWEN2_ROTARY,
+                "num_attention_heads": 2, "num_key_value_heads": 1,
+            },
+            "vision_config": QWEN2_VISION,
+        },
+    ),
     "qwen3_vl": (
         "Qwen3VLModel", {"text_config": {**TEXT, "rope_parameters": SECTIONS}, "vision_config": QWEN_VISION}
     ),
@@ -42,7 +57,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {"text_config": {**TEXT, "rope_parameters": SECTIONS}, "vision_config": QWEN_VISION},
     ),
 }  # fmt: skip
-STORED = ("mistral3", "qwen3_vl")  # the others are only compared live
+STORED = ("mistral3", "qwen2_5_vl", "qwen3_vl")  # the others are only compared live
 
 
 def build(name: str, seed: int = 0, **text: Any) -> Any:

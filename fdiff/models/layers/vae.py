@@ -22,7 +22,7 @@ UpBlock = Annotated[str, OneOf(("UpDecoderBlock2D", "AttnUpDecoderBlock2D"))]
 
 
 class DiagonalGaussian(NamedTuple):
-    """A normal distribution for every number of a picture: mean and log of the variance, (b, h, w, c)."""
+    """A normal distribution for every number of pictures or videos: mean and log of the variance, (b, ..., h, w, c)."""
 
     mean: jax.Array
     logvar: jax.Array
@@ -46,7 +46,7 @@ class DiagonalGaussian(NamedTuple):
     def kl(self) -> jax.Array:
         """Kullback-Leibler divergence from the standard normal distribution, (b,) in nats."""
         terms = jnp.square(self.mean) + jnp.exp(self.logvar) - 1 - self.logvar
-        return 0.5 * terms.sum((1, 2, 3))
+        return 0.5 * terms.sum(tuple(range(1, terms.ndim)))
 
 
 def diagonal_gaussian(moments: jax.Array) -> DiagonalGaussian:

@@ -1,0 +1,246 @@
+"""Qwen-Image (Qwen Team 2025): what its pipelines consist of, and do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import KW_ONLY
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from fdiff import guidance
+from fdiff.models import AutoencoderKLQwenImage, Qwen2_5_VLModel, QwenImageTransformer2DModel
+from fdiff.models.layers.patches import packed, unpacked
+from fdiff.pipelines import flow, latent
+from fdiff.pipelines.checks import asks_guidance, check_scale
+from fdiff.pipelines.denoise import Both, Network, guide, variables_of
+from fdiff.pipelines.flow import PATCH, Read, T, Tokens, from_masked, pictured, planned, sized
+from fdiff.pipelines.image_to_image import from_picture
+from fdiff.pipelines.inpaint import masked
+from fdiff.pipelines.latent import pictures
+from fdiff.pipelines.pipeline import DiffusionPipeline, Params
+from fdiff.pipelines.requests import (
+    READ_AT_MOST,
+    Latents,
+    Negated,
+    Patched,
+    Prompt,
+    Redrawn,
+    Repainted,
+    RepatchedPicture,
+    Scale,
+    Texted,
+)
+from fdiff.pipelines.task import Task, option
+from fdiff.pipelines.text import Counts
+from fdiff.pipelines.text_to_image import from_noise
+from fdiff.schedulers import Scheduler
+from fdiff.spacing import check_count
+from fdiff.tokenizers import Qwen2Tokenizer
+
+ASKED = (  # what the text encoder is told to do, and in which words
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
+    "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+)
+DROPPED = 34  # tokens of it before the prompt, which the network does not see
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked(Texted, Negated):
+    """What Qwen-Image can be asked."""
+
+    _: KW_ONLY
+    guidance_scale: Scale = option(
+        4.0, "how far to move from the negative prompt, where there is one, ' ' for example; at most 1 is not at all, "
+        "and costs half"
+    )  # fmt: skip
+    max_sequence_length: int = option(512, READ_AT_MOST)
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenImageText(Asked, Patched, Latents):
+    """Pictures from text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenImagePicture(Redrawn, Asked, RepatchedPicture):
+    """Pictures from a picture and text."""
+
+    _: KW_ONLY
+    strength: float = option(0.6)
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenImageMasked(Repainted, Asked, RepatchedPicture, Latents):
+    """A part of a picture painted anew."""
+
+    _: KW_ONLY
+    strength: float = option(0.6)
+
+
+class QwenImageCondition(NamedTuple):
+    """What the network is told of a batch; leaves are (b, ...)."""
+
+    text: jax.Array  # (b, n, d)
+    mask: jax.Array  # (b, n), 0 where there is none
+    kept: tuple[jax.Array, ...] = ()  # (b, h, w, c), squares of latents of pictures to keep to
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenImageDenoiser:
+    """The transformer as (variables, x, t, condition) -> out; two of the same one are one function to the compiler."""
+
+    transformer: QwenImageTransformer2DModel
+
+    def __call__(self, variables: Any, x: jax.Array, t: jax.Array, told: QwenImageCondition) -> jax.Array:
+        """What points from the picture to noise."""
+        kept = tuple(one.astype(x.dtype) for one in told.kept)
+        said: Any = self.transformer.apply(variables, squares(x), t / T, told.text, told.mask, kept)
+        return unpacked(said.reshape(len(x), -1, said.shape[-1]), x.shape[1], x.shape[2], PATCH)
+
+
+def squares(x: jax.Array) -> jax.Array:
+    """Latents (b, h, w, c) in squares of them: (b, h / 2, w / 2, 4 c), channels outermost."""
+    batch, height, width, _ = x.shape
+    return packed(x, PATCH).reshape(batch, height // PATCH, width // PATCH, -1)
+
+
+def encode_prompt(
+    pipe: Any, params: Params, prompt: Prompt, negative_prompt: Prompt = None, *, max_sequence_length: int = 512
+) -> tuple[Tokens, Tokens]:
+    """What the text encoder makes of prompts and of negative ones: the prompt_embeds and negative_prompt_embeds.
+
+    Args:
+        params: with the text encoder's.
+        prompt: a text or several.
+        negative_prompt: one for all or one for each; nothing if not given.
+        max_sequence_length: how many tokens are read, those behind the prompt among them.
+    """
+    found = sides(pipe, params, True, prompt, None, negative_prompt, None, max_sequence_length)
+    return found.positive, found.negative
+
+
+def sides(
+    pipe: Any, params: Params, guides: bool, prompt: Prompt, embeds: Any, negative: Prompt, negative_embeds: Any,
+    length: int,
+) -> flow.Sides:  # fmt: skip
+    """What to draw and what not; see `flow.sides`."""
+
+    def encode(prompts: Sequence[str]) -> Tokens:
+        check_count("max_sequence_length", length)
+        texts = [ASKED.format(prompt) for prompt in prompts]
+        found = flow.read_texts(pipe, params, texts, DROPPED + length, layers=(-1,))
+        return Tokens(found.embeddings[:, DROPPED:], found.mask[:, DROPPED:])
+
+    return flow.sides(encode, flow.given_tokens, guides, prompt, embeds, negative, negative_embeds)
+
+
+def read(
+    pipe: Any, params: Params, transformer: QwenImageTransformer2DModel, prompt: Prompt, prompt_embeds: Any,
+    negative_prompt: Prompt, negative_prompt_embeds: Any, guidance_scale: Scale, num_images_per_prompt: int,
+    max_sequence_length: int,
+) -> Read:  # fmt: skip
+    """Stage: the prompts. Raises ValueError for prompts that are none, or given twice."""
+    negates = negative_prompt is not None or negative_prompt_embeds is not None
+    found = sides(
+        pipe, params, asks_guidance(guidance_scale) and negates, prompt, prompt_embeds, negative_prompt,
+        negative_prompt_embeds, max_sequence_length,
+    )  # fmt: skip
+    return told(transformer, params, found, num_images_per_prompt)
+
+
+def told(transformer: QwenImageTransformer2DModel, params: Params, found: flow.Sides, number: int) -> Read:
+    """The network, and what it is told of both sides, for so many pictures of each prompt."""
+    both = flow.repeated(flow.equally_long(found.positive, found.negative), number)
+    positive, negative = (None if side is None else QwenImageCondition(*side) for side in both)
+    network = Partial(QwenImageDenoiser(transformer), variables_of(params, "transformer"))
+    embeddings = both[0].embeddings
+    return Read(network, (positive, negative), Counts(len(embeddings), found.prompts, embeddings.dtype))
+
+
+def guided(x: jax.Array, denoiser: guidance.Conditional, both: Both, guidance_scale: Scale) -> Network:
+    """Stage: the network, guided from the negative prompts to the others. Raises ValueError for a scale that is none.
+    """
+    check_scale("guidance_scale", guidance_scale, len(x))
+    return Network(guide(denoiser, *both, guidance_scale, guider=as_long))
+
+
+def as_long(
+    network: guidance.Conditional, condition: Any, negative: Any, scale: Scale, *, rescale: Scale = 0.0
+) -> Any:
+    """Classifier-free guidance that leaves each square of latents as long as what the network says of the prompt:
+
+        out = negative + scale (positive - negative),  out |positive| / |out|
+
+    A guider, see `fdiff.guidance`; it has no `rescale`.
+    """
+    if negative is None:
+        return guidance.given(network, condition)
+    return Partial(_as_long, network, condition, negative, jnp.float32(scale))
+
+
+def _as_long(
+    network: guidance.Conditional, condition: Any, negative: Any, scale: jax.Array, x: jax.Array, t: jax.Array
+) -> jax.Array:
+    without, positive, variance = guidance.two_predictions(network, condition, negative, x, t)
+    both = without + scale.reshape(-1, 1, 1, 1) * (positive - without)
+    wanted, found = (jnp.linalg.norm(packed(one, PATCH), axis=-1, keepdims=True) for one in (positive, both))
+    scaled = packed(both, PATCH) * (wanted / jnp.maximum(found, 1e-12))
+    return jnp.concatenate([unpacked(scaled, x.shape[1], x.shape[2], PATCH), variance], axis=-1)
+
+
+drawing = Task(
+    QwenImageText, (sized, planned, read, from_noise, guided), pictures, "Draw pictures from text with Qwen-Image."
+)
+redrawing = Task(
+    QwenImagePicture, (pictured, planned, read, from_picture, guided), pictures,
+    "Redraw a picture as a text says (SDEdit, Meng et al. 2022).",
+)  # fmt: skip
+inpainting = Task(
+    QwenImageMasked, (pictured, masked, planned, read, from_masked, guided), pictures,
+    "Paint a part of a picture anew.",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenImage(DiffusionPipeline):
+    """The components of Qwen-Image; a text encoder that is None needs prompt_embeds."""
+
+    family: ClassVar[str] = "Qwen-Image"
+    siblings: ClassVar[dict[str, str]] = {"image": "QwenImageImg2ImgPipeline", "mask_image": "QwenImageInpaintPipeline"}
+
+    scheduler: Scheduler
+    vae: AutoencoderKLQwenImage
+    text_encoder: Qwen2_5_VLModel | None
+    tokenizer: Qwen2Tokenizer | None
+    transformer: QwenImageTransformer2DModel
+
+    encode_prompt = encode_prompt
+    decode = latent.decode
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenImagePipeline(QwenImage):
+    """Pictures from text with Qwen-Image (Qwen Team 2025).
+
+    pipe(params, "a red cat", negative_prompt=" ", key=jax.random.key(0))
+    """
+
+    __call__, steps = drawing.methods()
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenImageImg2ImgPipeline(QwenImage):
+    """Pictures from a picture and text with Qwen-Image (SDEdit, Meng et al. 2022)."""
+
+    __call__, steps = redrawing.methods()
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenImageInpaintPipeline(QwenImage):
+    """A part of a picture painted anew with Qwen-Image."""
+
+    __call__, steps = inpainting.methods()
