@@ -30,6 +30,8 @@ class SeeingLM(CausalLM):
     def config(self) -> dict[str, Any]:
         """The config.json, with the options of the text side in text_config."""
         whole = super().config()
+        if self.layer_types is None:  # which transformers would take for none at all
+            del whole["layer_types"]
         outside = {name: whole.pop(name) for name in ("architectures", "model_type")}
         return {**outside, "text_config": {**whole, "model_type": self.text_type()}}
 
