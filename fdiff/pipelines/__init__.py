@@ -33,6 +33,7 @@ from fdiff.pipelines.image_to_image import image_to_image
 from fdiff.pipelines.image_variation import StableDiffusionImageVariationPipeline
 from fdiff.pipelines.inpaint import inpaint
 from fdiff.pipelines.instruct_pix2pix import instruct
+from fdiff.pipelines.krea2 import Krea2Pipeline
 from fdiff.pipelines.latent_consistency import (
     LatentConsistencyModelImg2ImgPipeline,
     LatentConsistencyModelPipeline,
@@ -116,6 +117,7 @@ __all__ = [
     "FluxKontextPipeline",
     "FluxPipeline",
     "ImageOutput",
+    "Krea2Pipeline",
     "LDMPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
     "LatentConsistencyModelPipeline",

@@ -160,11 +160,13 @@ def sides(
     return Sides(positive, negative, count)
 
 
-def given_tokens(name: str, embeds: Any) -> Tokens:
-    """The user's embeddings, with or without their mask. Raises ValueError for other shapes."""
+def given_tokens(name: str, embeds: Any, layers: int | None = None) -> Tokens:
+    """The user's embeddings, with or without their mask, of so many layers if not of one. ValueError for other shapes.
+    """
     embeddings, mask = embeds if isinstance(embeds, tuple) else (embeds, None)
-    if np.ndim(embeddings) != 3:
-        raise ValueError(f"{name} must be an array (batch, tokens, channels), or a pair of that and of a mask, from "
+    if np.ndim(embeddings) != (3 if layers is None else 4) or layers not in (None, np.shape(embeddings)[2]):
+        axes = "tokens" if layers is None else f"tokens, {layers}"
+        raise ValueError(f"{name} must be an array (batch, {axes}, channels), or a pair of that and of a mask, from "
                          f"encode_prompt, not {type(embeds).__name__}")
     shape = np.shape(embeddings)[:2]
     mask = np.ones(shape, np.int32) if mask is None else mask
@@ -198,7 +200,8 @@ def equally_long(positive: Tokens, negative: Tokens | None) -> tuple[Tokens, Tok
     def longer(tokens: Tokens) -> Tokens:
         more = most - tokens.mask.shape[1]
         return Tokens(
-            jnp.pad(tokens.embeddings, ((0, 0), (0, more), (0, 0))), jnp.pad(tokens.mask, ((0, 0), (0, more)))
+            jnp.pad(tokens.embeddings, ((0, 0), (0, more), *((0, 0),) * (np.ndim(tokens.embeddings) - 2))),
+            jnp.pad(tokens.mask, ((0, 0), (0, more))),
         )
 
     return longer(positive), longer(negative)

@@ -162,3 +162,33 @@ def our_flux3(folder, distilled=False):
         fdiff.Qwen3VLForConditionalGeneration.from_config(config), fdiff.Qwen2Tokenizer.from_folder(tiny.qwen(folder)),
         fdiff.Flux3Transformer2DModel(**{**FLUX3, "flow_map": distilled}),
     )  # fmt: skip
+
+
+KREA2 = {**make_single_stream.KREA2, "in_channels": 16, "text_hidden_dim": 16}
+WAN = {
+    "base_dim": 4, "z_dim": 4, "dim_mult": [1, 1], "num_res_blocks": 1, "temperal_downsample": [True],
+    "latents_mean": [0.5, -0.5, 0.0, 1.0], "latents_std": [2.0, 1.0, 0.5, 1.0],
+}  # fmt: skip
+TAPPED = (0, 1, 3)
+
+
+def krea2(folder, **options):
+    """Krea 2, of diffusers; the folder is for its tokenizer."""
+    import diffusers
+
+    vae = checkpoints.seeded(lambda: diffusers.AutoencoderKLQwenImage(**WAN), 2)
+    return diffusers.Krea2Pipeline(
+        diffusers.FlowMatchEulerDiscreteScheduler(**LINEAR), vae, make_seeing_lm.build("qwen3_vl", 3, **QWEN3_VL),
+        transformers.tokenizer(folder), make_single_stream.build_of("Krea2Transformer2DModel", KREA2),
+        text_encoder_select_layers=TAPPED, **options,
+    )  # fmt: skip
+
+
+def our_krea2(folder, **options):
+    """Krea 2, of fdiff, without parameters."""
+    config = {"text_config": {**make_seeing_lm.CONFIGS["qwen3_vl"][1]["text_config"], **QWEN3_VL}}
+    return fdiff.Krea2Pipeline(
+        fdiff.FlowMatchEulerDiscreteScheduler(**LINEAR), fdiff.AutoencoderKLQwenImage(**WAN),
+        fdiff.Qwen3VLModel.from_config(config), fdiff.Qwen2Tokenizer.from_folder(tiny.qwen(folder)),
+        fdiff.Krea2Transformer2DModel(**KREA2), text_encoder_select_layers=TAPPED, **options,
+    )  # fmt: skip
