@@ -17,13 +17,14 @@ from fdiff.models.layers.patches import packed, unpacked
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance
 from fdiff.pipelines.denoise import guided, variables_of
-from fdiff.pipelines.flow import PATCH, Read, T, Tokens, from_masked, pictured, places_of, planned, sized
+from fdiff.pipelines.flow import PATCH, Read, T, Tokens, cropped, from_masked, pictured, places_of, planned, sized
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import masked
 from fdiff.pipelines.latent import pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, applied, encoder_of, tree_of
 from fdiff.pipelines.requests import (
     READ_AT_MOST,
+    Cropping,
     Latents,
     Negated,
     Patched,
@@ -70,7 +71,7 @@ class ChromaPicture(Redrawn, Asked, RepatchedPicture):
 
 
 @dataclasses.dataclass(frozen=True)
-class ChromaMasked(Repainted, Asked, RepatchedPicture, Latents):
+class ChromaMasked(Repainted, Cropping, Asked, RepatchedPicture, Latents):
     """A part of a picture painted anew."""
 
     _: KW_ONLY
@@ -161,8 +162,9 @@ redrawing = Task(
     "Redraw a picture as a text says (SDEdit, Meng et al. 2022).",
 )  # fmt: skip
 inpainting = Task(
-    ChromaMasked, (pictured, masked, planned, read, from_masked, guided), pictures, "Paint a part of a picture anew."
-)
+    ChromaMasked, (cropped, pictured, masked, planned, read, from_masked, guided), pictures,
+    "Paint a part of a picture anew.",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

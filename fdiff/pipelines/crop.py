@@ -38,6 +38,25 @@ def cropped(
     """
     if padding_mask_crop is None:
         return Cropped(image, mask_image, height, width, control_image, None)
+    factor = latent.factor_of(vae)
+
+    def sized(height: Pixels, width: Pixels) -> Size:
+        high, wide = latent.sized(vae, unet, height, width).size
+        return high * factor, wide * factor
+
+    return cut_out(
+        sized, max(8, factor), image, mask_image, height, width, padding_mask_crop, output_type, control_image
+    )
+
+
+def cut_out(
+    sized: Callable[[Pixels, Pixels], Size], step: int, image: Pictures, mask_image: Pictures, height: Pixels,
+    width: Pixels, padding_mask_crop: int, output_type: str, control_image: Pictures = None,
+) -> Cropped:  # fmt: skip
+    """The same, given the size to draw, in pixels and of whole multiples of `step`, of one that is asked for.
+
+    Raises ValueError as `cropped` does.
+    """
     several = control_image if isinstance(control_image, list | tuple) else [control_image]
     controls = [] if control_image is None else list(several)
     if not all(hasattr(one, "convert") for one in (image, mask_image, *controls)) or output_type != "pil":
@@ -46,11 +65,10 @@ def cropped(
         raise ValueError(f"padding_mask_crop is {padding_mask_crop!r}; it must be a whole number of pixels, 0 or more")
     if any(one.size != image.size for one in (mask_image, *controls)):
         raise ValueError("padding_mask_crop needs pictures of one size; resize the mask, or the pictures that steer")
-    factor = latent.factor_of(vae)
     if controls:  # the size of which is that of the picture to draw
-        height, width = (side or own - own % max(8, factor) for side, own in
+        height, width = (side or own - own % step for side, own in
                          zip((height, width), image.size[::-1], strict=True))  # fmt: skip
-    high, wide = (side * factor for side in latent.sized(vae, unet, height, width).size)
+    high, wide = sized(height, width)
     picture, mask = in_mode(image, "RGB"), in_mode(mask_image, "L")
     box = box_around(mask, wide / high, int(padding_mask_crop))
     ready = [fitted(one.convert("RGB").crop(box), (wide, high)) for one in (picture, mask, *controls)]

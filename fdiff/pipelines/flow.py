@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import guidance
-from fdiff.pipelines import inpaint, inputs
+from fdiff.pipelines import crop, inpaint, inputs
 from fdiff.pipelines.checks import either, finite, one_of
 from fdiff.pipelines.denoise import Both
 from fdiff.pipelines.draws import Seed
@@ -59,6 +59,25 @@ def sized(vae: Any, height: Pixels, width: Pixels) -> Sized:
 def pictured(vae: Any, image: Pictures, height: Pixels, width: Pixels) -> Pictured:
     """Stage: pictures or latents, of whole patches; see `inputs.pictured_by`."""
     return inputs.pictured_by(PATCH * factor_of(vae), vae, image, height, width)
+
+
+def cropped(
+    vae: Any, image: Pictures, mask_image: Pictures, height: Pixels, width: Pixels, padding_mask_crop: int | None,
+    output_type: str,
+) -> crop.Cropped:  # fmt: skip
+    """Stage: with padding_mask_crop, the box around the mask and so many pixels beside it, at the size to draw.
+
+    Raises ValueError as `crop.cropped`.
+    """
+    if padding_mask_crop is None:
+        return crop.Cropped(image, mask_image, height, width, None, None)
+    factor = factor_of(vae)
+
+    def pixels(height: Pixels, width: Pixels) -> Size:
+        high, wide = sized(vae, height, width).size
+        return high * factor, wide * factor
+
+    return crop.cut_out(pixels, PATCH * factor, image, mask_image, height, width, padding_mask_crop, output_type)
 
 
 def planned(

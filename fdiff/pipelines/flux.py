@@ -18,13 +18,14 @@ from fdiff.models.layers.patches import packed, unpacked
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance, check_scale
 from fdiff.pipelines.denoise import Both, guided, variables_of
-from fdiff.pipelines.flow import PATCH, T, from_masked, pictured, places_of, planned, sized
+from fdiff.pipelines.flow import PATCH, T, cropped, from_masked, pictured, places_of, planned, sized
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import masked
 from fdiff.pipelines.latent import pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, applied, encoder_of, tree_of
 from fdiff.pipelines.requests import (
     READ_AT_MOST,
+    Cropping,
     Latents,
     Negated,
     Patched,
@@ -76,7 +77,7 @@ class FluxPicture(Redrawn, Asked, RepatchedPicture):
 
 
 @dataclasses.dataclass(frozen=True)
-class FluxMasked(Repainted, Asked, RepatchedPicture, Latents):
+class FluxMasked(Repainted, Cropping, Asked, RepatchedPicture, Latents):
     """A part of a picture painted anew."""
 
     _: KW_ONLY
@@ -199,8 +200,9 @@ redrawing = Task(
     "Redraw a picture as a text says (SDEdit, Meng et al. 2022).",
 )  # fmt: skip
 inpainting = Task(
-    FluxMasked, (pictured, masked, planned, read, from_masked, guided), pictures, "Paint a part of a picture anew."
-)
+    FluxMasked, (cropped, pictured, masked, planned, read, from_masked, guided), pictures,
+    "Paint a part of a picture anew.",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -174,13 +174,8 @@ class Repainted(Redrawn):
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture(Redrawn, Guided, Resized):
-    """Pictures from a picture and text."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Masked(Repainted, Picture, Latents):
-    """A part of a picture painted anew."""
+class Cropping(Request):
+    """How much of a picture around the part that is painted is looked at."""
 
     _: KW_ONLY
     padding_mask_crop: int | None = option(
@@ -188,6 +183,16 @@ class Masked(Repainted, Picture, Latents):
         "paint only the part around the mask, and so many pixels around it, at full size, and put it into the picture, "
         "which comes out with its own size; the pictures must be PIL's",
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture(Redrawn, Guided, Resized):
+    """Pictures from a picture and text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked(Repainted, Cropping, Picture, Latents):
+    """A part of a picture painted anew."""
 
 
 class MicroConditions(NamedTuple):

@@ -17,7 +17,7 @@ from fdiff.models import AutoencoderKL, CLIPTextModelWithProjection, SD3Transfor
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance, check_scale
 from fdiff.pipelines.denoise import Both, Network, variables_of
-from fdiff.pipelines.flow import PATCH, Read, from_masked, pictured, sized
+from fdiff.pipelines.flow import PATCH, Read, cropped, from_masked, pictured, sized
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import masked
 from fdiff.pipelines.latent import pictures
@@ -25,6 +25,7 @@ from fdiff.pipelines.pipeline import DiffusionPipeline, Params, applied, encoder
 from fdiff.pipelines.plans import Planned, count_rows, flow_plan, linear_mu
 from fdiff.pipelines.requests import (
     READ_AT_MOST,
+    Cropping,
     Latents,
     Negated,
     Patched,
@@ -85,7 +86,7 @@ class SD3Picture(Redrawn, Asked, RepatchedPicture):
 
 
 @dataclasses.dataclass(frozen=True)
-class SD3Masked(Repainted, Asked, RepatchedPicture, Latents):
+class SD3Masked(Repainted, Cropping, Asked, RepatchedPicture, Latents):
     """A part of a picture painted anew."""
 
     _: KW_ONLY
@@ -242,8 +243,9 @@ redrawing = Task(
     "Redraw a picture as a text says (SDEdit, Meng et al. 2022).",
 )  # fmt: skip
 inpainting = Task(
-    SD3Masked, (pictured, masked, planned, read, from_masked, guided), pictures, "Paint a part of a picture anew."
-)
+    SD3Masked, (cropped, pictured, masked, planned, read, from_masked, guided), pictures,
+    "Paint a part of a picture anew.",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

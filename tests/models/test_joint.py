@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -56,6 +57,19 @@ def test_tokens_that_are_masked_change_nothing(reference):
     arrays["txt_ids"] = arrays["txt_ids"][:3]
     del arrays["attention_mask"]
     np.testing.assert_allclose(masked, output_of(model, params, arrays), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", cases.STORED)
+def test_half_precision(reference, name):
+    """All is computed in bfloat16, and near what float32 gives."""
+    cls = getattr(fdiff.models, cases.CONFIGS[name][0])
+    model, params = cls.from_pretrained(reference / "joint" / name, dtype="bfloat16")
+    arrays = cases.inputs(name)
+    for key in arrays.keys() & {"hidden_states", "encoder_hidden_states", "pooled_projections", "controlnet_cond"}:
+        arrays[key] = arrays[key].astype(jnp.bfloat16)
+    out = output_of(model, params, arrays)
+    assert out.dtype == jnp.bfloat16
+    assert_close(out, read(reference / "joint" / f"{name}.npz")["output"], 0.1)
 
 
 def test_training_does_not_change_the_table_of_places(reference):

@@ -132,6 +132,18 @@ def test_parity_of_pictures_redrawn_and_painted(pair):
 
 
 @pytest.mark.parity
+def test_parity_of_the_part_around_a_mask(pair):
+    theirs, ours, params = parity.other(pair, "FluxInpaintPipeline")
+    mask = transformers.mask(48, 32)
+    options = {**SIZE, "strength": 0.5, "image": transformers.photo(48, 32), "mask_image": mask, "padding_mask_crop": 2}
+    wanted = theirs("a cat", generator=parity.generator(5), **options).images[0]
+    drawn = ours(params, "a cat", torch_seed=5, progress=False, **options).images[0]
+    assert drawn.size == wanted.size == (48, 32)
+    difference = np.abs(np.asarray(drawn, np.float32) - np.asarray(wanted.convert("RGB"), np.float32))
+    assert difference.max() <= 1
+
+
+@pytest.mark.parity
 def test_parity_of_kontext(pair):
     theirs, ours, params = parity.other(pair, "FluxKontextPipeline")
     photo = transformers.photo()

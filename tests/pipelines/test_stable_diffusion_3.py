@@ -58,6 +58,32 @@ def test_a_saved_pipeline_draws(tiny, tmp_path):
     assert np.array_equal(found, wanted)
 
 
+def test_a_call_compiles_whole(tiny):
+    pipe, params = tiny
+    texts = given()
+
+    @jax.jit
+    def drawn(params, texts, scale, key):
+        options = {"prompt_embeds": texts[0], "negative_prompt_embeds": texts[1], "guidance_scale": scale, **QUICK}
+        return pipe(params, skip_guidance_layers=[1], output_type="latent", key=key, **options).images
+
+    options = {"prompt_embeds": texts[0], "negative_prompt_embeds": texts[1], "guidance_scale": 4.0, **QUICK}
+    alone = pipe(params, skip_guidance_layers=[1], output_type="latent", key=KEY, **options).images
+    np.testing.assert_allclose(drawn(params, texts, 4.0, KEY), alone, atol=1e-4)
+
+
+def test_a_part_around_a_mask_is_painted_at_full_size(tiny):
+    pipe, params = fdiff.StableDiffusion3InpaintPipeline.from_pipe(tiny[0]), tiny[1]
+    options = {"prompt_embeds": given()[0], "guidance_scale": 1.0, "key": KEY, **QUICK}
+    photo, mask = transformers.photo(48, 32), transformers.mask(48, 32)
+    drawn = pipe(params, image=photo, mask_image=mask, padding_mask_crop=2, **options).images[0]
+    before, after, white = (np.asarray(one) for one in (photo, drawn, mask))
+    assert np.array_equal(after[white == 0], before[white == 0])
+    assert not np.array_equal(after, before)
+    with pytest.raises(ValueError, match="mask_image is black, so there is nothing to paint"):
+        pipe(params, image=photo, mask_image=mask.point(lambda _: 0), padding_mask_crop=2, **options)
+
+
 def test_what_is_wrong_is_told_in_a_sentence(tiny):
     pipe, params = tiny
     options = {"prompt_embeds": given()[0], "guidance_scale": 1.0, "key": KEY, **QUICK}
@@ -116,13 +142,18 @@ def test_parity_without_t5_and_with_a_shift_by_the_size(tmp_path, shared_data):
 
 
 @pytest.mark.parity
-def test_t5_may_be_left_out_when_loading(pair, tmp_path):
+def test_t5_may_be_left_out_when_loading(pair, tmp_path, caplog):
     _, ours, params = pair
     ours.save_pretrained(tmp_path, params)
     less, fewer = fdiff.DiffusionPipeline.from_pretrained(tmp_path, text_encoder_3=None, tokenizer_3=None)
     assert less.text_encoder_3 is None
     assert "text_encoder_3" not in fewer
-    embeddings, _ = less.encode_prompt(fewer, "a cat", max_sequence_length=20)
+    embeddings, _ = less.encode_prompt(fewer, "a cat" * 100, max_sequence_length=20)
+    assert "this is cut off" in caplog.text
+    assert "shorten it" in caplog.text
+    ours.encode_prompt(params, "a cat " * 30, max_sequence_length=20)
+    assert "T5 reads more" in caplog.text
+    assert "the text encoder reads 19" in caplog.text
     assert embeddings.shape == (1, 77 + 20, 36)
     assert not np.any(embeddings[:, 77:])
 
