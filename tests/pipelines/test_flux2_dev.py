@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import fdiff
+from tests.models.compare import assert_names
 from tests.pipelines import newer, parity, transformers
 
 LAYERS = (0, 1, 2)
@@ -52,6 +53,11 @@ def test_the_network_is_told_the_scale(tiny):
         pipe.replace(tokenizer=None).steps(params, "a cat", key=KEY, **QUICK)
     with pytest.raises(ValueError, match="width is 22; it must be a multiple of 4"):
         pipe.steps(params, "a cat", key=KEY, **{**QUICK, "width": 22})
+
+
+def test_names_and_shapes_of_the_real_checkpoint(shared_data):
+    """Whose options are the class's."""
+    assert_names(fdiff.Flux2Transformer2DModel(), shared_data / "manifests" / "flux2-dev-transformer.json.gz")
 
 
 @pytest.fixture(scope="module")

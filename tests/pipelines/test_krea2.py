@@ -1,5 +1,7 @@
 """Krea 2: alone, and beside diffusers."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from PIL import Image
 
 import fdiff
 from fdiff.cli import main
+from fdiff.pipelines.krea2 import BEFORE, BEHIND, TOKENS_BEFORE, TOKENS_BEHIND
+from fdiff.registry import find_component
 from tests.pipelines import newer, parity, transformers
 
 QUICK = {"height": 16, "width": 24, "progress": False, "num_inference_steps": 3, "max_sequence_length": 300}
@@ -76,6 +80,31 @@ def test_what_does_not_fit_is_told(drawn_pipe, caplog):
     pipe.steps(params, "a " + 100 * "cat", guidance_scale=0, key=KEY, **{**QUICK, "max_sequence_length": 200})
     (said,) = caplog.messages
     assert "this is cut off: 'catcat" in said
+
+
+def test_the_first_step_at_full_size(shared_data):
+    """Of the Hub's configs, traced, without weights; its vocabulary is Z-Image's, its autoencoder Qwen-Image's."""
+    configs = shared_data / "hub_configs"
+    folder = configs / "krea" / "Krea-2-Raw"
+    index = json.loads((folder / "model_index.json").read_text())
+    loaded = {}
+    for part in ("text_encoder", "transformer"):
+        config = json.loads((folder / part / "config.json").read_text())
+        loaded[part] = find_component(index[part][1], folder).from_config(config)
+    loaded["vae"] = find_component(index["vae"][1], folder)()
+    scheduler = fdiff.FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+    tokenizer = fdiff.Qwen2Tokenizer.from_folder(configs / "Tongyi-MAI" / "Z-Image-Turbo" / "tokenizer")
+    assert [len(tokenizer.ids(text)) for text in (BEFORE, BEHIND)] == [TOKENS_BEFORE, TOKENS_BEHIND]
+    pipe = getattr(fdiff, index["_class_name"])(scheduler=scheduler, tokenizer=tokenizer, **loaded)
+    assert pipe.text_encoder_select_layers == tuple(index["text_encoder_select_layers"])
+    shapes = {part: module.shapes() for part, module in loaded.items()}
+
+    def first_step(params):
+        run = pipe.steps(params, "a cat", key=KEY, height=512, width=768, num_inference_steps=4)
+        return run.network(run.plan.c_in[0] * run.x, run.plan.t[0]), pipe.decode(params, run.x)
+
+    out, picture = jax.eval_shape(first_step, shapes)
+    assert (out.shape, picture.shape) == ((1, 64, 96, 16), (1, 512, 768, 3))
 
 
 @pytest.fixture(scope="module")
