@@ -38,6 +38,9 @@ LANGUAGE_MODEL = "model."
 SEEING = "language_model."
 SEEING_SPELLINGS = ("model.language_model.", "language_model.model.", "model.")
 
+# What the names of Qwen's part that sees begin with.
+VISUAL = "visual."
+
 # The part of such models that sees, and the layer that chooses words, which what reads a text does not need.
 SIGHT = re.compile(r"(model\.)?(vision_tower|multi_modal_projector|visual)\.|language_model\.lm_head\.")
 
@@ -63,6 +66,8 @@ def spellings(name: str) -> Iterator[str]:
             yield name.removeprefix(prefix)
     if name.startswith(SEEING):
         yield from (prefix + name.removeprefix(SEEING) for prefix in SEEING_SPELLINGS)
+    if name.startswith(VISUAL):
+        yield LANGUAGE_MODEL + name
     yield GPT + name
     yield from (copy for copy, shared in SHARED.items() if shared == name)
     module, _, leaf = name.rpartition(".")

@@ -25,12 +25,11 @@ from fdiff.models.gpt2 import GPT2Model
 from fdiff.models.hifigan import SpeechT5HifiGan
 from fdiff.models.model import Model
 from fdiff.models.molecule_gnn import MoleculeGNN
+from fdiff.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel
 from fdiff.models.safety_checker import StableDiffusionSafetyChecker
 from fdiff.models.seeing_lm import (
     Mistral3ForConditionalGeneration,
     Mistral3Model,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2_5_VLModel,
     Qwen3VLForConditionalGeneration,
     Qwen3VLModel,
 )

@@ -1,6 +1,6 @@
 """Language models that read a text for a diffusion model: Qwen3 and Gemma 2."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -25,7 +25,7 @@ class CausalLM(Model):
     is what leaves layer i, and the last, -1, is normalized, as transformers counts them. A token looks at those before
     it and, where attention_mask (b, n) is given, only at those that are not 0. Layers above all asked for are not run.
     position_ids (b, n) say where each token is, if not at 0, 1, 2 and so on; without norm_last, the last of the states
-    is as it leaves its layer.
+    is as it leaves its layer. Models that see are shown pictures, (b, h, w, c) each.
     """
 
     weights_name: ClassVar[str] = "model"
@@ -69,6 +69,7 @@ class CausalLM(Model):
         hidden_layers: tuple[int, ...] = (-1,),
         position_ids: jax.Array | None = None,
         norm_last: bool = True,
+        shown: Sequence[jax.Array] = (),
     ) -> tuple[jax.Array, ...]:
         count = self.num_hidden_layers
         wrong = [layer for layer in hidden_layers if not -count - 1 <= layer <= count]
@@ -78,7 +79,7 @@ class CausalLM(Model):
         masks = self.masks(input_ids.shape[1], attention_mask)
         angles = self.angles(jnp.arange(input_ids.shape[1]) if position_ids is None else position_ids)
         x = Embed(self.vocab_size, self.hidden_size, name=f"{self.prefix}embed_tokens")(input_ids)
-        states = [x * jnp.asarray(self.embedding_scale(), x.dtype)]
+        states = [self.sighted(x * jnp.asarray(self.embedding_scale(), x.dtype), input_ids, shown)]
         for i, kind in enumerate(self.kinds()):
             if i >= max(wanted) and not self.is_initializing():
                 break
@@ -86,6 +87,12 @@ class CausalLM(Model):
         if len(states) == count + 1 and (norm_last or self.is_initializing()):
             states[-1] = RMSNorm(self.rms_norm_eps, offset=self.norm_offset, name=f"{self.prefix}norm")(states[-1])
         return tuple(states[layer] for layer in wanted)
+
+    def sighted(self, x: jax.Array, input_ids: jax.Array, shown: Sequence[jax.Array]) -> jax.Array:
+        """Embeddings x (b, n, c), with what is seen in their place where tokens stand for it."""
+        if shown:
+            raise ValueError(f"this {type(self).__name__} sees no pictures.")
+        return x
 
     def layer(self, i: int) -> DecoderLayer:
         """One of the layers."""

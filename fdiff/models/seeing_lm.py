@@ -1,4 +1,4 @@
-"""The text side of language models that also see, with which pipelines read a text: Mistral 3, Qwen2.5-VL, Qwen3-VL."""
+"""The text side of language models that also see, with which pipelines read a text: Mistral 3 and Qwen3-VL."""
 
 import math
 import os
@@ -12,7 +12,6 @@ import numpy as np
 from fdiff.messages import show
 from fdiff.models.causal_lm import CausalLM
 from fdiff.models.fields import Count, Epsilon, Factor, Layers, Theta, checked
-from fdiff.models.layers.checks import require
 from fdiff.models.model import CONFIG
 
 
@@ -38,43 +37,6 @@ class SeeingLM(CausalLM):
     def text_type(self) -> str:
         """transformers' model_type of the text side."""
         raise NotImplementedError
-
-
-class Qwen2_5_VLModel(SeeingLM):
-    """Qwen2.5-VL (Bai et al. 2025): the text encoder of Qwen-Image.
-
-    Its rotary embeddings have three axes, of time, rows and columns; of a text they are one.
-    """
-
-    model_type: ClassVar[str | None] = "qwen2_5_vl"
-    qkv_bias: ClassVar[bool] = True
-    rope_types: ClassVar[tuple[str, ...]] = ("default", "mrope")
-
-    vocab_size: Count = 152064
-    hidden_size: Count = 8192
-    intermediate_size: Count = 29568
-    num_hidden_layers: Layers = 80
-    num_attention_heads: Count = 64
-    num_key_value_heads: Count = 8
-    rms_norm_eps: Epsilon = 1e-5
-    rope_theta: Theta = 1000000.0
-    sliding_window: Count | None = None
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, file: str | os.PathLike[str] = CONFIG) -> Self:
-        """As every model's; the width of a head follows from hidden_size, whatever head_dim says."""
-        model = super().from_config(config, file=file)
-        width, heads = model.hidden_size, model.num_attention_heads
-        require(width % heads == 0, f"{file}: num_attention_heads {heads} must divide hidden_size {width}.")
-        return model.clone(head_dim=width // heads)
-
-    def text_type(self) -> str:
-        """qwen2_5_vl_text."""
-        return "qwen2_5_vl_text"
-
-
-class Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLModel):
-    """Qwen2.5-VL as indices name it, whose last layer nobody here needs."""
 
 
 class Qwen3VLModel(SeeingLM):

@@ -46,7 +46,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
                 **{key: value for key, value in TEXT.items() if key != "head_dim"}, "rope_parameters": QWEN2_ROTARY,
                 "num_attention_heads": 2, "num_key_value_heads": 1,
             },
-            "vision_config": QWEN2_VISION,
+            "vision_config": QWEN2_VISION, "image_token_id": 39,
         },
     ),
     "qwen3_vl": (
@@ -72,6 +72,13 @@ def build(name: str, seed: int = 0, **text: Any) -> Any:
     for parameter in model.parameters():
         parameter.data = (parameter.data + 0.3 * torch.randn_like(parameter)).half().float()
     return model
+
+
+def pixels(picture: np.ndarray, size: int, merged: int, frames: int) -> np.ndarray:
+    """The patches of a picture (h, w, c) as Qwen2.5-VL takes them in torch, of the picture so many times."""
+    rows, columns = (side // size // merged for side in picture.shape[:2])
+    parts = picture.reshape(rows, merged, size, columns, merged, size, -1).transpose(0, 3, 1, 4, 6, 2, 5)
+    return np.stack([parts] * frames, axis=5).reshape(rows * columns * merged**2, -1)
 
 
 def run(model: Any) -> dict[str, np.ndarray]:
