@@ -44,6 +44,7 @@ from fdiff.pipelines.molecules import MoleculeOutput, MoleculePipeline, draw_mol
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput
 from fdiff.pipelines.qwenimage import QwenImageImg2ImgPipeline, QwenImageInpaintPipeline, QwenImagePipeline
 from fdiff.pipelines.qwenimage21 import QwenImage21Pipeline
+from fdiff.pipelines.qwenimage_edit import QwenImageEditPipeline, QwenImageEditPlusPipeline
 from fdiff.pipelines.requests import MicroConditions
 from fdiff.pipelines.sound import SoundOutput
 from fdiff.pipelines.stable_audio import StableAudioPipeline
@@ -126,6 +127,8 @@ __all__ = [
     "MoleculePipeline",
     "MusicLDMPipeline",
     "QwenImage21Pipeline",
+    "QwenImageEditPipeline",
+    "QwenImageEditPlusPipeline",
     "QwenImageImg2ImgPipeline",
     "QwenImageInpaintPipeline",
     "QwenImagePipeline",

@@ -137,10 +137,11 @@ def read_texts(
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def states_of(
-    encoder: Any, layers: tuple[int, ...], norm_last: bool, params: Any, ids: Any, mask: Any, places: Any = None
-) -> jax.Array:
+    encoder: Any, layers: tuple[int, ...], norm_last: bool, params: Any, ids: Any, mask: Any, places: Any = None,
+    shown: Sequence[Any] = (),
+) -> jax.Array:  # fmt: skip
     """Hidden states of a language model, those of its layers side by side: (b, n) -> (b, n, len(layers) d)."""
-    states: Any = encoder.apply({"params": params}, ids, mask, layers, places, norm_last)
+    states: Any = encoder.apply({"params": params}, ids, mask, layers, places, norm_last, shown)
     return jnp.concatenate(states, axis=-1)
 
 
