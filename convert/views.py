@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from convert.packed import Packed
 from convert.tensors import Tensor
 
 
@@ -17,7 +18,9 @@ def strides(tensor: Tensor) -> tuple[int, ...]:
 
 
 def rows(tensor: Tensor, start: int, stop: int) -> Tensor:
-    """tensor[start:stop]."""
+    """tensor[start:stop]. ValueError for one that is quantised in blocks which run across the cut."""
+    if isinstance(tensor, Packed):
+        return tensor.rows(start, stop)
     offset = tensor.offset + start * strides(tensor)[0] * tensor.dtype.itemsize
     return tensor._replace(offset=offset, shape=(stop - start, *tensor.shape[1:]))
 

@@ -7,6 +7,7 @@ The tree that is to be filled says which tensors there must be, their shapes and
 their layouts; a file that differs from it in any tensor is an error.
 """
 
+import functools
 import json
 import logging
 import math
@@ -20,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convert import files, json_text, layout, names, pickles, safetensors
+from convert import files, gguf, json_text, layout, names, packed, pickles, safetensors
+from convert.quantized import is_quantized
 from convert.tensors import EIGHT_BITS, Tensor, check_floating
 
 # What says where parameters go: one place for all, one for each path ("mid_block.resnets.0.conv1.kernel"),
@@ -37,13 +39,14 @@ def load(
     *,
     dtype: Any = None,
     sharding: Places = None,
+    quantize: str | None = None,
 ) -> dict[str, Any]:
     """The parameters in a .safetensors file, in torch's .bin, .pt or .ckpt, or in the files of an index.
 
     `shapes` is the tree to fill, with jax.ShapeDtypeStruct leaves. Floating point parameters become `dtype`;
-    None keeps each as the file has it. For errors see `fill` and `tensors`.
+    None keeps each as the file has it. For `quantize` and for errors see `fill` and `tensors`.
     """
-    return fill(tensors(file), shapes, file=file, dtype=dtype, sharding=sharding)
+    return fill(tensors(file), shapes, file=file, dtype=dtype, sharding=sharding, quantize=quantize)
 
 
 def fill(
@@ -53,8 +56,12 @@ def fill(
     file: str | os.PathLike[str],
     dtype: Any = None,
     sharding: Places = None,
+    quantize: str | None = None,
 ) -> dict[str, Any]:
     """The tree `shapes` filled with the tensors `found`, read one at a time; `file` is what the errors name.
+
+    A matrix that is quantised in the file becomes a `convert.quantized.Quantized`, which is computed with in `dtype`.
+    quantize: "int8", "int4" or "float8" makes such leaves of the matrices that `convert.packed.chosen` says.
 
     Raises ValueError for a tensor that is missing, left over or of another shape, before any is read.
     """
@@ -65,21 +72,43 @@ def fill(
     places = _places(sharding, shapes, paths)
     target = floating(dtype)
 
-    def put(i: int) -> jax.Array:
-        array = layout.from_torch(paths[i], sources[i].read())
-        array = layout.copied(array, computed(array.dtype, wanted[i].dtype, target))
-        place = places[i]
-        if isinstance(place, jax.sharding.Sharding):
-            made = jax.make_array_from_callback(array.shape, place, lambda index: array[index])
-        else:
-            made = jax.device_put(array, place)
-        return made.block_until_ready()
+    kinds = [packed.chosen(path, leaf.shape, quantize) for path, leaf in zip(paths, wanted, strict=True)]
+
+    def put(i: int) -> Any:
+        source, place = packed.stored(sources[i], kinds[i]), places[i]
+        kept = computed(sources[i].dtype, wanted[i].dtype, target)
+        if packed.stays(source, paths[i]):
+            turned = paths[i][-1] == "kernel"
+            return source.node(turned, kept, lambda part: _put(part, _of_part(place, turned, part.shape)))
+        array = layout.from_torch(paths[i], source.read())
+        return _put(layout.copied(array, kept), place)
 
     # The largest first: while their copies are in memory twice, most parameters are not in memory yet.
     order = sorted(range(len(paths)), key=lambda i: math.prod(sources[i].shape), reverse=True)
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         made = dict(zip(order, pool.map(put, order), strict=True))
     return jax.tree.unflatten(treedef, [made[i] for i in range(len(paths))])
+
+
+def _put(array: np.ndarray, place: Place) -> jax.Array:
+    if isinstance(place, jax.sharding.Sharding):
+        made = jax.make_array_from_callback(array.shape, place, lambda index: array[index])
+    else:
+        made = jax.device_put(array, place)
+    return made.block_until_ready()
+
+
+def _of_part(place: Place, turned: bool, shape: tuple[int, ...]) -> Place:
+    """Where a part (rows, n) of a quantised matrix goes, as the matrix does, but whole along axes that do not
+    divide."""
+    if not isinstance(place, jax.sharding.NamedSharding):
+        return place
+    first, second, *_ = (*place.spec, None, None)
+    spec = []
+    for size, names_ in zip(shape, (second, first) if turned else (first, second), strict=True):
+        axes = () if names_ is None else names_ if isinstance(names_, tuple) else (names_,)
+        spec.append(names_ if size % math.prod(place.mesh.shape[axis] for axis in axes) == 0 else None)
+    return jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec(*spec))
 
 
 def floating(dtype: Any) -> np.dtype | None:
@@ -163,7 +192,7 @@ def tensors(file: str | os.PathLike[str]) -> dict[str, Tensor]:
     bare = names.unwrapped(found)
     if len(bare) < len(found):
         raise ValueError(f"{file} holds tensors twice, of a module that torch wrapped and of the plain one; keep one.")
-    return bare
+    return packed.grouped(bare, file)
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
@@ -180,6 +209,8 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         return safetensors.read(file)
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return pickles.tensors(file)
+    if start.startswith(gguf.MAGIC):
+        return gguf.renamed(gguf.read(file), file)
     raise ValueError(f"{file} is neither a safetensors file nor one of torch; convert it to safetensors.")
 
 
@@ -254,32 +285,49 @@ def index_name(stem: str, variant: str | None = None, extension: str = "safetens
 
 def check(params: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
     """ValueError unless `params` has the paths and the shapes of the tree `shapes`."""
-    given, wanted = arrays(params), arrays(shapes)
+    given, wanted = _leaves(params), _leaves(shapes)
     for name in sorted(given.keys() | wanted.keys()):
         if name not in given:
             raise ValueError(f"the parameters lack {name}, which the model needs; pass all of them.")
         if name not in wanted:
             raise ValueError(f"the parameters hold {name}, which the model does not have; leave it out.")
-        if given[name].shape != wanted[name].shape:
+        shape, needed = (layout.torch_shape(path, leaf.shape) for path, leaf in (given[name], wanted[name]))
+        if shape != needed:
             raise ValueError(
-                f"{name} of the parameters has shape {given[name].shape} in torch's layout, "
-                f"the model needs {wanted[name].shape}; pass the parameters of this model."
+                f"{name} of the parameters has shape {shape} in torch's layout, "
+                f"the model needs {needed}; pass the parameters of this model."
             )
 
 
-def arrays(params: Mapping[str, Any]) -> dict[str, safetensors.Array]:
-    """The parameters by torch's names and in torch's layouts, each to be made when it is written."""
-    found: dict[str, safetensors.Array] = {}
-    for entries, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+def _leaves(params: Mapping[str, Any]) -> dict[str, tuple[layout.Path, Any]]:
+    """The parameters, quantised ones whole, by torch's names."""
+    found: dict[str, tuple[layout.Path, Any]] = {}
+    for entries, leaf in jax.tree_util.tree_flatten_with_path(params, is_leaf=is_quantized)[0]:
         path = tuple(str(entry.key) for entry in entries)
         name = layout.torch_name(path)
         if name in found:
             raise ValueError(f"two parameters are called {name} in torch; rename one of them.")
+        found[name] = path, leaf
+    return found
 
-        def make(path: layout.Path = path, leaf: Any = leaf) -> np.ndarray:
+
+def arrays(params: Mapping[str, Any]) -> dict[str, safetensors.Array]:
+    """The parameters by torch's names and in torch's layouts, each to be made when it is written.
+
+    Of a quantised one that is every part, under the name of the parameter, its kind and the name of the part.
+    """
+    found: dict[str, safetensors.Array] = {}
+    for name, (path, leaf) in _leaves(params).items():
+        if is_quantized(leaf):
+            for part, array in leaf.parts.items():
+                make = functools.partial(np.asarray, array)
+                found[f"{name}.{leaf.kind}.{part}"] = safetensors.Array(array.shape, np.dtype(array.dtype), make)
+            continue
+
+        def make_turned(path: layout.Path = path, leaf: Any = leaf) -> np.ndarray:
             return layout.to_torch(path, np.asarray(leaf))
 
-        found[name] = safetensors.Array(layout.torch_shape(path, leaf.shape), np.dtype(leaf.dtype), make)
+        found[name] = safetensors.Array(layout.torch_shape(path, leaf.shape), np.dtype(leaf.dtype), make_turned)
     return found
 
 

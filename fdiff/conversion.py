@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from convert import flax_weights, weights
+from convert import flax_weights, packed, weights
 from convert.lazy import lazy
 from convert.tensors import Tensor
 from fdiff import edm_checkpoint, hub, single_file
 from fdiff.models.model import CONFIG, Model
 from fdiff.pipelines.components import (
     INDEX,
+    QUANTIZED,
     check_complete,
     listed,
     load_component,
@@ -59,6 +60,7 @@ def convert(
     folder: str | Path,
     *,
     dtype: Any = None,
+    quantize: str | None = None,
     variant: str | None = None,
     config: str | Path | None = None,
     tokenizer: str | Path | None = None,
@@ -77,6 +79,8 @@ def convert(
         folder: where to write.
         dtype: of the weights that are written, those of an autoencoder too for which `from_pretrained` widens
             float16; None keeps what the file has.
+        quantize: "int8", "int4" or "float8" writes the networks and the text encoders so, as `from_pretrained` keeps
+            them; what it leaves wide becomes `dtype`.
         variant: which weights of a repository to read, such as "fp16"; a model without such ones has its plain ones.
         config, tokenizer, prediction_type, ema: for single files, see `fdiff.single_file.load`.
         progress: called with the bytes written and those in all; one tensor at a time is in memory.
@@ -88,6 +92,7 @@ def convert(
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"{folder} is a file; name a folder to write.")
     weights.floating(dtype)
+    packed.chosen(("kernel",), (), quantize)
     path = Path(os.path.expanduser(source))
     options = {"config": config, "tokenizer": tokenizer, "prediction_type": prediction_type, "ema": ema}
     given = [name for name, value in options.items() if value]
@@ -108,7 +113,7 @@ def convert(
         raise ValueError(f"{given[0]} is for single files; leave it out for {source}")
     else:
         found = _repository(source, variant)
-    _write(folder, found, dtype, progress)
+    _write(folder, found, dtype, quantize, progress)
     return found.pipeline or type(found.parts[""][0]).__name__
 
 
@@ -193,7 +198,7 @@ def _described(component: Any, config: Path, file: Path) -> tuple[Model, Weights
     return component.from_config(options, file=config), Weights(file, flax_weights.tensors(file))
 
 
-def _write(folder: str | Path, found: Checkpoint, dtype: Any, progress: Progress) -> None:
+def _write(folder: str | Path, found: Checkpoint, dtype: Any, quantize: str | None, progress: Progress) -> None:
     """Write all parts, reading as they are written, after the models are known to be complete."""
     done = 0
 
@@ -202,12 +207,15 @@ def _write(folder: str | Path, found: Checkpoint, dtype: Any, progress: Progress
         done += nbytes
         progress(done, total)
 
-    def tree(model: Any, source: Any) -> Any:
+    def tree(model: Any, source: Any, kind: str | None) -> Any:
         if isinstance(model, tuple):
-            return [tree(*pair) for pair in zip(model, source, strict=True)]
-        return lazy(source.tensors, model.shapes(), file=source.file, dtype=dtype, report=report)
+            return [tree(*pair, kind) for pair in zip(model, source, strict=True)]
+        return lazy(source.tensors, model.shapes(), file=source.file, dtype=dtype, quantize=kind, report=report)
 
-    trees = {name: tree(*part) for name, part in found.parts.items() if part[1] is not None}
+    trees = {
+        name: tree(*part, quantize if not name or name.startswith(QUANTIZED) else None)
+        for name, part in found.parts.items() if part[1] is not None
+    }
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
     with hub.staged(folder) as temporary:
         entries = {

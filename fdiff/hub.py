@@ -124,7 +124,8 @@ def fetch(source: Source, *filenames: str) -> Path:
 
 
 def fetch_weights(source: Source, stem: str, variant: str | None = None) -> Path:
-    """The index of `stem`[.`variant`] with all its shards, or else the one file: safetensors before torch's pickles.
+    """The index of `stem`[.`variant`] with all its shards, or else the one file: safetensors before torch's pickles
+    and those before GGUF.
 
     A repository of transformers' models has stem "model", and calls its pickle "pytorch_model". For errors
     see `fetch`; ValueError for an index that is damaged or leaves its folder.
@@ -138,7 +139,8 @@ def fetch_weights(source: Source, stem: str, variant: str | None = None) -> Path
     if downloads.COMMIT.fullmatch(source.revision or "") and not source.force_download:
         with suppress(ConnectionError, FileNotFoundError):  # a commit never gets an index that it did not have
             path = fetch(source._replace(local_files_only=True), *safe)
-    path = path or fetch(source, *safe, weights.index_name(pickle, variant, "bin"), f"{pickle}{infix}.bin")
+    path = path or fetch(source, *safe, weights.index_name(pickle, variant, "bin"), f"{pickle}{infix}.bin",
+                         f"{stem}{infix}.gguf")  # fmt: skip
     if path.suffix == ".json":
         for shard in weights.shards(path):
             fetch(pinned(source, path), shard)

@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from convert import layout, packed, quantized
 from fdiff.manifest import Manifest, Part
+from fdiff.pipelines.components import QUANTIZED
 from fdiff.pipelines.pipeline import OPT_IN
 
 
@@ -46,24 +48,46 @@ CONFIGS = ("vae", "vqvae", "movq")
 
 def estimate(
     parts: Sequence[Part], *, dtype: str, size: tuple[int | None, int | None] = (None, None), count: int = 1,
-    guided: bool = True,
+    guided: bool = True, quantize: str | None = None, in_turn: bool = False,
 ) -> Estimate:  # fmt: skip
     """What drawing `count` pictures at a time of that height and width, in pixels, needs.
 
     size: what the model was trained on if not given. guided: whether the network is asked twice for each picture.
+    quantize, in_turn: see `DiffusionPipeline.from_pretrained`.
     """
     models = {part.name: part for part in parts if part.module is not None and part.name not in OPT_IN}
-    numbers, each = [_count(part) for part in models.values()], jnp.dtype(dtype).itemsize
+    each = jnp.dtype(dtype).itemsize
+    stored = {name: _stored(part, each, quantize) for name, part in models.items()}
+    decoders = sum(stored[name].nbytes for name in stored if name in CONFIGS)
+    others = [stored[name].nbytes for name in stored if name not in CONFIGS]
+    parameters = decoders + (max(others, default=0) if in_turn else sum(others))
     copied = COMPUTED if each < COMPUTED and jax.default_backend() == "cpu" else COPIES * each
     held = activations({name: part.module for name, part in models.items()}, size, count, guided)
-    return Estimate(sum(numbers) * each, held + int(max(numbers, default=0) * copied))
+    return Estimate(parameters, held + int(max((one.wide for one in stored.values()), default=0) * copied))
 
 
-def _count(part: Part) -> int:
-    """How many parameters there are, by the headers of the weights where they are here: that is quicker."""
-    if part.tensors is None:
-        return int(part.module.count_parameters())
-    return sum(math.prod(tensor.shape) for tensor in part.tensors.values())
+class Stored(NamedTuple):
+    """Bytes of parameters, and how many of them are not quantised."""
+
+    nbytes: int
+    wide: int
+
+
+def _stored(part: Part, each: int, quantize: str | None) -> Stored:
+    """What the parameters of a model take, by the headers of the weights where they are here: that is quicker."""
+    if part.tensors is None or (quantize and part.name.startswith(QUANTIZED)):
+        leaves = jax.tree_util.tree_flatten_with_path(part.module.shapes())[0]
+        paths = [tuple(str(entry.key) for entry in entries) for entries, _ in leaves]
+        kinds = [packed.chosen(path, leaf.shape, quantize) for path, (_, leaf) in zip(paths, leaves, strict=True)]
+        shapes = [layout.torch_shape(path, leaf.shape) for path, (_, leaf) in zip(paths, leaves, strict=True)]
+        sizes = [
+            (kind and quantized.sizes(kind, shape), shape) for kind, shape in zip(kinds, shapes, strict=True)
+        ]
+    else:
+        sizes = [(getattr(tensor, "sizes", None), tensor.shape) for tensor in part.tensors.values()]
+    wide = sum(math.prod(shape) for parts, shape in sizes if not parts)
+    parts = [one for found, _ in sizes if found for one in found.values()]
+    return Stored(wide * each + sum(math.prod(one.shape) * one.dtype.itemsize for one in parts), wide)
 
 
 def activations(

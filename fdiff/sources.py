@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")  # of files of weights, which no repository's name has
+# Of files of weights, which no repository's name has.
+ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 
 
 def is_single_file(source: str | Path) -> bool:

@@ -29,6 +29,7 @@ from convert import lora as convert_lora
 from convert.lora import Adapter
 from convert.methods import Change as Added
 from convert.methods import Factors, Hadamard, Kronecker
+from convert.quantized import Quantized, is_quantized
 from fdiff import hub
 from fdiff.adapters import files
 
@@ -89,8 +90,10 @@ def merge(params: Params, *adapters: Scaled) -> tuple[dict[str, Any], Originals]
     """(params with the adapters in their weights, what `unmerge` takes them back with).
 
     W + sum of scale * change, which for a LoRA is alpha / rank * up @ down (`convert.methods` has the others),
-    computed in float32; what is not changed is shared. `params` stays as it is. It can be traced, the scales too.
-    Raises ValueError for a scale whose name no layer has or that is no number, and for an adapter that does not fit.
+    computed in float32; what is not changed is shared. Of quantised weights those that change become int8, which is off
+    by 1 / 254 of the largest number of a row at most: `collection` leaves them as they are. `params` stays as it is.
+    It can be traced, the scales too. Raises ValueError for a scale whose name no layer has or that is no number, and
+    for an adapter that does not fit.
     """
     merged, originals = dict(params), Originals()
     for component, changes in _by_parameter(adapters).items():
@@ -123,8 +126,11 @@ def unmerge(params: Params, originals: Originals) -> dict[str, Any]:
     return restored
 
 
-def _equal(leaf: Any, after: jax.Array) -> bool:
+def _equal(leaf: Any, after: Any) -> bool:
     """Whether a parameter, or None, is a copy of the other."""
+    if is_quantized(leaf) or is_quantized(after):
+        both, trees = zip(*(jax.tree.flatten(one) for one in (leaf, after)), strict=True)
+        return trees[0] == trees[1] and all(_equal(*pair) for pair in zip(*both, strict=True))
     if leaf is None or leaf.dtype != after.dtype or after.is_deleted():
         return False
     return bool(jnp.array_equal(leaf, after, equal_nan=True))
@@ -166,7 +172,7 @@ def parameters(tree: Params) -> dict[str, tuple[layout.Path, Any]]:
     """Every parameter of a model, where it is, and itself, under its torch name without ".weight"."""
     found = {}
     models = tree if isinstance(tree, Mapping) else {}  # no file says which of a list of ControlNets it is for
-    for entries, leaf in jax.tree_util.tree_flatten_with_path(models)[0]:
+    for entries, leaf in jax.tree_util.tree_flatten_with_path(models, is_leaf=is_quantized)[0]:
         path = tuple(str(entry.key) for entry in entries)
         found[layout.torch_name(path).removesuffix(".weight")] = (path, leaf)
     return found
@@ -239,8 +245,13 @@ def _find(
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _add(leaf: jax.Array, added: list[tuple[Added, Any]], kernel: bool) -> jax.Array:
-    """A parameter and all changes of it, in float32 and cast back. A `kernel` is turned to torch's layout and back."""
+def _add(leaf: Any, added: list[tuple[Added, Any]], kernel: bool) -> Any:
+    """A parameter and all changes of it, in float32 and cast back, or int8 where it is quantised.
+
+    A `kernel` is turned to torch's layout and back.
+    """
+    if isinstance(leaf, Quantized):
+        return leaf.changed(_add(leaf.widened(), added, kernel))
     weight = (jnp.moveaxis(leaf, (-1, -2), (0, 1)) if kernel else leaf).astype(jnp.float32)
     result = weight
     for one, scale in added:

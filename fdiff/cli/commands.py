@@ -20,7 +20,7 @@ from fdiff import __version__, hub
 from fdiff.cli.checks import check_task, plain
 from fdiff.cli.flags import TYPES, flags, tasks
 from fdiff.cli.list import KINDS
-from fdiff.cli.options import DTYPES, add_generate, add_inspect, add_train
+from fdiff.cli.options import DTYPES, QUANTIZED, add_generate, add_inspect, add_train
 
 EXAMPLES = """examples:
   fdiff generate --out digits.png                      the model that fdiff ships: a sheet of digits
@@ -179,9 +179,10 @@ def parser() -> argparse.ArgumentParser:
     add = command("convert", convert, "Write a model in the Hub's layout of today, as safetensors.", [
         line.strip() for line in EXAMPLES.splitlines() if line.startswith("  fdiff convert")
     ]).add_argument
-    add("model", metavar="MODEL", help="a Hub id, a folder, or a single file of Stable Diffusion (.safetensors, .ckpt)")
+    add("model", metavar="MODEL", help="a Hub id, a folder, or a single file of weights (.safetensors, .ckpt, .gguf)")
     add("out", metavar="FOLDER", help="the folder to write")
     add("--dtype", choices=DTYPES, default="float32", help="of the weights written (default: float32)")
+    add("--quantize", choices=QUANTIZED, help="write the networks and the text encoders in so many bits")
     add("--variant", help="read these weights, such as fp16")
     add("--tokenizer", metavar="SOURCE", help="where single files, which lack one, take it from")
     add("--config", metavar="SOURCE", help="where single files take their configs from (default: known by the tensors)")
@@ -281,8 +282,8 @@ def convert(arguments: argparse.Namespace) -> None:
             bars[0].update(done - bars[0].n)
 
         kind = convert(
-            arguments.model, arguments.out, dtype=arguments.dtype, variant=arguments.variant,
-            tokenizer=arguments.tokenizer, config=arguments.config, prediction_type=arguments.prediction_type,
-            ema=arguments.ema, progress=progress,
+            arguments.model, arguments.out, dtype=arguments.dtype, quantize=arguments.quantize,
+            variant=arguments.variant, tokenizer=arguments.tokenizer, config=arguments.config,
+            prediction_type=arguments.prediction_type, ema=arguments.ema, progress=progress,
         )  # fmt: skip
     print(f"wrote {arguments.out} ({kind})")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZED = ("int8", "int4", "float8")
 
 # What an option is where it is not given: argparse leaves it None, so that what is given is known.
 DEFAULTS: Mapping[str, Any] = {"seed": 0, "lora": (), "textual_inversion": (), "dtype": "float32", "out": "fdiff.png"}
@@ -100,6 +101,10 @@ def _add_drawn(group: Any) -> None:
 def _add_model(group: Any) -> None:
     add = group.add_argument
     add("--dtype", choices=DTYPES, help="what to compute in (default: float32)")
+    add("--quantize", choices=QUANTIZED, help="keep the weights of the networks and of the text encoders in so many "
+        "bits")
+    add("--low-memory", action="store_true", default=None, help="have one of the text encoder, the network and the "
+        "decoder in memory at a time")
     add("--variant", metavar="NAME", help="read the weights of this variant, such as fp16")
     add("--revision", metavar="NAME", help="the branch, tag or commit of the Hub's repository")
     add("--tokenizer", metavar="SOURCE", help="where a MODEL in one file, which lacks one, takes it from (default: "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ENCODER = "image_encoder"
+NETWORKS = ("transformer", "unet")  # beside which a LoRA can run
 SHEET = 40  # pictures of the model that ships where no number is given, ten in a row
 
 
@@ -86,7 +87,7 @@ def load(arguments: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
         pipe = pipe.replace(scheduler=_swapped(arguments.scheduler, pipe.scheduler))
     options: dict[str, Any] = {}
     if arguments.lora:
-        params = _with_loras(params, arguments.lora)
+        params = _with_loras(pipe, params, arguments.lora)
     for one in arguments.textual_inversion:
         pipe, params = _with_word(pipe, params, one)
     if arguments.ip_adapter:
@@ -116,7 +117,8 @@ def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     source = arguments.model or DEFAULT
     if not is_single_file(source):
         return fdiff.DiffusionPipeline.from_pretrained(
-            source, revision=arguments.revision, variant=arguments.variant, dtype=arguments.dtype
+            source, revision=arguments.revision, variant=arguments.variant, dtype=arguments.dtype,
+            quantize=arguments.quantize, in_turn=bool(arguments.low_memory),
         )
     try:
         return fdiff.DiffusionPipeline.from_single_file(
@@ -145,18 +147,35 @@ def _swapped(name: str, scheduler: Any) -> Any:
     return cls.from_config(scheduler)
 
 
-def _with_loras(params: Any, files: Sequence[str]) -> Any:
-    """The parameters with the LoRAs merged, each given as FILE or FILE:SCALE."""
+def _with_loras(pipe: Any, params: Any, files: Sequence[str]) -> Any:
+    """The parameters with the LoRAs, each given as FILE or FILE:SCALE: merged, or beside a network that is quantised or
+    of a model whose parts are in memory in turn.
+    """
+    from convert.quantized import holds_quantized
     from fdiff.adapters import lora
+    from fdiff.pipelines.in_turn import InTurn
 
+    in_turn = isinstance(params, InTurn)
+    shapes = {name: getattr(pipe, name).shapes() for name in params} if in_turn else params
     adapters = []
     for one in files:
         source, scale = scaled("lora", one)
         try:
-            adapters.append((lora.load(**adapter_place(source), params=params), scale))
+            adapters.append((lora.load(**adapter_place(source), params=shapes), scale))
         except ValueError as error:
             raise ValueError(f"--lora {one}: {error}") from None
-    return lora.merge(params, *adapters)[0]
+    if not in_turn and not any(holds_quantized(params.get(name)) for name in NETWORKS):
+        return lora.merge(params, *adapters)[0]
+
+    def parts(network: bool) -> list[Any]:
+        chosen = [({name: one for name, one in adapter.items() if (name in NETWORKS) == network}, scale)
+                  for adapter, scale in adapters]  # fmt: skip
+        return [pair for pair in chosen if pair[0]]
+
+    if in_turn and parts(False):
+        raise ValueError(f"--lora {files[0]} changes the text encoder, which --low-memory reads anew; leave one out")
+    beside = {"lora": lora.collection(shapes, *parts(True))}
+    return params.beside(beside) if in_turn else {**lora.merge(params, *parts(False))[0], **beside}
 
 
 def _with_word(pipe: Any, params: Any, text: str) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -27,6 +27,7 @@ AVERAGING = (
     "update_after_step",
     "use_ema_warmup",
 )
+QUANTIZATION = "quantization_config"  # how weights are quantised, which their names say too
 
 
 class Model(nn.Module):
@@ -76,7 +77,7 @@ class Model(nn.Module):
             raise ValueError(f"{file} describes a {found}, not a {cls.__name__}; load it with fdiff.{found}.")
         fields = _annotations(cls)
         given = {key: value for key, value in config.items() if not key.startswith("_")}
-        unknown = sorted(given.keys() - fields.keys() - {*cls.ignored_keys, *AVERAGING})
+        unknown = sorted(given.keys() - fields.keys() - {*cls.ignored_keys, *AVERAGING, QUANTIZATION})
         if unknown and cls.model_type is None:
             raise ValueError(
                 f"{file} sets {show(unknown[0])}, which {cls.__name__} does not know; correct or remove it."
@@ -109,6 +110,7 @@ class Model(nn.Module):
         force_download: bool = False,
         dtype: Any = None,
         sharding: weights.Places = None,
+        quantize: str | None = None,
     ) -> tuple[Self, dict[str, Any]]:
         """(module, params) from a Hub id or a folder.
 
@@ -125,16 +127,28 @@ class Model(nn.Module):
                 what the file has.
             sharding: where the parameters go: a jax.sharding.Sharding or a device, a function to one from a
                 parameter's path ("mid_block.resnets.0.conv1.kernel"), or a tree of them.
+            quantize: "int8", "int4" or "float8" keeps the matrices of the layers that repeat, and tables of words, in
+                that many bits, which those layers widen as they read them (`convert.packed.chosen` says which); they
+                compute in `dtype`. What is quantised in the file stays as it is there.
 
         For errors see `fdiff.hub.fetch`, `from_config` and `convert.weights.load`.
         """
         place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
+        module, load = cls.opened(place, variant, dtype=dtype, sharding=sharding, quantize=quantize)
+        return module, load()
+
+    @classmethod
+    def opened(
+        cls, place: hub.Source, variant: str | None = None, **options: Any
+    ) -> tuple[Self, Callable[[], dict[str, Any]]]:
+        """The module, and what reads its parameters, as often as it is called; `options` are those of
+        `weights.fill`."""
         config = hub.fetch(place, CONFIG)
         module = cls.from_config(hub.read_json(config), file=config)
         file = hub.fetch_weights(hub.pinned(place, config), cls.weights_name, variant)
         found = weights.tensors(file)
         module = module.fitted(found)
-        return module, weights.fill(found, module.shapes(), file=file, dtype=dtype, sharding=sharding)
+        return module, lambda: weights.fill(found, module.shapes(), file=file, **options)
 
     def save_pretrained(
         self,

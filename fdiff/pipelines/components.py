@@ -31,6 +31,9 @@ SEVERAL = {
     "MultiAdapter": "T2IAdapter",
 }
 
+QUANTIZED = ("transformer", "unet", "text_encoder", "controlnet")  # how the folders of such models begin: autoencoders
+# have few parameters, and show every error
+
 
 def read_index(file: Path) -> dict[str, Any]:
     """A model_index.json, in which options that are lists of numbers are objects, since other lists are components.
@@ -165,20 +168,37 @@ def setting(value: Any) -> Any:
 
 
 def load_model(
-    component: Any, source: str | Path, *, variant: str | None, dtype: Any, sharding: Any, **place: Any
-) -> tuple[Any, Any]:
+    component: Any, source: str | Path, *, variant: str | None, dtype: Any, sharding: Any, quantize: str | None = None,
+    **place: Any,
+) -> tuple[Any, Any]:  # fmt: skip
     """The model in the dtype asked for, but an autoencoder for which float16 is too narrow in float32.
 
     Its weights are those of the variant if it has such ones. What is no model is loaded without params.
     """
+    model, load = open_model(
+        component, source, variant=variant, dtype=dtype, sharding=sharding, quantize=quantize, **place
+    )
+    return model, None if load is None else load()
+
+
+def open_model(
+    component: Any, source: str | Path, *, variant: str | None, dtype: Any, sharding: Any, quantize: str | None = None,
+    **place: Any,
+) -> tuple[Any, Callable[[], Any] | None]:  # fmt: skip
+    """`load_model`, but with what reads the parameters in place of them."""
     if not issubclass(component, Model):
         return component.from_pretrained(source, **place), None
-    available = hub.available_variant(hub.Source(source, **place), variant)
-    options = {**place, "variant": available, "sharding": sharding}
+    where = hub.Source(source, **place)
+    options: dict[str, Any] = {"variant": hub.available_variant(where, variant), "sharding": sharding}
+    if str(where.subfolder).startswith(QUANTIZED):
+        options["quantize"] = quantize
     if not (floating(dtype) == jnp.float16 and hasattr(component, "force_upcast")):
-        return component.from_pretrained(source, dtype=dtype, **options)
-    module, params = component.from_pretrained(source, dtype=jnp.float32, **options)
-    return module, params if module.force_upcast else jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params)
+        opened: tuple[Any, Callable[[], Any]] = component.opened(where, dtype=dtype, **options)
+        return opened
+    module, load = component.opened(where, dtype=jnp.float32, **options)
+    if module.force_upcast:
+        return module, load
+    return module, lambda: jax.tree.map(lambda leaf: leaf.astype(jnp.float16), load())
 
 
 def _numbered(name: str, exists: Callable[[str], bool]) -> list[str]:

@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from fdiff.pipelines.components import (
     listed,
     load_component,
     load_model,
+    open_model,
     read_index,
     required,
     save_component,
@@ -28,6 +29,7 @@ from fdiff.pipelines.components import (
     several,
     write_index,
 )
+from fdiff.pipelines.in_turn import InTurn
 from fdiff.pipelines.shown import output_html, pipeline_html
 
 Params = dict[str, Any]
@@ -72,7 +74,8 @@ class DiffusionPipeline:
     def from_pretrained(
         cls, source: str | Path, *, revision: str | None = None, variant: str | None = None,
         cache_dir: str | Path | None = None, token: str | bool | None = None, local_files_only: bool = False,
-        force_download: bool = False, dtype: Any = jnp.float32, sharding: Any = None, **components: Any,
+        force_download: bool = False, dtype: Any = jnp.float32, sharding: Any = None, quantize: str | None = None,
+        in_turn: bool = False, **components: Any,
     ) -> tuple[Self, Params]:  # fmt: skip
         """(pipeline, params) from a Hub id or a folder; params holds the tree of each model under its name.
 
@@ -82,6 +85,10 @@ class DiffusionPipeline:
                 weights of the variant has its plain ones, where another has such ones.
             dtype: of the parameters, and so of the computation.
             sharding: see `Model.from_pretrained`.
+            quantize: "int8", "int4" or "float8" keeps the networks and the text encoders so, see
+                `Model.from_pretrained`; autoencoders stay wide.
+            in_turn: params holds one model at a time, which is read whenever another one was used before it: slower, in
+                less memory (see `fdiff.pipelines.in_turn`).
             components: a component to use in place of the repository's, such as scheduler=...; a model comes as
                 (module, params), several ControlNets as a list of those; None leaves an optional one out, and True
                 loads one that is loaded only when asked for, such as the safety checker.
@@ -100,7 +107,8 @@ class DiffusionPipeline:
         }
         if cls is DiffusionPipeline:
             found: Any = find_pipeline(index.get("_class_name"), source).from_pretrained(
-                source, variant=variant, dtype=dtype, sharding=sharding, **where, **components
+                source, variant=variant, dtype=dtype, sharding=sharding, quantize=quantize, in_turn=in_turn, **where,
+                **components
             )
             return found
         check_family(cls, index.get("_class_name"), source)
@@ -112,7 +120,8 @@ class DiffusionPipeline:
         entries = listed(index, cls, file)
         check_complete(cls, {**entries, **given}, source, "pass it by its name or choose another model")
         hub.available_variant(place._replace(revision=where["revision"]), variant)
-        load = functools.partial(load_model, variant=variant, dtype=dtype, sharding=sharding)
+        options: dict[str, Any] = {"variant": variant, "dtype": dtype, "sharding": sharding, "quantize": quantize}
+        load = functools.partial(open_model if in_turn else load_model, **options)
         built: dict[str, Any] = {}
         params: Params = {}
         for name in fields:
@@ -128,7 +137,7 @@ class DiffusionPipeline:
                 built[name] = setting(entry)
             if tree is not None:
                 params[name] = tree
-        return cls(**completed(cls, built)), params
+        return cls(**completed(cls, built)), cast(Params, InTurn(params)) if in_turn else params
 
     @classmethod
     def from_single_file(

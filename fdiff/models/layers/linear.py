@@ -8,9 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from convert.quantized import Quantized
 from fdiff.models.layers.axes import sharded
 from fdiff.models.layers.convolve import Padding, convolve, upsample_and_convolve
-from fdiff.models.layers.parameter import parameter
+from fdiff.models.layers.parameter import kept, parameter
+from fdiff.models.layers.product import product
 
 # What torch draws for a new layer: uniform with a standard deviation of 1 / sqrt(3 fan_in).
 uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -28,9 +30,9 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = parameter(self, "kernel", uniform, (x.shape[-1], self.features))
+        kernel = kept(self, "kernel", uniform, (x.shape[-1], self.features))
         x = x.astype(kernel.dtype)
-        y = jnp.dot(x, kernel, preferred_element_type=jnp.float32 if self.wide else None)
+        y = product(x, kernel, jnp.float32 if self.wide else None)
         if self.use_bias:
             y += parameter(self, "bias", nn.initializers.zeros, (self.features,))
         if self.has_variable("lora", "down"):
@@ -85,7 +87,9 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, indices: jax.Array) -> jax.Array:
-        table = parameter(self, "embedding", nn.initializers.normal(1.0), (self.num_embeddings, self.features))
+        table = kept(self, "embedding", nn.initializers.normal(1.0), (self.num_embeddings, self.features))
+        if isinstance(table, Quantized):
+            return table.take(indices)
         if sharded(indices):  # JAX asks how the result is to be
             return table.at[indices].get(mode="fill", out_sharding=jax.typeof(indices).sharding)
         return jnp.take(table, indices, axis=0)

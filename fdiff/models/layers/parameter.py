@@ -7,8 +7,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from convert.quantized import Quantized, widened
+
 
 def parameter(module: nn.Module, name: str, init: Callable[..., Any], shape: tuple[int, ...]) -> jax.Array:
+    """`kept` as an array: one that is quantised is widened."""
+    array: jax.Array = widened(kept(module, name, init, shape))
+    return array
+
+
+def kept(
+    module: nn.Module, name: str, init: Callable[..., Any], shape: tuple[int, ...]
+) -> jax.Array | Quantized:
     """module.param(name, init, shape, float32), quicker: `init` is not traced where `apply` was given the parameter.
 
     Linen traces it each time to compare shapes, which is a quarter of the time that tracing a U-Net takes.
@@ -18,12 +28,12 @@ def parameter(module: nn.Module, name: str, init: Callable[..., Any], shape: tup
     if not module.has_variable("params", name):
         made: jax.Array = module.param(name, init, shape, jnp.float32)
         return made
-    value: jax.Array = module.get_variable("params", name)
+    value: jax.Array | Quantized = module.get_variable("params", name)
     if value.shape != shape:
         path = ".".join((*module.path, name))
         raise ValueError(f"{path} of the parameters has shape {value.shape}, the model needs {shape}; "
                          "pass the parameters of this model")
     if module.has_variable("lora", name):
         difference: jax.Array = module.get_variable("lora", name)
-        return (value.astype(jnp.float32) + difference.astype(jnp.float32)).astype(value.dtype)
+        return (widened(value).astype(jnp.float32) + difference.astype(jnp.float32)).astype(value.dtype)
     return value
