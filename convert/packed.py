@@ -21,7 +21,8 @@ from convert import layout, quantized
 from convert.quantized import Quantized, Size
 from convert.tensors import EIGHT_BITS, Tensor
 
-OWN = re.compile(rf"(.+)\.({'|'.join(quantized.WIDENED)})\.(codes|factors|scales|table)")
+KINDS = "|".join(kind for kind in quantized.WIDENED if kind != "plain")
+OWN = re.compile(rf"(.+)\.({KINDS})\.(codes|factors|scales|table)")
 STATE = re.compile(r"(.+)\.quant_state\.bitsandbytes__(nf4|fp4)")
 MAPPED = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
 SCALES = (".scale_weight", ".weight_scale")
@@ -99,13 +100,17 @@ def chosen(path: layout.Path, shape: tuple[int, ...], kind: str | None) -> str |
         return None
     if kind not in quantized.MADE:
         raise ValueError(f"quantize is {kind!r}; it must be {', '.join(quantized.MADE)} or None.")
-    if path[-1] not in MATRICES or len(shape) != 2 or math.prod(shape) <= SMALL:
+    words = path[-1] == "embedding" and len(shape) == 2 and shape[0] >= WORDS
+    if not (words or repeats(path, shape)):
         return None
-    rows, columns = shape if path[-1] == "embedding" else shape[::-1]
-    repeats = any(part.isdigit() for name in path for part in name.split("."))
-    if not (rows >= WORDS if path[-1] == "embedding" else repeats):
-        return None
+    columns = shape[1] if words else shape[0]
     return "int8" if kind == "int4" and columns % quantized.GROUP else kind
+
+
+def repeats(path: layout.Path, shape: tuple[int, ...]) -> bool:
+    """Whether a parameter is a large matrix of the layers that repeat, which have a number in their path."""
+    inside = any(part.isdigit() for name in path for part in name.split("."))
+    return inside and path[-1] == "kernel" and len(shape) == 2 and math.prod(shape) > SMALL
 
 
 def stored(tensor: Any, kind: str | None) -> Any:
@@ -122,6 +127,14 @@ def stored(tensor: Any, kind: str | None) -> Any:
         return quantized.made(kind, np.asarray(tensor.read(), np.float32))
 
     return Packed(tensor.file, kind, tensor.shape, sizes, parts)
+
+
+def plain(tensor: Any, dtype: np.dtype) -> Packed:
+    """A matrix in a file as one that is read as it is; itself where it is quantised by rows."""
+    if isinstance(tensor, Packed) and tensor.by_rows:
+        return tensor
+    sizes = {"codes": Size(tensor.shape, dtype)}
+    return Packed(tensor.file, "plain", tensor.shape, sizes, lambda: {"codes": tensor.read().astype(dtype)})
 
 
 def stays(tensor: Any, path: layout.Path) -> TypeGuard[Packed]:

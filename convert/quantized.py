@@ -11,7 +11,7 @@ parts. Of every kind the part "codes" is (..., rows, n), where the rows are thos
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,11 @@ HIGHEST = 448.0  # of float8_e4m3fn
 def _scaled(parts: Parts) -> jax.Array:
     """codes * scales, a scale for each row or for all."""
     return parts["codes"].astype(jnp.float32) * parts["scales"].astype(jnp.float32)
+
+
+def _plain(parts: Parts) -> jax.Array:
+    """The numbers as they are: of a matrix that is not quantised, but read while it is computed with."""
+    return jnp.asarray(parts["codes"])
 
 
 def _int8(parts: Parts) -> jax.Array:
@@ -64,7 +69,7 @@ def _blocks(kind: str) -> Callable[[Parts], jax.Array]:
 
 # What each kind is widened by: parts -> (..., rows, columns) in float32. Parts of one row are for all rows.
 WIDENED: dict[str, Callable[[Parts], jax.Array]] = {
-    "int8": _scaled, "float8": _scaled, "int4": _scaled_int4, "nf4": _table,
+    "plain": _plain, "int8": _scaled, "float8": _scaled, "int4": _scaled_int4, "nf4": _table,
     **{kind: _blocks(kind) for kind in ggml.KINDS},
 }  # fmt: skip
 
@@ -114,8 +119,11 @@ class Quantized:
         return WIDENED[self.kind](some).astype(self.dtype)
 
     def changed(self, array: jax.Array) -> Self:
-        """Another array in its place, as int8: fewer bits would lose most of a small change."""
-        matrix = (array.swapaxes(-1, -2) if self.turned else array).astype(jnp.float32)
+        """Another array in its place, as int8: fewer bits would lose most of a small change. What is wide stays so."""
+        matrix = array.swapaxes(-1, -2) if self.turned else array
+        if self.kind == "plain":
+            return dataclasses.replace(self, parts={"codes": matrix.astype(self.dtype)})
+        matrix = matrix.astype(jnp.float32)
         return dataclasses.replace(self, kind="int8", parts=made("int8", matrix, jnp))
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], Any]:
@@ -131,9 +139,65 @@ class Quantized:
         return cls(kind, dict(zip(names, parts, strict=True)), columns, turned, dtype)
 
 
-def is_quantized(leaf: Any) -> bool:
+class Shelf:
+    """The matrices of a model that stay in its files, by number."""
+
+    def __init__(self) -> None:
+        self.sources: list[Any] = []
+
+    def add(self, source: Any, turned: bool, dtype: np.dtype) -> "Streamed":
+        """The leaf for a `convert.packed.Packed`."""
+        self.sources.append(source)
+        sizes = tuple((name, size.shape, size.dtype) for name, size in sorted(source.sizes.items()))
+        number = jnp.int32(len(self.sources) - 1)
+        return Streamed(number, self, source.kind, sizes, source.shape[1], turned, np.dtype(dtype))
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True)
+class Streamed:
+    """A matrix that is read whenever it is computed with. Its number is an array, so that layers stack."""
+
+    number: jax.Array
+    shelf: Shelf
+    kind: str
+    sizes: tuple[tuple[str, tuple[int, ...], np.dtype], ...]
+    columns: int
+    turned: bool
+    dtype: np.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the array."""
+        rows = next(shape[0] for name, shape, _ in self.sizes if name == "codes")
+        return (*self.number.shape, *((self.columns, rows) if self.turned else (rows, self.columns)))
+
+    def fetched(self, after: jax.Array | None = None) -> Quantized:
+        """What the file holds. A compiled program reads it when `after` is there, so that it holds few at a time."""
+        names = tuple(name for name, *_ in self.sizes)
+        results = tuple(jax.ShapeDtypeStruct(shape, dtype) for _, shape, dtype in self.sizes)
+        first = jnp.zeros(1) if after is None else jax.lax.stop_gradient(after.reshape(-1)[:1])
+
+        def read(number: Any, _: Any) -> tuple[np.ndarray, ...]:
+            parts = self.shelf.sources[int(number)].parts()
+            return tuple(np.ascontiguousarray(parts[name]) for name in names)
+
+        found = jax.pure_callback(read, results, self.number, first, vmap_method="sequential")
+        return Quantized(self.kind, dict(zip(names, found, strict=True)), self.columns, self.turned, self.dtype)
+
+    def tree_flatten(self) -> tuple[tuple[Any], Any]:
+        """The number, and what is static."""
+        return (self.number,), (self.shelf, self.kind, self.sizes, self.columns, self.turned, self.dtype)
+
+    @classmethod
+    def tree_unflatten(cls, static: Any, numbers: Any) -> Self:
+        """The inverse."""
+        return cls(*numbers, *static)
+
+
+def is_quantized(leaf: Any) -> TypeGuard[Quantized | Streamed]:
     """Whether it is such a leaf: the `is_leaf` of whoever looks at a tree by parameters."""
-    return isinstance(leaf, Quantized)
+    return isinstance(leaf, Quantized | Streamed)
 
 
 def holds_quantized(tree: Any) -> bool:
@@ -143,7 +207,8 @@ def holds_quantized(tree: Any) -> bool:
 
 def widened(leaf: Any) -> Any:
     """The array that a leaf is, or stands for."""
-    return leaf.widened() if is_quantized(leaf) else leaf
+    leaf = leaf.fetched() if isinstance(leaf, Streamed) else leaf
+    return leaf.widened() if isinstance(leaf, Quantized) else leaf
 
 
 def _int8_made(matrix: Any, xp: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert import files, gguf, json_text, layout, names, packed, pickles, safetensors
-from convert.quantized import is_quantized
+from convert.quantized import Quantized, Shelf, Streamed, is_quantized
 from convert.tensors import EIGHT_BITS, Tensor, check_floating
 
 # What says where parameters go: one place for all, one for each path ("mid_block.resnets.0.conv1.kernel"),
@@ -40,13 +40,14 @@ def load(
     dtype: Any = None,
     sharding: Places = None,
     quantize: str | None = None,
+    streamed: bool = False,
 ) -> dict[str, Any]:
     """The parameters in a .safetensors file, in torch's .bin, .pt or .ckpt, or in the files of an index.
 
     `shapes` is the tree to fill, with jax.ShapeDtypeStruct leaves. Floating point parameters become `dtype`;
-    None keeps each as the file has it. For `quantize` and for errors see `fill` and `tensors`.
+    None keeps each as the file has it. For the other arguments and for errors see `fill` and `tensors`.
     """
-    return fill(tensors(file), shapes, file=file, dtype=dtype, sharding=sharding, quantize=quantize)
+    return fill(tensors(file), shapes, file=file, dtype=dtype, sharding=sharding, quantize=quantize, streamed=streamed)
 
 
 def fill(
@@ -57,11 +58,13 @@ def fill(
     dtype: Any = None,
     sharding: Places = None,
     quantize: str | None = None,
+    streamed: bool = False,
 ) -> dict[str, Any]:
     """The tree `shapes` filled with the tensors `found`, read one at a time; `file` is what the errors name.
 
     A matrix that is quantised in the file becomes a `convert.quantized.Quantized`, which is computed with in `dtype`.
     quantize: "int8", "int4" or "float8" makes such leaves of the matrices that `convert.packed.chosen` says.
+    streamed: large matrices of the layers that repeat stay in the file, as `convert.quantized.Streamed`.
 
     Raises ValueError for a tensor that is missing, left over or of another shape, before any is read.
     """
@@ -74,9 +77,17 @@ def fill(
 
     kinds = [packed.chosen(path, leaf.shape, quantize) for path, leaf in zip(paths, wanted, strict=True)]
 
+    dtypes = [computed(source.dtype, leaf.dtype, target) for source, leaf in zip(sources, wanted, strict=True)]
+    shelf, left = Shelf(), {}
+    for i in range(len(paths)):
+        if streamed and packed.repeats(paths[i], wanted[i].shape):
+            source = packed.plain(packed.stored(sources[i], kinds[i]), dtypes[i])
+            left[i] = shelf.add(source, True, dtypes[i])
+
     def put(i: int) -> Any:
-        source, place = packed.stored(sources[i], kinds[i]), places[i]
-        kept = computed(sources[i].dtype, wanted[i].dtype, target)
+        if i in left:
+            return left[i]
+        source, place, kept = packed.stored(sources[i], kinds[i]), places[i], dtypes[i]
         if packed.stays(source, paths[i]):
             turned = paths[i][-1] == "kernel"
             return source.node(turned, kept, lambda part: _put(part, _of_part(place, turned, part.shape)))
@@ -318,7 +329,9 @@ def arrays(params: Mapping[str, Any]) -> dict[str, safetensors.Array]:
     """
     found: dict[str, safetensors.Array] = {}
     for name, (path, leaf) in _leaves(params).items():
-        if is_quantized(leaf):
+        if isinstance(leaf, Streamed):
+            raise ValueError(f"{name} stays in its file; copy that, or load the model without streamed=True.")
+        if isinstance(leaf, Quantized):
             for part, array in leaf.parts.items():
                 make = functools.partial(np.asarray, array)
                 found[f"{name}.{leaf.kind}.{part}"] = safetensors.Array(array.shape, np.dtype(array.dtype), make)

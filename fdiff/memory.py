@@ -49,15 +49,16 @@ CONFIGS = ("vae", "vqvae", "movq")
 def estimate(
     parts: Sequence[Part], *, dtype: str, size: tuple[int | None, int | None] = (None, None), count: int = 1,
     guided: bool = True, quantize: str | None = None, in_turn: bool = False,
+    streamed: bool = False,
 ) -> Estimate:  # fmt: skip
     """What drawing `count` pictures at a time of that height and width, in pixels, needs.
 
     size: what the model was trained on if not given. guided: whether the network is asked twice for each picture.
-    quantize, in_turn: see `DiffusionPipeline.from_pretrained`.
+    quantize, in_turn, streamed: see `DiffusionPipeline.from_pretrained`.
     """
     models = {part.name: part for part in parts if part.module is not None and part.name not in OPT_IN}
     each = jnp.dtype(dtype).itemsize
-    stored = {name: _stored(part, each, quantize) for name, part in models.items()}
+    stored = {name: _stored(part, each, quantize, streamed) for name, part in models.items()}
     decoders = sum(stored[name].nbytes for name in stored if name in CONFIGS)
     others = [stored[name].nbytes for name in stored if name not in CONFIGS]
     parameters = decoders + (max(others, default=0) if in_turn else sum(others))
@@ -73,21 +74,22 @@ class Stored(NamedTuple):
     wide: int
 
 
-def _stored(part: Part, each: int, quantize: str | None) -> Stored:
+def _stored(part: Part, each: int, quantize: str | None, streamed: bool) -> Stored:
     """What the parameters of a model take, by the headers of the weights where they are here: that is quicker."""
-    if part.tensors is None or (quantize and part.name.startswith(QUANTIZED)):
+    changes = (quantize or streamed) and part.name.startswith(QUANTIZED)
+    sizes: list[tuple[Any, tuple[int, ...]]]
+    if part.tensors is None or changes:
         leaves = jax.tree_util.tree_flatten_with_path(part.module.shapes())[0]
-        paths = [tuple(str(entry.key) for entry in entries) for entries, _ in leaves]
-        kinds = [packed.chosen(path, leaf.shape, quantize) for path, (_, leaf) in zip(paths, leaves, strict=True)]
-        shapes = [layout.torch_shape(path, leaf.shape) for path, (_, leaf) in zip(paths, leaves, strict=True)]
-        sizes = [
-            (kind and quantized.sizes(kind, shape), shape) for kind, shape in zip(kinds, shapes, strict=True)
-        ]
+        found = {tuple(str(entry.key) for entry in entries): leaf.shape for entries, leaf in leaves}
+        kinds = {path: packed.chosen(path, shape, quantize if changes else None) for path, shape in found.items()
+                 if not (streamed and changes and packed.repeats(path, shape))}  # fmt: skip
+        shapes = {path: layout.torch_shape(path, found[path]) for path in kinds}
+        sizes = [(kind and quantized.sizes(kind, shapes[path]), shapes[path]) for path, kind in kinds.items()]
     else:
         sizes = [(getattr(tensor, "sizes", None), tensor.shape) for tensor in part.tensors.values()]
     wide = sum(math.prod(shape) for parts, shape in sizes if not parts)
-    parts = [one for found, _ in sizes if found for one in found.values()]
-    return Stored(wide * each + sum(math.prod(one.shape) * one.dtype.itemsize for one in parts), wide)
+    quantised = [size for parts, _ in sizes if parts for size in parts.values()]
+    return Stored(wide * each + sum(math.prod(one.shape) * one.dtype.itemsize for one in quantised), wide)
 
 
 def activations(

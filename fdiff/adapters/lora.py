@@ -29,7 +29,7 @@ from convert import lora as convert_lora
 from convert.lora import Adapter
 from convert.methods import Change as Added
 from convert.methods import Factors, Hadamard, Kronecker
-from convert.quantized import Quantized, is_quantized
+from convert.quantized import Quantized, Streamed, is_quantized
 from fdiff import hub
 from fdiff.adapters import files
 
@@ -250,6 +250,8 @@ def _add(leaf: Any, added: list[tuple[Added, Any]], kernel: bool) -> Any:
 
     A `kernel` is turned to torch's layout and back.
     """
+    if isinstance(leaf, Streamed):
+        leaf = leaf.fetched()
     if isinstance(leaf, Quantized):
         return leaf.changed(_add(leaf.widened(), added, kernel))
     weight = (jnp.moveaxis(leaf, (-1, -2), (0, 1)) if kernel else leaf).astype(jnp.float32)

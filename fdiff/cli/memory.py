@@ -25,7 +25,8 @@ def check(arguments: argparse.Namespace) -> None:
     free = memory.available()
     how: dict[str, Any] = {"dtype": arguments.dtype, "size": _size(arguments), "count": count_of(arguments),
                            "guided": arguments.guidance_scale is None or arguments.guidance_scale > 1,
-                           "quantize": arguments.quantize, "in_turn": bool(arguments.low_memory)}  # fmt: skip
+                           "quantize": arguments.quantize, "in_turn": bool(arguments.low_memory),
+                           "streamed": bool(arguments.streamed)}  # fmt: skip
     need = memory.estimate(parts, **how)
     if free is None or need.total <= free:
         return
@@ -33,7 +34,8 @@ def check(arguments: argparse.Namespace) -> None:
         cure for cure, other in (
             ("--dtype bfloat16", {"dtype": "bfloat16"} if arguments.dtype == "float32" else {}),
             ("--quantize int8", {"quantize": "int8"} if arguments.quantize is None else {}),
-            ("--low-memory", {"in_turn": True}), ("fewer --num-images", {"count": 1}),
+            ("--low-memory", {"in_turn": True}), ("--streamed", {"streamed": True}),
+            ("fewer --num-images", {"count": 1}),
             ("a smaller --height and --width", {"size": (64, 64)}),
         ) if memory.estimate(parts, **{**how, **other}).total < need.total
     ]  # fmt: skip

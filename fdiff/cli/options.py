@@ -105,6 +105,8 @@ def _add_model(group: Any) -> None:
         "bits")
     add("--low-memory", action="store_true", default=None, help="have one of the text encoder, the network and the "
         "decoder in memory at a time")
+    add("--streamed", action="store_true", default=None, help="leave the weights of the network and of the text "
+        "encoders on the disk, and read those of a layer whenever it is computed")
     add("--variant", metavar="NAME", help="read the weights of this variant, such as fp16")
     add("--revision", metavar="NAME", help="the branch, tag or commit of the Hub's repository")
     add("--tokenizer", metavar="SOURCE", help="where a MODEL in one file, which lacks one, takes it from (default: "

@@ -119,6 +119,7 @@ def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:
         return fdiff.DiffusionPipeline.from_pretrained(
             source, revision=arguments.revision, variant=arguments.variant, dtype=arguments.dtype,
             quantize=arguments.quantize, in_turn=bool(arguments.low_memory),
+            streamed=bool(arguments.streamed),
         )
     try:
         return fdiff.DiffusionPipeline.from_single_file(

@@ -111,6 +111,7 @@ class Model(nn.Module):
         dtype: Any = None,
         sharding: weights.Places = None,
         quantize: str | None = None,
+        streamed: bool = False,
     ) -> tuple[Self, dict[str, Any]]:
         """(module, params) from a Hub id or a folder.
 
@@ -130,11 +131,13 @@ class Model(nn.Module):
             quantize: "int8", "int4" or "float8" keeps the matrices of the layers that repeat, and tables of words, in
                 that many bits, which those layers widen as they read them (`convert.packed.chosen` says which); they
                 compute in `dtype`. What is quantised in the file stays as it is there.
+            streamed: large matrices of the layers that repeat stay in the file, and are read whenever they are computed
+                with: for what does not fit into memory.
 
         For errors see `fdiff.hub.fetch`, `from_config` and `convert.weights.load`.
         """
         place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
-        module, load = cls.opened(place, variant, dtype=dtype, sharding=sharding, quantize=quantize)
+        module, load = cls.opened(place, variant, dtype=dtype, sharding=sharding, quantize=quantize, streamed=streamed)
         return module, load()
 
     @classmethod

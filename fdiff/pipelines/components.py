@@ -167,31 +167,27 @@ def setting(value: Any) -> Any:
     return tuple(value[key] for key in numbered) if isinstance(value, dict) else value
 
 
-def load_model(
-    component: Any, source: str | Path, *, variant: str | None, dtype: Any, sharding: Any, quantize: str | None = None,
-    **place: Any,
-) -> tuple[Any, Any]:  # fmt: skip
-    """The model in the dtype asked for, but an autoencoder for which float16 is too narrow in float32.
-
-    Its weights are those of the variant if it has such ones. What is no model is loaded without params.
-    """
-    model, load = open_model(
-        component, source, variant=variant, dtype=dtype, sharding=sharding, quantize=quantize, **place
-    )
+def load_model(component: Any, source: str | Path, **how: Any) -> tuple[Any, Any]:
+    """What `open_model` opens, with its parameters; what is no model is loaded without."""
+    model, load = open_model(component, source, **how)
     return model, None if load is None else load()
 
 
 def open_model(
     component: Any, source: str | Path, *, variant: str | None, dtype: Any, sharding: Any, quantize: str | None = None,
-    **place: Any,
+    streamed: bool = False, **place: Any,
 ) -> tuple[Any, Callable[[], Any] | None]:  # fmt: skip
-    """`load_model`, but with what reads the parameters in place of them."""
+    """The model, and what reads its parameters, None for what is no model.
+
+    These are in the dtype asked for, but an autoencoder for which float16 is too narrow in float32. Its weights are
+    those of the variant if it has such ones.
+    """
     if not issubclass(component, Model):
         return component.from_pretrained(source, **place), None
     where = hub.Source(source, **place)
     options: dict[str, Any] = {"variant": hub.available_variant(where, variant), "sharding": sharding}
     if str(where.subfolder).startswith(QUANTIZED):
-        options["quantize"] = quantize
+        options |= {"quantize": quantize, "streamed": streamed}
     if not (floating(dtype) == jnp.float16 and hasattr(component, "force_upcast")):
         opened: tuple[Any, Callable[[], Any]] = component.opened(where, dtype=dtype, **options)
         return opened

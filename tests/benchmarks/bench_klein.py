@@ -104,7 +104,7 @@ def draw(folder: str, pixels: int, steps: int, layers: int | None, in_turn: bool
     picture = finish(state.x)[0][0]
     times["decode"] = time.perf_counter() - started - sum(times.values())
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    colors = len(set(picture.resize((32, 32)).getdata()))
+    colors = len(picture.resize((32, 32)).getcolors(1024))
     print(json.dumps({"peak": int(peak.split()[1]) * 1024, "seconds": times, "size": picture.size, "colors": colors}))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from convert import ggml, gguf, quantized, safetensors, views, weights
 from convert.lazy import lazy
-from convert.quantized import Quantized, is_quantized
+from convert.quantized import Quantized, Streamed, is_quantized
 from fdiff.models.layers.linear import Embed, Linear
 from fdiff.models.layers.product import int8_product
 
@@ -401,3 +401,28 @@ def test_forged_headers_end_in_one_sentence(tmp_path):
             refused += 1
             assert "model.gguf" in str(error) and "\n" not in str(error)
     assert refused > len(forged) / 2
+
+
+@pytest.mark.parametrize("kind", [None, "int8", "int4"])
+def test_matrices_that_stay_in_their_file(file, tmp_path, kind):
+    """They are read when they are computed with, under jit, vmap, scan and grad, and cannot be saved."""
+    whole, left = (weights.load(file, tree(), quantize=kind, streamed=streamed) for streamed in (False, True))
+    kernel = left["blocks.0"]["kernel"]
+    assert isinstance(kernel, Streamed) and (kernel.shape, kernel.dtype) == ((64, 96), np.float32)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(left["blocks.0"])) < 1000
+    x = jnp.asarray(RNG.standard_normal((2, 5, 64)), jnp.float32)
+
+    def apply(params, x):
+        return Linear(96).apply({"params": params}, x)
+
+    exact = apply(whole["blocks.0"], x)
+    np.testing.assert_allclose(jax.jit(apply)(left["blocks.0"], x), exact, rtol=1e-5, atol=1e-5)
+    slopes = [jax.grad(lambda x, one=one: (apply(one["blocks.0"], x) ** 2).sum())(x) for one in (left, whole)]
+    np.testing.assert_allclose(*slopes, rtol=1e-4, atol=1e-4)
+    twice = jax.tree.map(lambda *leaves: jnp.stack(leaves), left["blocks.0"], left["blocks.0"])
+    _, scanned = jax.lax.scan(lambda _, params: (None, apply(params, x)), None, twice)
+    np.testing.assert_allclose(scanned[1], exact, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.vmap(apply)(twice, x), exact, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(quantized.widened(kernel), quantized.widened(whole["blocks.0"]["kernel"]))
+    with pytest.raises(ValueError, match=r"blocks\.0\.weight stays in its file; copy that"):
+        weights.save(tmp_path, left)

@@ -1,16 +1,20 @@
 """Pipelines whose weights stay quantised, and those of which one model is in memory at a time."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import fdiff
+from convert import weights
 from convert.methods import Factors
-from convert.quantized import holds_quantized, is_quantized, widened
+from convert.quantized import Streamed, holds_quantized, is_quantized, widened
 from fdiff.adapters import lora
 from fdiff.cli.commands import main
 from fdiff.conversion import convert
+from tests.convert.test_quantized import written
 from tests.pipelines import transformers
 
 QWEN = {**transformers.DEEP, "hidden_size": 64, "intermediate_size": 64, "head_dim": 16}
@@ -63,6 +67,22 @@ def test_one_model_at_a_time(saved):
     np.testing.assert_array_equal(images, drawn(saved))
 
 
+@pytest.mark.parametrize("kind", [None, "int8"])
+def test_layers_that_are_read_when_they_are_computed(saved, kind):
+    """The picture is the same but for rounding, and what is in memory is little; a LoRA runs beside."""
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained(saved, quantize=kind, streamed=True)
+    whole = fdiff.DiffusionPipeline.from_pretrained(saved, quantize=kind)[1]
+    for name in ("transformer", "text_encoder"):
+        held, all_of_it = (sum(leaf.nbytes for leaf in jax.tree.leaves(tree[name])) for tree in (params, whole))
+        assert held < all_of_it
+    assert isinstance(lora.layers(params["transformer"])[LAYER][1], Streamed)
+    given = {"key": jax.random.key(0), **OPTIONS}
+    np.testing.assert_allclose(pipe(params, "a cat", **given).images, pipe(whole, "a cat", **given).images, atol=1e-5)
+    style = adapter(whole)
+    beside = [pipe({**tree, "lora": lora.collection(tree, style)}, "a cat", **given).images for tree in (params, whole)]
+    np.testing.assert_allclose(*beside, atol=1e-5)
+
+
 def adapter(params):
     """A LoRA of one layer that shows."""
     shape = lora.layers(params["transformer"])[LAYER][1].shape
@@ -96,7 +116,8 @@ def test_the_command_line(saved, tmp_path):
     lora.save(tmp_path, adapter(fdiff.DiffusionPipeline.from_pretrained(saved)[1]))
     assert main(["convert", str(saved), str(tmp_path / "int4"), "--quantize", "int4", "--dtype", "bfloat16"]) == 0
     asked = [str(tmp_path / "int4"), "a cat", "--steps", "1", "--height", "64", "--width", "64"]
-    for i, options in enumerate(([], ["--low-memory"], ["--lora", str(tmp_path / lora.NAMES[0]), "--low-memory"])):
+    style = ["--lora", str(tmp_path / lora.NAMES[0]), "--low-memory", "--streamed"]
+    for i, options in enumerate(([], ["--low-memory"], style)):
         assert main(["generate", *asked, *options, "--out", str(tmp_path / f"{i}.png")]) == 0
     pictures = [np.asarray(Image.open(tmp_path / f"{i}.png")) for i in range(3)]
     np.testing.assert_array_equal(pictures[0], pictures[1])
@@ -109,3 +130,27 @@ def test_a_kind_that_there_is_not_is_told(saved, tmp_path):
     with pytest.raises(ValueError, match="quantize is 'int3'"):
         convert(saved, tmp_path / "out", quantize="int3")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_may_hold_gguf(saved, tmp_path):
+    """The transformer as Q8_0 and F32, in the names of its class, draws as its widened weights do."""
+    shutil.copytree(saved, tmp_path / "saved")
+    file = tmp_path / "saved" / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = {}
+    for name, tensor in weights.tensors(file).items():
+        array = tensor.read()
+        if array.ndim == 2 and array.shape[1] % 32 == 0 and "blocks" in name:
+            groups = array.reshape(len(array), -1, 32)
+            scales = (np.abs(groups).max(-1, keepdims=True) / 127).astype(np.float16)
+            codes = np.round(groups / scales.astype(np.float32)).astype(np.int8)
+            data = np.concatenate([scales.view(np.uint8), codes.view(np.uint8)], axis=-1)
+            tensors[name] = (8, array.shape, data.tobytes())
+        else:
+            tensors[name] = (0, array.shape, array.tobytes())
+    file.unlink()
+    written(file.parent, tensors).rename(file.with_suffix(".gguf"))
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained(tmp_path / "saved")
+    assert lora.layers(params["transformer"])[LAYER][1].kind == "q8_0"
+    wide = {**params, "transformer": jax.tree.map(widened, params["transformer"], is_leaf=is_quantized)}
+    given = {"key": jax.random.key(0), **OPTIONS}
+    np.testing.assert_allclose(pipe(params, "a cat", **given).images, pipe(wide, "a cat", **given).images, atol=1e-5)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from convert.quantized import Quantized
+from convert.quantized import Quantized, Streamed
 from fdiff.models.layers.axes import sharded
 from fdiff.models.layers.convolve import Padding, convolve, upsample_and_convolve
 from fdiff.models.layers.parameter import kept, parameter
@@ -88,6 +88,8 @@ class Embed(nn.Module):
     @nn.compact
     def __call__(self, indices: jax.Array) -> jax.Array:
         table = kept(self, "embedding", nn.initializers.normal(1.0), (self.num_embeddings, self.features))
+        if isinstance(table, Streamed):
+            table = table.fetched(after=indices)
         if isinstance(table, Quantized):
             return table.take(indices)
         if sharded(indices):  # JAX asks how the result is to be

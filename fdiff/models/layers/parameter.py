@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from convert.quantized import Quantized, widened
+from convert.quantized import Quantized, Streamed, widened
 
 
 def parameter(module: nn.Module, name: str, init: Callable[..., Any], shape: tuple[int, ...]) -> jax.Array:
@@ -18,7 +18,7 @@ def parameter(module: nn.Module, name: str, init: Callable[..., Any], shape: tup
 
 def kept(
     module: nn.Module, name: str, init: Callable[..., Any], shape: tuple[int, ...]
-) -> jax.Array | Quantized:
+) -> jax.Array | Quantized | Streamed:
     """module.param(name, init, shape, float32), quicker: `init` is not traced where `apply` was given the parameter.
 
     Linen traces it each time to compare shapes, which is a quarter of the time that tracing a U-Net takes.
@@ -28,7 +28,7 @@ def kept(
     if not module.has_variable("params", name):
         made: jax.Array = module.param(name, init, shape, jnp.float32)
         return made
-    value: jax.Array | Quantized = module.get_variable("params", name)
+    value: jax.Array | Quantized | Streamed = module.get_variable("params", name)
     if value.shape != shape:
         path = ".".join((*module.path, name))
         raise ValueError(f"{path} of the parameters has shape {value.shape}, the model needs {shape}; "

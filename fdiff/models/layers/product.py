@@ -6,19 +6,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from convert.quantized import INTEGERS, Quantized
+from convert.quantized import INTEGERS, Quantized, Streamed
 
 LAST = (((1,), (1,)), ((), ()))  # (n, in) and (out, in) -> (n, out)
 BASE, LARGEST = 256, 127 * 256 + 127  # of the two digits that a number of an input is written in
 
 
-def product(x: jax.Array, kernel: jax.Array | Quantized, dtype: Any = None) -> jax.Array:
+def product(x: jax.Array, kernel: jax.Array | Quantized | Streamed, dtype: Any = None) -> jax.Array:
     """x @ kernel: (..., in) and (in, out) -> (..., out), in `dtype`, or else that of x.
 
     Kernels of int8 and int4 are not widened on CPUs: x is written as scale * (256 high + low), a scale for each row
     and two digits of 8 bits, and whole numbers are multiplied. That is off by 1 / 65,534 of the largest number of a
     row at most. No kernel is widened before x is there, or a compiled program would widen several of them at once.
     """
+    if isinstance(kernel, Streamed):
+        kernel = kernel.fetched(after=x)
     if not isinstance(kernel, Quantized):
         return jnp.dot(x, kernel, preferred_element_type=dtype)
     flat = x.reshape(-1, x.shape[-1])
