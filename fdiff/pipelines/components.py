@@ -36,7 +36,7 @@ QUANTIZED = ("transformer", "unet", "text_encoder", "controlnet")  # how the fol
 
 
 def read_index(file: Path) -> dict[str, Any]:
-    """A model_index.json, in which options that are lists of numbers are objects, since other lists are components.
+    """A model_index.json, in which options that are lists of numbers are tuples, since lists are components.
 
     Raises ValueError for a list of anything else that is no [library, class].
     """
@@ -45,7 +45,7 @@ def read_index(file: Path) -> dict[str, Any]:
         if name.startswith("_") or not isinstance(entry, list):
             continue
         if entry and all(isinstance(part, int | float) for part in entry):
-            index[name] = {str(i): part for i, part in enumerate(entry)}
+            index[name] = tuple(entry)
         elif len(entry) != 2 or not all(part is None or isinstance(part, str) for part in entry):
             raise _malformed(file, name, entry)
     return index
@@ -60,7 +60,7 @@ def listed(index: Mapping[str, Any], kind: Any, file: Path) -> dict[str, Any]:
     """The entries of an index that are not null. Raises ValueError for a component in need that is no such entry."""
     needed = {field.name for field in dataclasses.fields(kind) if required(field)}
     for name in needed & index.keys():
-        if not isinstance(index[name], list | dict | None):
+        if not isinstance(index[name], list | tuple | dict | None):
             raise _malformed(file, name, index[name])
     return {
         name: entry
