@@ -8,9 +8,12 @@ kohya         lora_unet_down_blocks_0_..._attn1_to_q.lora_down.weight with .alph
               and .dora_scale; lora_unet_input_blocks_4_1_... for SDXL; lora_te_..., lora_te1_..., lora_te2_...
 LyCORIS       kohya's names, or lycoris_ in front, with .hada_w1_a, .lokr_w1, .diff, .diff_b, .w_norm, .b_norm, .scalar
 ComfyUI       diffusion_model.input_blocks.4.1...lora_up.weight, text_encoders.clip_l.transformer...
+XLabs         double_blocks.0.processor.qkv_lora1.down.weight
 cloneofsimo   unet:0:down, where the number counts the linear layers of attention
 
-Which layer a name means is looked up among those of the model, so that nothing is guessed.
+Which layer a name means is looked up among those of the model, so that nothing is guessed. Those of transformers
+have their original names too (`convert.original_transformers`), as ai-toolkit and kohya's trainers write them:
+diffusion_model.double_blocks.0.img_attn.qkv..., lora_unet_double_blocks_0_img_attn_qkv...
 """
 
 import functools
@@ -21,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from convert import adapters, lora_names, methods, peft, safetensors, weights
+from convert import adapters, lora_names, methods, original_transformers, peft, safetensors, weights
 from convert.lora_names import CURE, Shapes
 from convert.methods import Change, Factors, Whole
 from convert.tensors import Tensor
@@ -39,8 +42,14 @@ def read(file: Path, shapes: Shapes) -> Adapter:
     words = {name for name, value in metadata.items() if value == "<embed>"}  # of textual inversion
     names = [name for name in found if name not in words and not lora_names.BUNDLED.fullmatch(name)]
     config = peft.read(file, metadata)
+    stacks = {component: original_transformers.stacks(known) for component, known in shapes.items()}
+    known = {
+        component: {name: original_transformers.shape(stack, today) for name, stack in stacks[component].items()}
+        | dict(today)
+        for component, today in shapes.items()
+    }
     parts: dict[tuple[str, str], dict[str, str]] = {}  # (component, layer) -> part -> the tensor's name
-    for name, (component, layer, part) in lora_names.places(names, shapes, metadata, file).items():
+    for name, (component, layer, part) in lora_names.places(names, known, metadata, file).items():
         named = parts.setdefault((component, layer), {})
         if part in named:
             raise ValueError(f"{file} holds the {part} part of {component}.{layer} twice, also as {name}; keep one.")
@@ -58,7 +67,8 @@ def read(file: Path, shapes: Shapes) -> Adapter:
             raise ValueError(f"{file} lacks the {lacking} part of {component}.{layer}; download or copy it again.")
         if more := methods.surplus(arrays):
             raise ValueError(f"{file} holds {named[more]}, which goes with no other part there; download it again.")
-        changes = _changes(arrays, shapes[component], component, layer, config, file)
+        changes = _changes(arrays, known[component], component, layer, config, file)
+        changes = _today(changes, shapes[component], stacks[component], f"{component}.{layer} in {file}")
         taken = adapter.setdefault(component, {})
         if twice := taken.keys() & changes.keys():
             raise ValueError(f"{file} holds two changes of {component}.{twice.pop()}; keep one.")
@@ -92,13 +102,33 @@ def _changes(
         one = methods.strengthened(methods.change(arrays, shape), alpha, rank, 1.0 if scalar is None else scalar)
     except ValueError as error:
         raise ValueError(f"{component}.{layer} in {file} {error} and the model's {shape}; {CURE}.") from error
-    found = {layer: one}
+    found: dict[str, Change] = {layer: one}
     if "bias" in arrays and isinstance(one, Factors):
         bias, wanted = arrays["bias"], shapes.get(f"{layer}.bias")
         if bias.shape != wanted:
             has = f"a bias of shape {bias.shape} and the model {'no bias there' if wanted is None else wanted}"
             raise ValueError(f"{component}.{layer} in {file} has {has}; {CURE}.")
         found[f"{layer}.bias"] = Whole(bias, one.alpha / one.rank)
+    return found
+
+
+def _today(
+    changes: Mapping[str, Change],
+    shapes: Mapping[str, tuple[int, ...]],
+    stacks: Mapping[str, tuple[original_transformers.Rows, ...]],
+    where: str,
+) -> dict[str, Change]:
+    """The changes of parameters of today, which those of the original are stacks of."""
+    found: dict[str, Change] = {}
+    for name, change in changes.items():
+        if name in shapes:
+            found[name] = change
+            continue
+        for today, rows in original_transformers.places(stacks[name]).items():
+            try:
+                found[today] = methods.taken(change, rows)
+            except ValueError as error:
+                raise ValueError(f"{where} {error}, whose parts fdiff cannot tell apart; merge it there.") from error
     return found
 
 

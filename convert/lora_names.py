@@ -26,17 +26,22 @@ ENDING = re.compile(
     r"|\.(?P<shift>diff_b|b_norm))$"
 )
 PARTS = {"A": "down", "B": "up", "w_norm": "diff", "diff_b": "shift", "b_norm": "shift"}
-PREFIXES = {
-    "lora_unet_": "unet",
-    "lora_te_": "text_encoder",
-    "lora_te1_": "text_encoder",
-    "lora_te2_": "text_encoder_2",
-    "text_encoders.clip_l.transformer.": "text_encoder",
-    "text_encoders.clip_h.transformer.": "text_encoder",
-    "text_encoders.clip_g.transformer.": "text_encoder_2",
-    "diffusion_model.": "",  # a U-Net or a transformer
-    "lycoris_": "",  # whichever model was trained
+PREFIXES = {  # the component that is meant: the first of those that the model has
+    "lora_unet_": ("unet", "transformer"),
+    "lora_transformer_": ("transformer",),
+    "lora_te_": ("text_encoder",),
+    "lora_te1_": ("text_encoder",),
+    "lora_te2_": ("text_encoder_2",),
+    "lora_te3_": ("text_encoder_3", "text_encoder_2"),  # T5, which is the second one of FLUX.1
+    "text_encoders.clip_l.transformer.": ("text_encoder",),
+    "text_encoders.clip_h.transformer.": ("text_encoder",),
+    "text_encoders.clip_g.transformer.": ("text_encoder_2",),
+    "text_encoders.t5xxl.transformer.": ("text_encoder_3", "text_encoder_2"),
+    "diffusion_model.": ("",),  # a U-Net or a transformer
+    "lycoris_": ("",),  # whichever model was trained
 }
+# XLabs' names of the layers of FLUX.1's blocks: those of pictures are 1, those of texts 2.
+XLABS = re.compile(r"\.processor\.(?P<layer>qkv|proj)_lora(?P<stream>[12]?)\.(?P<which>down|up)\.weight$")
 WRAPPERS = re.compile(r"(?<![^.])(base_model\.model|_orig_mod|module)\.")  # of peft, torch.compile and DataParallel
 OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
@@ -100,14 +105,24 @@ def places(found: Iterable[str], shapes: Shapes, metadata: Mapping[str, str], fi
 
 def _split(name: str, components: Iterable[str]) -> Place:
     """(component or "" where it is not said, the layer as it is written, part or "" for none of a LoRA)."""
+    name = XLABS.sub(_xlabs, name)
     ending = ENDING.search(name)
     if ending is None:
         return "", name, ""
     said = next(found for found in ending.groupdict().values() if found)
     rest = WRAPPERS.sub("", name[: ending.start()])
-    prefixes = {f"{component}.": component for component in components} | PREFIXES
+    known = set(components)
+    prefixes = {f"{component}.": (component,) for component in known} | PREFIXES
     prefix = next((prefix for prefix in prefixes if rest.startswith(prefix)), "")
-    return prefixes.get(prefix, ""), rest.removeprefix(prefix), PARTS.get(said, said)
+    meant = prefixes.get(prefix, ("",))
+    component = next((one for one in meant if one in known), meant[0])
+    return component, rest.removeprefix(prefix), PARTS.get(said, said)
+
+
+def _xlabs(match: re.Match[str]) -> str:
+    """The end of a name of XLabs' in the original's words."""
+    layer, stream = match["layer"], {"1": "img_attn.", "2": "txt_attn.", "": ""}[match["stream"]]
+    return f".{stream}{'linear2' if not stream and layer == 'proj' else layer}.lora_{match['which']}.weight"
 
 
 def _find(layer: str, known: Mapping[str, str]) -> str | None:
@@ -120,6 +135,7 @@ def _spellings(layer: str) -> Iterable[str]:
     plain = layer.replace(".processor", "").replace(".", "_")
     yield plain
     yield f"{plain}_0"  # to_out is to_out.0
+    yield f"{plain}_scale"  # what norms of the original are called
     yield original.unet(plain).replace(".", "_")
     for text in (plain, f"text_model_{plain}"):
         yield text

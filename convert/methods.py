@@ -102,7 +102,21 @@ class Whole(NamedTuple):
         return None
 
 
-Change = Factors | Hadamard | Kronecker | Whole
+class Part(NamedTuple):
+    """Some rows of a change whose own numbers are of all rows."""
+
+    of: Kronecker
+    rows: np.ndarray  # (n,), which ones
+    dora_scale: np.ndarray | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """That of the parameter."""
+        return (len(self.rows), *self.of.shape[1:])
+
+
+Read = Factors | Hadamard | Kronecker | Whole
+Change = Read | Part
 
 # The parts that files hold of each method, besides alpha, scalar and dora_scale, which several have.
 LORA = ("down", "up", "mid", "bias")
@@ -119,7 +133,7 @@ def method(part: str) -> str | None:
 
 def name(one: Change) -> str:
     """What people call the method of a change."""
-    return {Factors: "LoRA", Hadamard: "LoHa", Kronecker: "LoKr", Whole: "difference"}[type(one)]
+    return {Factors: "LoRA", Hadamard: "LoHa", Kronecker: "LoKr", Whole: "difference", Part: "LoKr"}[type(one)]
 
 
 def missing(arrays: Arrays) -> str | None:
@@ -151,7 +165,7 @@ def _wanted(arrays: Arrays) -> list[str]:
     return [*found, "lokr_t2"] if "lokr_t2" in arrays and "lokr_w2" not in arrays else found
 
 
-def change(arrays: Arrays, shape: Shape) -> Change:
+def change(arrays: Arrays, shape: Shape) -> Read:
     """What the parts of one parameter of that shape say, unscaled.
 
     Raises ValueError, the middle of a sentence, where shapes differ.
@@ -180,11 +194,32 @@ def rank(arrays: Arrays) -> int | None:
     return None
 
 
-def strengthened(one: Change, alpha: float | None, rank: int | None, scalar: float) -> Change:
+def strengthened(one: Read, alpha: float | None, rank: int | None, scalar: float) -> Read:
     """The change with that alpha over that rank, as it is without either, and times a scalar."""
     if isinstance(one, Factors | Hadamard):
         return one._replace(alpha=(one.alpha if alpha is None else alpha) * scalar)
     return one._replace(scale=alpha / rank * scalar if alpha is not None and rank else scalar)
+
+
+def taken(one: Change, rows: np.ndarray) -> Change:
+    """The change of these rows of the parameter alone.
+
+    Raises ValueError, the middle of a sentence, for a DoRA by inputs of some rows, whose norms are of all of them.
+    """
+    dora = one.dora_scale
+    if dora is not None and dora.shape[0] > 1:
+        dora = dora[rows]
+    elif dora is not None and len(rows) < one.shape[0]:
+        raise ValueError("has a dora_scale for each input of a stack")
+    if isinstance(one, Factors):
+        return one._replace(up=one.up[rows], dora_scale=dora)
+    if isinstance(one, Hadamard):
+        return one._replace(up=one.up[rows], up_2=one.up_2[rows], dora_scale=dora)
+    if isinstance(one, Kronecker):
+        return Part(one._replace(dora_scale=None), rows, dora)
+    if isinstance(one, Whole):
+        return one._replace(difference=one.difference[rows])
+    return one._replace(rows=one.rows[rows], dora_scale=dora)
 
 
 def _factors(arrays: Arrays, shape: Shape) -> Factors:

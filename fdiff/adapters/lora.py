@@ -28,7 +28,7 @@ from convert import layout
 from convert import lora as convert_lora
 from convert.lora import Adapter
 from convert.methods import Change as Added
-from convert.methods import Factors, Hadamard, Kronecker
+from convert.methods import Factors, Hadamard, Kronecker, Part
 from convert.quantized import Quantized, Streamed, is_quantized
 from fdiff import hub
 from fdiff.adapters import files
@@ -277,6 +277,8 @@ def _product(one: Added) -> jax.Array:
         second = _multiplied(*one.second) if isinstance(one.second, tuple) else jnp.asarray(one.second, jnp.float32)
         product = jnp.einsum("ab,cd...->acbd...", jnp.asarray(one.first, jnp.float32), second)
         return one.scale * product.reshape(one.shape)
+    if isinstance(one, Part):
+        return jnp.take(_product(one.of), one.rows, axis=0)
     return one.scale * jnp.asarray(one.difference, jnp.float32)
 
 
