@@ -43,6 +43,7 @@ from fdiff.models.transformer_flux import FluxTransformer2DModel
 from fdiff.models.transformer_flux2 import Flux2Transformer2DModel
 from fdiff.models.transformer_flux3 import Flux3Transformer2DModel
 from fdiff.models.transformer_krea2 import Krea2Transformer2DModel
+from fdiff.models.transformer_pixart import PixArtTransformer2DModel, is_pixart
 from fdiff.models.transformer_qwenimage import QwenImageTransformer2DModel
 from fdiff.models.transformer_qwenimage21 import QwenImage21Transformer2DModel
 from fdiff.models.transformer_sd3 import SD3Transformer2DModel
@@ -90,6 +91,7 @@ __all__ = [
     "Mistral3Model",
     "Model",
     "MoleculeGNN",
+    "PixArtTransformer2DModel",
     "Qwen2_5_VLForConditionalGeneration",
     "Qwen2_5_VLModel",
     "Qwen3ForCausalLM",
@@ -118,3 +120,4 @@ __all__ = [
 registry.register_all({name: globals()[name] for name in __all__}, Model)
 registry.register(GPT2Model, "GPT2LMHeadModel")  # whose last layer nobody here needs
 registry.register(DiTTransformer2DModel, "Transformer2DModel", when=is_dit)
+registry.register(PixArtTransformer2DModel, "Transformer2DModel", when=is_pixart)

@@ -11,6 +11,7 @@ from fdiff.models import (
     DiTTransformer2DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    PixArtTransformer2DModel,
     ZImageTransformer2DModel,
 )
 from fdiff.models.layers.patches import from_patches, to_patches
@@ -111,7 +112,7 @@ def test_dits_go_by_two_names(shared_data):
         "upcast_attention": False, "use_linear_projection": False,
     }  # fmt: skip
     assert registry.lookup("Transformer2DModel", config=config) is DiTTransformer2DModel
-    assert registry.lookup("Transformer2DModel", config={**config, "norm_type": "ada_norm_single"}) is None
+    assert registry.lookup("Transformer2DModel", config={**config, "norm_type": "ada_norm"}) is None
     model = DiTTransformer2DModel.from_config(config)
     assert_names(model, shared_data / "manifests" / "dit-xl-2-256-transformer.json.gz")
 
@@ -126,6 +127,56 @@ def test_wrong_options_and_inputs_of_dits_are_told():
     told("sample_size 8 is no multiple of patch_size 3", patch_size=3)
     told(r"height and width multiples of 2; it is \(1, 8, 7, 3\)", (1, 8, 7, 3))
     told("norm_type 'ada_norm' is unknown", norm_type="ada_norm")
+
+
+# The config of PixArt-alpha/PixArt-XL-2-1024-MS, of the same time, and how others differ from it.
+PIXART = {
+    "_class_name": "Transformer2DModel", "activation_fn": "gelu-approximate", "attention_bias": True,
+    "attention_head_dim": 72, "attention_type": "default", "caption_channels": 4096, "cross_attention_dim": 1152,
+    "double_self_attention": False, "dropout": 0.0, "in_channels": 4, "norm_elementwise_affine": False,
+    "norm_eps": 1e-06, "norm_num_groups": 32, "norm_type": "ada_norm_single", "num_attention_heads": 16,
+    "num_embeds_ada_norm": 1000, "num_layers": 28, "num_vector_embeds": None, "only_cross_attention": False,
+    "out_channels": 8, "patch_size": 2, "sample_size": 128, "upcast_attention": False, "use_linear_projection": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("manifest", "changes"), [
+    ("alpha-1024", {}), ("alpha-512", {"sample_size": 64}),
+    ("sigma-1024", {"interpolation_scale": 2, "use_additional_conditions": False}),
+])  # fmt: skip
+def test_pixarts_go_by_two_names(shared_data, manifest, changes):
+    config = {**PIXART, **changes}
+    assert registry.lookup("Transformer2DModel", config=config) is PixArtTransformer2DModel
+    model = PixArtTransformer2DModel.from_config(config)
+    assert model == PixArtTransformer2DModel.from_config({**config, "_class_name": "PixArtTransformer2DModel"})
+    assert_names(model, shared_data / "manifests" / f"pixart-{manifest}-transformer.json.gz")
+
+
+def test_a_pixart_does_not_see_what_pads_a_text():
+    model = PixArtTransformer2DModel(**cases.CONFIGS["pixart_sigma"][1])
+    arrays = {key: array[:1] for key, array in cases.inputs("pixart").items()}
+    out = jax.jit(lambda params, arrays: model.apply({"params": params}, **arrays))
+    params = model.init_params(jax.random.key(0))
+    masked = out(params, arrays)
+    cut = {**arrays, "encoder_hidden_states": arrays["encoder_hidden_states"][:, :3], "encoder_attention_mask": None}
+    np.testing.assert_allclose(masked, out(params, cut), atol=1e-5)
+    assert np.abs(masked - out(params, {**arrays, "encoder_attention_mask": None})).max() > 1e-3
+
+
+def test_wrong_options_and_inputs_of_pixarts_are_told():
+    def told(match, changes=(), **options):
+        with pytest.raises(ValueError, match=match):
+            model = PixArtTransformer2DModel(**{**cases.CONFIGS["pixart"][1], **options})
+            jax.eval_shape(lambda: model.init(jax.random.key(0), **{**cases.inputs("pixart"), **dict(changes)}))
+
+    told("is 22; it must be a multiple of 4", attention_head_dim=11)
+    told("is 20; it must be a multiple of 3 with use_additional_conditions", attention_head_dim=10)
+    told("sample_size 8 is no multiple of patch_size 3", patch_size=3)
+    told("cross_attention_dim is 7 and .* is 24; with caption_channels they must be equal", cross_attention_dim=7)
+    told("norm_type 'ada_norm' is unknown", norm_type="ada_norm")
+    told(r"height and width multiples of 2; it is \(1, 8, 7, 3\)", {"hidden_states": np.zeros((1, 8, 7, 3))})
+    told(r"must be \(batch, number, 10\); it is \(2, 5, 9\)", {"encoder_hidden_states": np.zeros((2, 5, 9))})
+    told(r"needs resolution, .* \(2, 2\); its shape is \(\)", {"resolution": None})
 
 
 @pytest.mark.parametrize(

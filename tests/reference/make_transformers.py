@@ -62,6 +62,23 @@ CONFIGS["dit_affine"] = (
     "DiTTransformer2DModel",
     {**DIT, "sample_size": 16, "attention_bias": False, "norm_elementwise_affine": True, "activation_fn": "geglu"},
 )
+PIXART = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "in_channels": 3,
+    "out_channels": 6,
+    "num_layers": 2,
+    "sample_size": 8,
+    "cross_attention_dim": 24,
+    "caption_channels": 10,
+}
+CONFIGS["pixart"] = ("PixArtTransformer2DModel", {**PIXART, "use_additional_conditions": True})
+CONFIGS["pixart_sigma"] = ("PixArtTransformer2DModel", {**PIXART, "interpolation_scale": 2, "sample_size": 16})
+CONFIGS["pixart_affine"] = (
+    "PixArtTransformer2DModel",
+    {**PIXART, "sample_size": 128, "caption_channels": None, "cross_attention_dim": 10, "attention_bias": False,
+     "norm_elementwise_affine": True, "out_channels": None, "activation_fn": "geglu"},
+)  # fmt: skip
 STORED = ("z_image", "flux2", "flux", "dit")  # the others are only compared live
 
 
@@ -113,6 +130,14 @@ def inputs(name: str) -> dict[str, Any]:
             "timestep": np.array([3, 900]),
             "class_labels": np.array([4, 5]),
         }
+    if name.startswith("pixart"):
+        return {
+            "hidden_states": random.standard_normal((2, 6, 10, 3)).astype(np.float32),
+            "encoder_hidden_states": random.standard_normal((2, 5, 10)).astype(np.float32),
+            "timestep": np.array([3, 900]),
+            "encoder_attention_mask": np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.int32),
+            "resolution": np.array([[48, 80], [96, 32]], np.float32),
+        }
     mask = np.ones((2, 40), np.int32)
     mask[0, 5:] = 0
     return {
@@ -137,6 +162,12 @@ def run(name: str, model: Any, arrays: dict[str, Any]) -> np.ndarray:
         x, t, labels = (torch.from_numpy(arrays[key]) for key in ("sample", "timestep", "class_labels"))
         with torch.no_grad():
             return model(x.permute(0, 3, 1, 2), t, labels).sample.permute(0, 2, 3, 1).numpy()
+    if name.startswith("pixart"):
+        x, text, t, mask, size = map(torch.from_numpy, arrays.values())
+        told = {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}
+        with torch.no_grad():
+            output = model(x.permute(0, 3, 1, 2), text, t, told, encoder_attention_mask=mask).sample
+        return output.permute(0, 2, 3, 1).numpy()
     x, t, text = (torch.from_numpy(arrays[key]) for key in ("sample", "timestep", "encoder_hidden_states"))
     mask = torch.from_numpy(arrays["encoder_attention_mask"]).bool()
     texts = [tokens[seen] for tokens, seen in zip(text, mask, strict=True)]
