@@ -42,6 +42,7 @@ from fdiff.pipelines.latent_diffusion import LDMPipeline, latent_diffusion
 from fdiff.pipelines.latent_upscale import StableDiffusionLatentUpscalePipeline
 from fdiff.pipelines.molecules import MoleculeOutput, MoleculePipeline, draw_molecules
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput
+from fdiff.pipelines.pixart import PixArtAlphaPipeline, PixArtSigmaPipeline
 from fdiff.pipelines.qwenimage import QwenImageImg2ImgPipeline, QwenImageInpaintPipeline, QwenImagePipeline
 from fdiff.pipelines.qwenimage21 import QwenImage21Pipeline
 from fdiff.pipelines.qwenimage_edit import QwenImageEditPipeline, QwenImageEditPlusPipeline
@@ -126,6 +127,8 @@ __all__ = [
     "MoleculeOutput",
     "MoleculePipeline",
     "MusicLDMPipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
     "QwenImage21Pipeline",
     "QwenImageEditPipeline",
     "QwenImageEditPlusPipeline",
