@@ -142,7 +142,7 @@ def save_component(component: Any, params: Any, folder: Path, name: str, variant
         return [_library(component), type(component).__name__]
     if component is None:
         return [None, None]
-    if isinstance(component, tuple) and all(isinstance(part, int | float) for part in component):
+    if isinstance(component, tuple) and component and all(isinstance(part, int | float) for part in component):
         return list(component)
     return dict(enumerate(component)) if isinstance(component, tuple) else component
 
