@@ -10,13 +10,12 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from fdiff.models import AutoencoderKL, ChromaTransformer2DModel, T5EncoderModel
 from fdiff.models.layers.patches import packed, unpacked
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance
-from fdiff.pipelines.denoise import guided, variables_of
+from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.flow import PATCH, Read, T, Tokens, cropped, from_masked, pictured, places_of, planned, sized
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import masked
@@ -36,7 +35,7 @@ from fdiff.pipelines.requests import (
     Texted,
 )
 from fdiff.pipelines.task import Task, option
-from fdiff.pipelines.text import Counts, listed
+from fdiff.pipelines.text import listed
 from fdiff.pipelines.text_to_image import from_noise
 from fdiff.schedulers import Scheduler
 from fdiff.spacing import check_count
@@ -146,12 +145,10 @@ def read(
     flow.check_alike(found.positive, found.negative)
     sides = flow.repeated((found.positive, found.negative), num_images_per_prompt)
     kind = bool if hides_padding else np.float32
-    positive, negative = (
-        None if side is None else ChromaCondition(side.embeddings, side.mask.astype(kind)) for side in sides
-    )
-    network = Partial(ChromaDenoiser(transformer), variables_of(params, "transformer"))
-    texts = Counts(len(sides[0].mask), found.prompts, sides[0].embeddings.dtype)
-    return Read(network, (positive, negative), texts)
+    return flow.asked(
+        ChromaDenoiser(transformer), params, sides, found.prompts,
+        lambda side: ChromaCondition(side.embeddings, side.mask.astype(kind)),
+    )  # fmt: skip
 
 
 drawing = Task(

@@ -8,21 +8,17 @@ from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
 import jax
-from jax.tree_util import Partial
 
 from fdiff.models import AutoencoderKLFlux2, ErnieImageTransformer2DModel, Mistral3Model
 from fdiff.pipelines import flow, flux2, latent
 from fdiff.pipelines.checks import asks_guidance
-from fdiff.pipelines.denoise import guided, variables_of
-from fdiff.pipelines.flow import Read, Tokens
+from fdiff.pipelines.denoise import guided
+from fdiff.pipelines.flow import Read, Tokens, planned_as_trained
 from fdiff.pipelines.flux2 import from_noise
 from fdiff.pipelines.latent import pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params
-from fdiff.pipelines.plans import Planned, flow_plan
 from fdiff.pipelines.requests import READ_AT_MOST, Latents, Negated, Patched, Pixels, Prompt, Scale, Texted
 from fdiff.pipelines.task import Task, option
-from fdiff.pipelines.text import Counts
-from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 from fdiff.tokenizers import PreTrainedTokenizerFast
 
@@ -43,11 +39,6 @@ class ErnieImageText(Texted, Negated, Patched, Latents):
 def sized(vae: AutoencoderKLFlux2, height: Pixels, width: Pixels) -> latent.Sized:
     """Stage: the size in squares of latents. Raises ValueError for sizes that they do not divide."""
     return latent.Sized(flux2.sized(vae, None, height, width).size)
-
-
-def planned(scheduler: Scheduler, num_inference_steps: int, plan: Plan | None) -> Planned:
-    """Stage: the table, whose shift the checkpoint has."""
-    return Planned(flow_plan(scheduler, num_inference_steps, plan, None))
 
 
 def encode_prompt(
@@ -98,9 +89,7 @@ def read(
         max_sequence_length,
     )  # fmt: skip
     both = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
-    network = Partial(ErnieImageDenoiser(transformer), variables_of(params, "transformer"))
-    embeddings = both[0].embeddings
-    return Read(network, both, Counts(len(embeddings), found.prompts, embeddings.dtype))
+    return flow.asked(ErnieImageDenoiser(transformer), params, both, found.prompts)
 
 
 def decode(pipe: Any, params: Params, latents: jax.Array, tile_size: int | None = None) -> jax.Array:
@@ -109,8 +98,9 @@ def decode(pipe: Any, params: Params, latents: jax.Array, tile_size: int | None 
 
 
 drawing = Task(
-    ErnieImageText, (sized, planned, read, from_noise, guided), pictures, "Draw pictures from text with ERNIE-Image."
-)
+    ErnieImageText, (sized, planned_as_trained, read, from_noise, guided), pictures,
+    "Draw pictures from text with ERNIE-Image.",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

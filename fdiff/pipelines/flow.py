@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from fdiff import guidance
 from fdiff.pipelines import crop, inpaint, inputs
 from fdiff.pipelines.checks import either, finite, one_of
-from fdiff.pipelines.denoise import Both
+from fdiff.pipelines.denoise import Both, variables_of
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.inpaint import BegunInPart
 from fdiff.pipelines.inputs import Pictured
@@ -88,6 +89,11 @@ def planned(
     return Planned(flow_plan(scheduler, num_inference_steps, plan, mu, strength))
 
 
+def planned_as_trained(scheduler: Scheduler, num_inference_steps: int, plan: Plan | None) -> Planned:
+    """Stage: the table, whose shift the checkpoint has."""
+    return Planned(flow_plan(scheduler, num_inference_steps, plan, None))
+
+
 def places_of(picture: int, size: Size) -> np.ndarray:
     """(h w, 3): the picture, the row and the column of each patch."""
     row, column = np.indices(size).reshape(2, -1)
@@ -129,8 +135,7 @@ def read_texts(
     encoder, reader = encoder_of(pipe, tokenizer=tokenizer)
     ids, mask = reader.batch(texts, length)
     if not whole:
-        used = min(-(-int(mask.sum(1).max()) // MULTIPLE) * MULTIPLE, length)
-        ids, mask = ids[:, :used], mask[:, :used]
+        ids, mask = without_padding(ids, mask)
     states = states_of(encoder, layers, norm_last, tree_of(params, "text_encoder"), ids, mask)
     return Tokens(states, jnp.asarray(mask))
 
@@ -151,6 +156,26 @@ class Sides(NamedTuple):
     positive: Any
     negative: Any
     prompts: int
+
+
+def without_padding(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens (b, n) and their mask as far as the longest text goes, to a MULTIPLE, what is behind being padding."""
+    used = min(-(-int(mask.sum(1).max()) // MULTIPLE) * MULTIPLE, ids.shape[1])
+    return ids[:, :used], mask[:, :used]
+
+
+def asked(
+    denoiser: Callable[..., jax.Array], params: Params, both: tuple[Any, Any], prompts: int,
+    told: Callable[[Any], Any] | None = None,
+) -> Read:  # fmt: skip
+    """The network, and what it is told of both sides, what the text encoder made of them or `told` of that.
+
+    prompts: how many both were made of, `repeated` as often as there are pictures of each.
+    """
+    first = jax.tree.leaves(both[0])[0]
+    positive, negative = (side if side is None or told is None else told(side) for side in both)
+    network = Partial(denoiser, variables_of(params, "transformer"))
+    return Read(network, (positive, negative), Counts(len(first), prompts, first.dtype))
 
 
 def sides(

@@ -11,12 +11,11 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from fdiff.models import AutoencoderKLFlux2, Flux2Transformer2DModel, Qwen3ForCausalLM
 from fdiff.pipelines import flow, inputs, latent
 from fdiff.pipelines.checks import asks_guidance
-from fdiff.pipelines.denoise import guided, variables_of
+from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.flow import Read, T, Tokens
 from fdiff.pipelines.latent import Begun, encoded, first_latents, pictures
@@ -45,7 +44,6 @@ LAYERS = (9, 18, 27)  # of the text encoder, whose hidden states lie side by sid
 AREA = 1024 * 1024  # pixels of a picture to keep to, at most
 LEAST, LONGEST = 64, 8  # pixels of its sides, and the ratio of them
 APART = 10  # between the places of pictures in the first axis: 0 is drawn, the others are kept to
-LANCZOS = 1  # PIL's number for the filter
 KEPT = (
     "pictures to keep to, one or a list, of any sizes: PIL, uint8 or float in [-1, 1], (h, w, 3); PIL images of more "
     "than 1024 x 1024 pixels are made smaller. The first one's size is drawn if no other is given"
@@ -100,10 +98,7 @@ def reference(picture: Any, step: int) -> np.ndarray:
 
     Raises ValueError for one that is too small or too long.
     """
-    array = inputs.pictures("image", no_larger(picture))
-    if len(array) != 1 or array.shape[-1] != 3:
-        raise ValueError(f"image has shape {array.shape[-3:]}; each picture to keep to must be (height, width, 3)")
-    inputs.check_range("image", array, -1.0)
+    array = inputs.kept_picture(no_larger(picture))
     height, width = array.shape[1:3]
     if min(height, width) < LEAST or max(height, width) > LONGEST * min(height, width):
         raise ValueError(f"image is {width} x {height} pixels; a picture to keep to must have {LEAST} or more on each "
@@ -119,7 +114,7 @@ def no_larger(picture: Any) -> Any:
         return picture
     width, height = picture.size
     scale = math.sqrt(AREA / (width * height))
-    return picture.resize((int(width * scale), int(height * scale)), LANCZOS)
+    return picture.resize((int(width * scale), int(height * scale)), inputs.LANCZOS)
 
 
 def planned(
@@ -214,9 +209,10 @@ def read(
     texts = flow.repeated((found.positive, found.negative), num_images_per_prompt)
     count = len(texts[0].embeddings)
     kept, sizes = kept_of(pipe.vae, params, references, count)
-    both = tuple(None if side is None else KleinCondition(side.embeddings, kept) for side in texts)
-    network = Partial(KleinDenoiser(pipe.transformer, sizes), variables_of(params, "transformer"))
-    return Read(network, (both[0], both[1]), Counts(count, found.prompts, texts[0].embeddings.dtype))
+    return flow.asked(
+        KleinDenoiser(pipe.transformer, sizes), params, texts, found.prompts,
+        lambda side: KleinCondition(side.embeddings, kept),
+    )  # fmt: skip
 
 
 def kept_of(

@@ -9,19 +9,17 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from fdiff.models import AutoencoderKLFlux2, Flux2Transformer2DModel, Mistral3Model
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import check_scale
-from fdiff.pipelines.denoise import guided, variables_of
+from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.flow import Read, Tokens
 from fdiff.pipelines.flux2 import KEPT, KleinCondition, KleinDenoiser, from_noise, kept_of, planned, sized
 from fdiff.pipelines.latent import pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params
 from fdiff.pipelines.requests import READ_AT_MOST, Latents, Patched, Prompt, References, Scale, Texted
 from fdiff.pipelines.task import Task, option
-from fdiff.pipelines.text import Counts
 from fdiff.schedulers import Scheduler
 from fdiff.tokenizers import PreTrainedTokenizerFast
 
@@ -77,12 +75,15 @@ def read(
 ) -> Read:  # fmt: skip
     """Stage: the prompts, and the latents of pictures to keep to. Raises ValueError for prompts that are none."""
     found = _side(pipe, params, prompt, prompt_embeds, max_sequence_length, text_encoder_out_layers)
-    text = flow.repeated((found.positive, None), num_images_per_prompt)[0].embeddings
-    check_scale("guidance_scale", guidance_scale, len(text))
-    kept, sizes = kept_of(pipe.vae, params, references, len(text))
-    told = KleinCondition(text, kept, jnp.broadcast_to(jnp.asarray(guidance_scale, jnp.float32), (len(text),)))
-    network = Partial(KleinDenoiser(pipe.transformer, sizes), variables_of(params, "transformer"))
-    return Read(network, (told, None), Counts(len(text), found.prompts, text.dtype))
+    sides = flow.repeated((found.positive, None), num_images_per_prompt)
+    count = len(sides[0].embeddings)
+    check_scale("guidance_scale", guidance_scale, count)
+    kept, sizes = kept_of(pipe.vae, params, references, count)
+    scale = jnp.broadcast_to(jnp.asarray(guidance_scale, jnp.float32), (count,))
+    return flow.asked(
+        KleinDenoiser(pipe.transformer, sizes), params, sides, found.prompts,
+        lambda side: KleinCondition(side.embeddings, kept, scale),
+    )  # fmt: skip
 
 
 drawing = Task(

@@ -12,17 +12,16 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from fdiff.models import AutoencoderKLFlux2, Flux3Transformer2DModel, Qwen3VLModel
 from fdiff.pipelines import flow, inputs, latent
 from fdiff.pipelines.checks import asks_guidance
-from fdiff.pipelines.denoise import guided, variables_of
-from fdiff.pipelines.flow import LATENTS, Read, T, Tokens
-from fdiff.pipelines.flux2 import LANCZOS, from_noise, kept_of, no_larger
+from fdiff.pipelines.denoise import guided
+from fdiff.pipelines.flow import LATENTS, Read, T, Tokens, planned_as_trained
+from fdiff.pipelines.flux2 import from_noise, kept_of, no_larger
 from fdiff.pipelines.latent import check_multiples, factor_of, pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, encoder_of, tree_of
-from fdiff.pipelines.plans import Planned, count_rows, flow_plan
+from fdiff.pipelines.plans import count_rows
 from fdiff.pipelines.requests import (
     READ_AT_MOST,
     Latents,
@@ -36,7 +35,6 @@ from fdiff.pipelines.requests import (
     Texted,
 )
 from fdiff.pipelines.task import Task, option
-from fdiff.pipelines.text import Counts
 from fdiff.plan import Plan
 from fdiff.rows import ByRow
 from fdiff.schedulers import Scheduler
@@ -95,18 +93,9 @@ def sized(vae: AutoencoderKLFlux2, image: References, height: Pixels, width: Pix
     return Sized((pixels[0] // step, pixels[1] // step), references, {"box": box} if kept_whole else None)
 
 
-def picture_of(one: Any) -> np.ndarray:
-    """(1, h, w, 3). Raises ValueError for what is no picture."""
-    array = inputs.pictures("image", one)
-    if len(array) != 1 or array.shape[-1] != 3:
-        raise ValueError(f"image has shape {array.shape[-3:]}; each picture to keep to must be (height, width, 3)")
-    inputs.check_range("image", array, -1.0)
-    return array
-
-
 def cut(one: Any, step: int) -> np.ndarray:
     """One of several pictures to keep to, (1, h, w, 3), cut to multiples of `step` in its middle."""
-    array = picture_of(no_larger(one))
+    array = inputs.kept_picture(no_larger(one))
     sides = [side // step * step for side in array.shape[1:3]]
     if 0 in sides:
         raise ValueError(f"image is {array.shape[2]} x {array.shape[1]} pixels; a picture to keep to must have {step} "
@@ -128,8 +117,8 @@ def filled(one: Any, step: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
             if math.prod(canvas(side, step) for side in size) <= AREA:
                 break
             scale *= 0.995
-        one = one if size == (height, width) else one.convert("RGB").resize(size[::-1], LANCZOS)
-    array = picture_of(one)
+        one = one if size == (height, width) else one.convert("RGB").resize(size[::-1], inputs.LANCZOS)
+    array = inputs.kept_picture(one)
     found = array.shape[1:3]
     if max(found) > LONGEST:
         raise ValueError(f"image is {found[1]} x {found[0]} pixels; {LONGEST} are the most on each side of an array")
@@ -144,11 +133,6 @@ def filled(one: Any, step: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
 def canvas(side: int, step: int) -> int:
     """How long the side of a picture is that is kept whole."""
     return min(LONGEST, max(LEAST, -(-side // step) * step))
-
-
-def planned(scheduler: Scheduler, num_inference_steps: int, plan: Plan | None) -> Planned:
-    """Stage: the table, whose shift the checkpoint has."""
-    return Planned(flow_plan(scheduler, num_inference_steps, plan, None))
 
 
 def encode_prompt(
@@ -245,9 +229,10 @@ def read(
     count = len(sides[0].embeddings)
     kept, sizes = kept_of(pipe.vae, params, references, count)
     target = targets(plan, count) if distilled else None
-    both = [None if side is None else Flux3Condition(side.embeddings, side.mask, kept, target) for side in sides]
-    network = Partial(Flux3Denoiser(pipe.transformer, sizes), variables_of(params, "transformer"))
-    return Read(network, (both[0], both[1]), Counts(count, found.prompts, sides[0].embeddings.dtype))
+    return flow.asked(
+        Flux3Denoiser(pipe.transformer, sizes), params, sides, found.prompts,
+        lambda side: Flux3Condition(side.embeddings, side.mask, kept, target),
+    )  # fmt: skip
 
 
 def targets(plan: Plan, count: int) -> ByRow:
@@ -270,7 +255,7 @@ def decode(
 
 
 drawing = Task(
-    Flux3Text, (sized, planned, read, from_noise, guided), pictures,
+    Flux3Text, (sized, planned_as_trained, read, from_noise, guided), pictures,
     "Draw pictures from text, and from pictures to keep to, with FLUX.3.",
 )  # fmt: skip
 

@@ -151,6 +151,15 @@ def holds_latents(vae: Any, array: Any) -> bool:
     return array.shape[-1] == vae.latent_channels != vae.in_channels
 
 
+def kept_picture(one: Any) -> np.ndarray:
+    """A picture to keep to, (1, h, w, 3) in [-1, 1]. Raises ValueError for what is no picture."""
+    array = pictures("image", one)
+    if len(array) != 1 or array.shape[-1] != 3:
+        raise ValueError(f"image has shape {array.shape[-3:]}; each picture to keep to must be (height, width, 3)")
+    check_range("image", array, -1.0)
+    return array
+
+
 def check_seen(vae: Any, image: Any, network: str) -> None:
     """Raise ValueError for latents, where the network needs the picture that they are of."""
     if holds_latents(vae, image):

@@ -11,34 +11,28 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from fdiff import guidance
 from fdiff.models import AutoencoderKLQwenImage, Krea2Transformer2DModel, Qwen3VLModel
 from fdiff.models.layers.patches import packed, unpacked
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance, check_scale
-from fdiff.pipelines.denoise import Both, Network, guide, variables_of
-from fdiff.pipelines.draws import Seed
-from fdiff.pipelines.flow import MULTIPLE, PATCH, Read, T, Tokens, places_of, sized
-from fdiff.pipelines.latent import Begun, first_latents, pictures
+from fdiff.pipelines.denoise import Both, Network, guide
+from fdiff.pipelines.flow import PATCH, Read, T, Tokens, places_of, sized
+from fdiff.pipelines.latent import pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, encoder_of, tree_of
 from fdiff.pipelines.plans import Planned, flow_plan, linear_mu
+from fdiff.pipelines.qwenimage import BEFORE, BEHIND, DROPPED
 from fdiff.pipelines.requests import READ_AT_MOST, Latents, Negated, Patched, Prompt, Scale, Size, Texted
-from fdiff.pipelines.task import Key, Task, option
-from fdiff.pipelines.text import Counts
+from fdiff.pipelines.task import Task, option
+from fdiff.pipelines.text_to_image import from_noise
 from fdiff.plan import Plan
 from fdiff.schedulers import Scheduler
 from fdiff.spacing import check_count
 from fdiff.tokenizers import Qwen2Tokenizer
 
 LAYERS = (2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35)  # of the text encoder, whose hidden states the network reads
-BEFORE = (
-    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
-    "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n"
-)
-BEHIND = "<|im_end|>\n<|im_start|>assistant\n"
-TOKENS_BEFORE, TOKENS_BEHIND = 34, 5  # of these two; those before are not read
+TOKENS_BEHIND = 5  # of what is behind the prompt in Qwen-Image's words, in which Krea 2 asks, too
 DISTILLED_MU = 1.15
 
 
@@ -94,16 +88,15 @@ def read_layers(pipe: Any, params: Params, prompts: Sequence[str], length: int) 
     """
     check_count("max_sequence_length", length)
     encoder, tokenizer = encoder_of(pipe)
-    most = length + TOKENS_BEFORE - TOKENS_BEHIND
+    most = length + DROPPED - TOKENS_BEHIND
     ids, mask = tokenizer.batch([BEFORE + prompt for prompt in prompts], most)
-    used = min(-(-int(mask.sum(1).max()) // MULTIPLE) * MULTIPLE, most)
+    ids, mask = flow.without_padding(ids, mask)
     behind = np.tile(np.array(tokenizer.ids(BEHIND), ids.dtype), (len(ids), 1))
-    ids = np.concatenate([ids[:, :used], behind], axis=1)
-    mask = np.concatenate([mask[:, :used], np.ones_like(behind)], axis=1)
+    ids, mask = np.concatenate([ids, behind], axis=1), np.concatenate([mask, np.ones_like(behind)], axis=1)
     places, layers = np.maximum(mask.cumsum(1) - 1, 0), tuple(pipe.text_encoder_select_layers)
     states = flow.states_of(encoder, layers, True, tree_of(params, "text_encoder"), ids, mask, places)
     states = states.reshape(*ids.shape, len(layers), -1)
-    return Tokens(states[:, TOKENS_BEFORE:], jnp.asarray(mask[:, TOKENS_BEFORE:]))
+    return Tokens(states[:, DROPPED:], jnp.asarray(mask[:, DROPPED:]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,16 +127,7 @@ def read(
         negative_prompt_embeds, max_sequence_length,
     )  # fmt: skip
     both = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
-    network = Partial(Krea2Denoiser(transformer), variables_of(params, "transformer"))
-    embeddings = both[0].embeddings
-    return Read(network, both, Counts(len(embeddings), found.prompts, embeddings.dtype))
-
-
-def from_noise(
-    vae: AutoencoderKLQwenImage, plan: Plan, size: Size, texts: Counts, latents: Any, key: Key, torch_seed: Seed
-) -> Begun:
-    """Stage: begin with noise alone, the user's or drawn."""
-    return first_latents(plan, (texts.batch_size, *size, vae.z_dim), latents, key, torch_seed, texts.dtype)
+    return flow.asked(Krea2Denoiser(transformer), params, both, found.prompts)
 
 
 def guided(x: jax.Array, denoiser: guidance.Conditional, both: Both, guidance_scale: Scale) -> Network:

@@ -11,19 +11,18 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from fdiff.models import AutoencoderKL, PixArtTransformer2DModel, T5EncoderModel
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance
-from fdiff.pipelines.denoise import guided, variables_of
+from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.flow import Read, Tokens
 from fdiff.pipelines.latent import check_multiples, factor_of, pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, applied, encoder_of, tree_of
 from fdiff.pipelines.plans import planned
 from fdiff.pipelines.requests import READ_AT_MOST, Latents, Negated, Pixels, Prompt, Scale, Size, Texted
 from fdiff.pipelines.task import Task, option
-from fdiff.pipelines.text import Counts, listed
+from fdiff.pipelines.text import listed
 from fdiff.pipelines.text_to_image import from_noise
 from fdiff.schedulers import Scheduler
 from fdiff.spacing import check_count
@@ -186,8 +185,7 @@ def read(
     )  # fmt: skip
     flow.check_alike(found.positive, found.negative)
     sides = flow.repeated((found.positive, found.negative), num_images_per_prompt)
-    network = Partial(PixArtDenoiser(transformer, factor_of(vae)), variables_of(params, "transformer"))
-    return Read(network, sides, Counts(len(sides[0].mask), found.prompts, sides[0].embeddings.dtype))
+    return flow.asked(PixArtDenoiser(transformer, factor_of(vae)), params, sides, found.prompts)
 
 
 STAGES = (shaped, planned, read, from_noise, guided)

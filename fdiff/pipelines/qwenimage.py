@@ -16,7 +16,7 @@ from fdiff.models import AutoencoderKLQwenImage, Qwen2_5_VLModel, QwenImageTrans
 from fdiff.models.layers.patches import packed, unpacked
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance, check_scale
-from fdiff.pipelines.denoise import Both, Network, guide, variables_of
+from fdiff.pipelines.denoise import Both, Network, guide
 from fdiff.pipelines.flow import PATCH, Read, T, Tokens, from_masked, pictured, planned, sized
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import masked
@@ -35,17 +35,17 @@ from fdiff.pipelines.requests import (
     Texted,
 )
 from fdiff.pipelines.task import Task, option
-from fdiff.pipelines.text import Counts
 from fdiff.pipelines.text_to_image import from_noise
 from fdiff.schedulers import Scheduler
 from fdiff.spacing import check_count
 from fdiff.tokenizers import Qwen2Tokenizer
 
-ASKED = (  # what the text encoder is told to do, and in which words
+BEFORE = (  # what the text encoder is told to do, and in which words
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
-    "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n"
 )
-DROPPED = 34  # tokens of it before the prompt, which the network does not see
+BEHIND = "<|im_end|>\n<|im_start|>assistant\n"
+DROPPED = 34  # tokens before the prompt, which the network does not see
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def sides(
 
     def encode(prompts: Sequence[str]) -> Tokens:
         check_count("max_sequence_length", length)
-        texts = [ASKED.format(prompt) for prompt in prompts]
+        texts = [BEFORE + prompt + BEHIND for prompt in prompts]
         found = flow.read_texts(pipe, params, texts, DROPPED + length, layers=(-1,))
         return Tokens(found.embeddings[:, DROPPED:], found.mask[:, DROPPED:])
 
@@ -149,16 +149,10 @@ def read(
         pipe, params, asks_guidance(guidance_scale) and negates, prompt, prompt_embeds, negative_prompt,
         negative_prompt_embeds, max_sequence_length,
     )  # fmt: skip
-    return told(transformer, params, found, num_images_per_prompt)
-
-
-def told(transformer: QwenImageTransformer2DModel, params: Params, found: flow.Sides, number: int) -> Read:
-    """The network, and what it is told of both sides, for so many pictures of each prompt."""
-    both = flow.repeated(flow.equally_long(found.positive, found.negative), number)
-    positive, negative = (None if side is None else QwenImageCondition(*side) for side in both)
-    network = Partial(QwenImageDenoiser(transformer), variables_of(params, "transformer"))
-    embeddings = both[0].embeddings
-    return Read(network, (positive, negative), Counts(len(embeddings), found.prompts, embeddings.dtype))
+    both = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
+    return flow.asked(
+        QwenImageDenoiser(transformer), params, both, found.prompts, lambda side: QwenImageCondition(*side)
+    )
 
 
 def guided(x: jax.Array, denoiser: guidance.Conditional, both: Both, guidance_scale: Scale) -> Network:

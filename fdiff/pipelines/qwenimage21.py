@@ -9,12 +9,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from fdiff.models import AutoencoderKLQwenImage21, Qwen3VLModel, QwenImage21Transformer2DModel
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance
-from fdiff.pipelines.denoise import guided, variables_of
+from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.flow import Read, T, Tokens
 from fdiff.pipelines.latent import Begun, check_multiples, first_latents, pictures
@@ -131,10 +130,7 @@ def read(
         negative_prompt_embeds, max_sequence_length,
     )  # fmt: skip
     sides = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
-    both = [None if side is None else condition_of(side) for side in sides]
-    network = Partial(QwenImage21Denoiser(transformer), variables_of(params, "transformer"))
-    embeddings = sides[0].embeddings
-    return Read(network, (both[0], both[1]), Counts(len(embeddings), found.prompts, embeddings.dtype))
+    return flow.asked(QwenImage21Denoiser(transformer), params, sides, found.prompts, condition_of)
 
 
 def condition_of(tokens: Tokens) -> QwenImage21Condition:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from fdiff import images
 from fdiff.image_processors import Qwen2VLProcessor
@@ -18,14 +17,12 @@ from fdiff.models import AutoencoderKLQwenImage, Qwen2_5_VLModel, QwenImageTrans
 from fdiff.models.qwen2_5_vl import places
 from fdiff.pipelines import flow, inputs, latent
 from fdiff.pipelines.checks import asks_guidance
-from fdiff.pipelines.denoise import variables_of
-from fdiff.pipelines.flow import MULTIPLE, PATCH, Read, Tokens, planned
+from fdiff.pipelines.flow import PATCH, Read, Tokens, planned
 from fdiff.pipelines.latent import check_multiples, encoded, factor_of, pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, encoder_of, tree_of
 from fdiff.pipelines.qwenimage import Asked, QwenImageCondition, QwenImageDenoiser, guided, squares
 from fdiff.pipelines.requests import Latents, Pixels, Prompt, References, Scale, Size
 from fdiff.pipelines.task import Task, option
-from fdiff.pipelines.text import Counts
 from fdiff.pipelines.text_to_image import from_noise
 from fdiff.schedulers import Scheduler
 from fdiff.spacing import check_count
@@ -41,7 +38,6 @@ DROPPED = 64  # tokens of it before the pictures, which the network does not see
 PICTURE, NUMBER = "<|vision_start|>{}<|vision_end|>", "Picture {}: "
 SIDE = 32  # pixels of which pictures to keep to have a multiple
 SEEN_AREA = 384 * 384  # pixels of each of several pictures, as the text encoder sees them
-LANCZOS = 1  # PIL's number for the filter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +77,7 @@ def one_shown(pipe: QwenImageEdit, image: References, height: Pixels, width: Pix
         raise ValueError(f"{len(listed)} pictures are given as image; QwenImageEditPipeline keeps to one, and "
                          "QwenImageEditPlusPipeline to several")
     check_count("max_area", max_area)
-    brought = listed[0].resize(dimensions(max_area, listed[0].size), LANCZOS)
+    brought = listed[0].resize(dimensions(max_area, listed[0].size), inputs.LANCZOS)
     return _shown(pipe, [brought], [brought], height, width, False)
 
 
@@ -90,7 +86,7 @@ def all_shown(pipe: QwenImageEdit, image: References, height: Pixels, width: Pix
     listed = _listed(image)
     check_count("max_area", max_area)
     kept, seen = (
-        [one.resize(dimensions(area, one.size), LANCZOS) for one in listed] for area in (max_area, SEEN_AREA)
+        [one.resize(dimensions(area, one.size), inputs.LANCZOS) for one in listed] for area in (max_area, SEEN_AREA)
     )
     return _shown(pipe, kept, seen, height, width, True)
 
@@ -99,10 +95,7 @@ def _listed(image: References) -> list[Any]:
     """The pictures as PIL images. Raises ValueError for what is no picture."""
     found = []
     for one in image if isinstance(image, list | tuple) else [image]:
-        array = inputs.pictures("image", one)
-        if len(array) != 1 or array.shape[-1] != 3:
-            raise ValueError(f"image has shape {array.shape[-3:]}; each picture to keep to must be (height, width, 3)")
-        inputs.check_range("image", array, -1.0)
+        array = inputs.kept_picture(one)
         found.append(images.in_mode(one, "RGB") if hasattr(one, "convert") else images.to_pil(array)[0])
     if not found:
         raise ValueError("image is an empty list; pass a picture to keep to")
@@ -164,8 +157,7 @@ def _sides(
         parts = [(NUMBER.format(i + 1) if numbered else "") + PICTURE.format(token * n) for i, n in enumerate(counts)]
         texts = [ASKED.format("".join(parts), prompt) for prompt in prompts]
         ids, mask = processor.tokenizer.batch(texts, DROPPED + length + sum(counts))
-        used = min(-(-int(mask.sum(1).max()) // MULTIPLE) * MULTIPLE, ids.shape[1])
-        ids, mask = ids[:, :used], mask[:, :used]
+        ids, mask = flow.without_padding(ids, mask)
         where = places(ids, encoder.image_token_id, sizes)
         tree = tree_of(params, "text_encoder")
         states = flow.states_of(encoder, (-1,), True, tree, ids, mask, where, seen)
@@ -186,14 +178,12 @@ def read(
         negative_prompt_embeds, max_sequence_length,
     )  # fmt: skip
     both = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
-    embeddings = both[0].embeddings
-    tree, count = tree_of(params, "vae"), len(embeddings)
+    tree, count = tree_of(params, "vae"), len(both[0].embeddings)
     latents = tuple(inputs.spread("image", squares(encoded(pipe.vae, tree, jnp.asarray(one))), count) for one in kept)
-    positive, negative = (
-        None if side is None else QwenImageCondition(side.embeddings, side.mask, latents) for side in both
-    )
-    network = Partial(QwenImageDenoiser(pipe.transformer), variables_of(params, "transformer"))
-    return Read(network, (positive, negative), Counts(count, found.prompts, embeddings.dtype))
+    return flow.asked(
+        QwenImageDenoiser(pipe.transformer), params, both, found.prompts,
+        lambda side: QwenImageCondition(side.embeddings, side.mask, latents),
+    )  # fmt: skip
 
 
 editing = Task(

@@ -10,13 +10,12 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from fdiff import guidance, prompts
 from fdiff.models import AutoencoderKL, CLIPTextModelWithProjection, SD3Transformer2DModel, T5EncoderModel
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance, check_scale
-from fdiff.pipelines.denoise import Both, Network, variables_of
+from fdiff.pipelines.denoise import Both, Network
 from fdiff.pipelines.flow import PATCH, Read, cropped, from_masked, pictured, sized
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import masked
@@ -38,7 +37,7 @@ from fdiff.pipelines.requests import (
     Texted,
 )
 from fdiff.pipelines.task import Task, option
-from fdiff.pipelines.text import Counts, encode_jit, listed
+from fdiff.pipelines.text import encode_jit, listed
 from fdiff.pipelines.text_to_image import from_noise
 from fdiff.plan import Plan
 from fdiff.rows import ByRow
@@ -197,10 +196,7 @@ def read(
     )  # fmt: skip
     flow.check_alike(found.positive, found.negative)
     sides = flow.repeated((found.positive, found.negative), num_images_per_prompt)
-    positive, negative = (None if side is None else SD3Condition(*side) for side in sides)
-    network = Partial(SD3Denoiser(transformer), variables_of(params, "transformer"))
-    texts = Counts(len(sides[0][0]), found.prompts, sides[0][0].dtype)
-    return Read(network, (positive, negative), texts)
+    return flow.asked(SD3Denoiser(transformer), params, sides, found.prompts, lambda side: SD3Condition(*side))
 
 
 def guided(

@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from fdiff import guidance
 from fdiff.models import AutoencoderKL, Qwen3ForCausalLM, ZImageTransformer2DModel
 from fdiff.pipelines import flow, latent
 from fdiff.pipelines.checks import asks_guidance, check_scale
-from fdiff.pipelines.denoise import Both, Network, guide, variables_of
+from fdiff.pipelines.denoise import Both, Network, guide
 from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.flow import Read, T, Tokens, from_masked, pictured, planned, sized
 from fdiff.pipelines.image_to_image import from_picture
@@ -132,9 +131,7 @@ def read(
         negative_prompt_embeds, max_sequence_length,
     )  # fmt: skip
     both = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
-    network = Partial(ZImageDenoiser(transformer), variables_of(params, "transformer"))
-    embeddings = both[0].embeddings
-    return Read(network, both, Counts(len(embeddings), found.prompts, embeddings.dtype))
+    return flow.asked(ZImageDenoiser(transformer), params, both, found.prompts)
 
 
 def from_noise(

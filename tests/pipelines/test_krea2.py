@@ -9,7 +9,8 @@ from PIL import Image
 
 import fdiff
 from fdiff.cli import main
-from fdiff.pipelines.krea2 import BEFORE, BEHIND, TOKENS_BEFORE, TOKENS_BEHIND
+from fdiff.pipelines.krea2 import TOKENS_BEHIND
+from fdiff.pipelines.qwenimage import BEFORE, BEHIND, DROPPED
 from fdiff.registry import find_component
 from tests.pipelines import newer, parity, transformers
 
@@ -94,7 +95,7 @@ def test_the_first_step_at_full_size(shared_data):
     loaded["vae"] = find_component(index["vae"][1], folder)()
     scheduler = fdiff.FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
     tokenizer = fdiff.Qwen2Tokenizer.from_folder(configs / "Tongyi-MAI" / "Z-Image-Turbo" / "tokenizer")
-    assert [len(tokenizer.ids(text)) for text in (BEFORE, BEHIND)] == [TOKENS_BEFORE, TOKENS_BEHIND]
+    assert [len(tokenizer.ids(text)) for text in (BEFORE, BEHIND)] == [DROPPED, TOKENS_BEHIND]
     pipe = getattr(fdiff, index["_class_name"])(scheduler=scheduler, tokenizer=tokenizer, **loaded)
     assert pipe.text_encoder_select_layers == tuple(index["text_encoder_select_layers"])
     shapes = {part: module.shapes() for part, module in loaded.items()}
