@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdiff.models.fields import Channels, Count, Dropout, Factor, Layers, Shift, between, some
-from fdiff.models.layers.attention import attention
+from fdiff.models.autoencoder_kl_wan import Multiple, StandardizedAutoencoder
+from fdiff.models.fields import Channels, Count, Dropout, Factor, Layers, Shift, some
 from fdiff.models.layers.checks import require
 from fdiff.models.layers.linear import Conv
 from fdiff.models.layers.vae import DiagonalGaussian, diagonal_gaussian
-from fdiff.models.layers.wan_vae import Norm
-from fdiff.models.model import Model
+from fdiff.models.layers.wan_vae import Norm, seen_in_frames
 
-Multiple = Annotated[int, between(1, 64)]
 MEAN = (
     0.5126, 0.7721, -0.0631, 1.3506, -0.7855, -2.1025, -0.3458, 1.3722, 1.8873, -1.7177, -0.6510, 0.2732, 0.7562,
     -0.6163, -1.0277, 3.8363, 2.0210, 0.0472, 0.9320, 2.0087, 2.4954, -0.1391, -1.4249, 1.8464, -0.5236, 1.2826, 3.7046,
@@ -32,7 +30,7 @@ STD = (
 )  # fmt: skip
 
 
-class AutoencoderKLQwenImage21(Model):
+class AutoencoderKLQwenImage21(StandardizedAutoencoder):
     """An autoencoder whose blocks have shortcuts past their change of size (Qwen Team 2026).
 
     encode: pictures (b, h, w, in_channels) in [-1, 1], the fourth channel their transparency -> DiagonalGaussian of
@@ -78,23 +76,13 @@ class AutoencoderKLQwenImage21(Model):
         """Refuse options that no such network has, or that do not fit together."""
         plain = self.is_residual and not self.attn_scales and self.patch_size is None
         require(plain, "is_residual must be true, attn_scales [] and patch_size null: there is no other such network.")
-        levels = len(self.dim_mult)
-        good = len(self.temperal_downsample) == levels - 1
-        require(good, f"temperal_downsample must be one shorter than dim_mult, which has {levels} numbers.")
-        for option in ("latents_mean", "latents_std"):
-            good = len(getattr(self, option)) == self.z_dim
-            require(good, f"{option} must hold a number for each channel, of which z_dim says {self.z_dim}.")
+        super().check_options()
         factors = [8 if in_time else 4 for in_time in self.temperal_downsample]
         down = zip((1, *self.dim_mult), self.dim_mult, (*factors, 1), strict=False)
         up = zip(self.dim_mult[::-1], self.dim_mult[-1:] + self.dim_mult[:0:-1], factors[::-1], strict=False)
         for number, divisor, factor in (*down, *up):
             good = factor * number % divisor == 0
             require(good, f"dim_mult {self.dim_mult}: {divisor} must divide {factor} times {number} for shortcuts.")
-
-    def __call__(self, sample: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Encode and decode: with the mode of the distribution, or a sample of it where a key is given."""
-        posterior = self.encode(sample)
-        return self.decode(posterior.mode() if key is None else posterior.sample(key))
 
     def encode(self, sample: jax.Array) -> DiagonalGaussian:
         """The distribution of the latents of pictures."""
@@ -110,16 +98,6 @@ class AutoencoderKLQwenImage21(Model):
         if latents.ndim != 4 or latents.shape[-1] != self.z_dim:
             raise ValueError(f"Latents must be (batch, height, width, {self.z_dim}); they are {latents.shape}.")
         return jnp.clip(self.decoder(self.post_quant_conv(latents)), -1, 1)
-
-    def scale(self, latents: jax.Array) -> jax.Array:
-        """What `encode` gives -> what a denoiser takes: (z - latents_mean) / latents_std."""
-        mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
-        return (latents - mean) / std
-
-    def unscale(self, latents: jax.Array) -> jax.Array:
-        """The inverse of `scale`."""
-        mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
-        return latents * std + mean
 
     def example_inputs(self) -> tuple[Any, ...]:
         """One picture of one latent."""
@@ -183,14 +161,8 @@ class MiddleBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        batch, height, width, channels = x.shape
-        x = ResidualBlock(channels, name="resnets.0")(x)
-        y = Norm(axes=2, name="attentions.0.norm")(x)
-        qkv = Conv(3 * channels, 1, padding=0, name="attentions.0.to_qkv")(y)
-        q, k, v = jnp.split(qkv.reshape(batch, height * width, 1, 3 * channels), 3, axis=-1)
-        seen = attention(q, k, v).reshape(x.shape)
-        x += Conv(channels, 1, padding=0, name="attentions.0.proj")(seen)
-        return ResidualBlock(channels, name="resnets.1")(x)
+        x = ResidualBlock(x.shape[-1], name="resnets.0")(x)
+        return ResidualBlock(x.shape[-1], name="resnets.1")(x + seen_in_frames(x))
 
 
 class ResidualBlock(nn.Module):

@@ -25,7 +25,49 @@ STD = (
 TILE = 256  # pixels, where a size of tiles is not given
 
 
-class WanAutoencoder(Model):
+class StandardizedAutoencoder(Model):
+    """An autoencoder whose latents a denoiser takes with mean 0 and deviation 1 in each channel; no Hub class."""
+
+    z_dim: Channels = 16
+    latents_mean: tuple[Shift, ...] = MEAN
+    latents_std: tuple[Factor, ...] = STD
+    dim_mult: Annotated[tuple[Multiple, ...], some(8)] = (1, 2, 4, 4)
+    temperal_downsample: Annotated[tuple[bool, ...], some(8)] = (False, True, True)
+
+    def check_options(self) -> None:
+        """Refuse options that do not fit together."""
+        levels = len(self.dim_mult)
+        good = len(self.temperal_downsample) == levels - 1
+        require(good, f"temperal_downsample must be one shorter than dim_mult, which has {levels} numbers.")
+        for option in ("latents_mean", "latents_std"):
+            good = len(getattr(self, option)) == self.z_dim
+            require(good, f"{option} must hold a number for each channel, of which z_dim says {self.z_dim}.")
+
+    def __call__(self, sample: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Encode and decode: with the mode of the distribution, or a sample of it where a key is given."""
+        posterior = self.encode(sample)
+        return self.decode(posterior.mode() if key is None else posterior.sample(key))
+
+    def encode(self, sample: jax.Array) -> DiagonalGaussian:
+        """The distribution of the latents."""
+        raise NotImplementedError
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """What latents stand for."""
+        raise NotImplementedError
+
+    def scale(self, latents: jax.Array) -> jax.Array:
+        """What `encode` gives -> what a denoiser takes: (z - latents_mean) / latents_std."""
+        mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
+        return (latents - mean) / std
+
+    def unscale(self, latents: jax.Array) -> jax.Array:
+        """The inverse of `scale`."""
+        mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
+        return latents * std + mean
+
+
+class WanAutoencoder(StandardizedAutoencoder):
     """An autoencoder that is causal in time (Wan Team 2025).
 
     encode: videos (b, 1 + k n, h, w, c) in [-1, 1], or pictures (b, h, w, c) -> DiagonalGaussian of latents (b, 1 + n,
@@ -37,14 +79,9 @@ class WanAutoencoder(Model):
     """
 
     base_dim: Count = 96
-    z_dim: Channels = 16
-    dim_mult: Annotated[tuple[Multiple, ...], some(8)] = (1, 2, 4, 4)
     num_res_blocks: Layers = 2
     attn_scales: tuple[Factor, ...] = ()
-    temperal_downsample: Annotated[tuple[bool, ...], some(8)] = (False, True, True)
     dropout: Dropout = 0.0  # of its training
-    latents_mean: tuple[Shift, ...] = MEAN
-    latents_std: tuple[Factor, ...] = STD
 
     def setup(self) -> None:
         """Make the two halves."""
@@ -68,19 +105,9 @@ class WanAutoencoder(Model):
     def check_options(self) -> None:
         """Refuse options that no such network has, or that do not fit together."""
         require(not self.attn_scales, f"attn_scales {self.attn_scales} must be empty: there is no such network.")
-        levels = len(self.dim_mult)
-        good = len(self.temperal_downsample) == levels - 1
-        require(good, f"temperal_downsample must be one shorter than dim_mult, which has {levels} numbers.")
-        for option in ("latents_mean", "latents_std"):
-            good = len(getattr(self, option)) == self.z_dim
-            require(good, f"{option} must hold a number for each channel, of which z_dim says {self.z_dim}.")
+        super().check_options()
         odd = [width for width in (self.decoder_width() * factor for factor in self.dim_mult[1:]) if width % 2]
         require(not odd, f"{odd} channels of the decoder cannot be halved; choose an even base_dim.")
-
-    def __call__(self, sample: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Encode and decode: with the mode of the distribution, or a sample of it where a key is given."""
-        posterior = self.encode(sample)
-        return self.decode(posterior.mode() if key is None else posterior.sample(key))
 
     def encode(self, sample: jax.Array) -> DiagonalGaussian:
         """The distribution of the latents of videos or pictures."""
@@ -106,16 +133,6 @@ class WanAutoencoder(Model):
                              f"frames; they are {latents.shape}.")
         made = self.decoder(self.post_quant_conv(latents if latents.ndim == 5 else latents[:, None]))
         return jnp.clip(made if latents.ndim == 5 else made[:, 0], -1, 1)
-
-    def scale(self, latents: jax.Array) -> jax.Array:
-        """What `encode` gives -> what a denoiser takes: (z - latents_mean) / latents_std."""
-        mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
-        return (latents - mean) / std
-
-    def unscale(self, latents: jax.Array) -> jax.Array:
-        """The inverse of `scale`."""
-        mean, std = (jnp.asarray(one, latents.dtype) for one in (self.latents_mean, self.latents_std))
-        return latents * std + mean
 
     def example_inputs(self) -> tuple[Any, ...]:
         """One picture of one latent."""

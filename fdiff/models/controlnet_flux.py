@@ -9,7 +9,7 @@ import numpy as np
 
 from fdiff.models.controlnet import ControlNetConditioningEmbedding
 from fdiff.models.fields import Count, Depth, Layers, between
-from fdiff.models.layers.checks import require
+from fdiff.models.layers.checks import check_axes, require
 from fdiff.models.layers.joint_attention import check_sequence
 from fdiff.models.layers.linear import Embed, Linear
 from fdiff.models.layers.patches import packed
@@ -19,7 +19,6 @@ from fdiff.models.transformer_flux import (
     THETA,
     FluxSingleTransformerBlock,
     FluxTransformerBlock,
-    check_axes,
     told,
 )
 

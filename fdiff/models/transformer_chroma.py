@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models.fields import Count, Layers, between
-from fdiff.models.layers.checks import require
+from fdiff.models.layers.checks import check_axes, require
 from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
 from fdiff.models.layers.joint_attention import check_sequence
 from fdiff.models.layers.linear import Linear
@@ -22,7 +22,6 @@ from fdiff.models.transformer_flux import (
     TIME_SCALE,
     attend_and_feed,
     attend_beside_feeding,
-    check_axes,
     share,
 )
 

@@ -11,7 +11,7 @@ import numpy as np
 from fdiff.models.fields import Count, Layers, between
 from fdiff.models.layers.activations import gelu_tanh
 from fdiff.models.layers.attention import split_heads
-from fdiff.models.layers.checks import require
+from fdiff.models.layers.checks import check_axes
 from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
 from fdiff.models.layers.feed_forward import FeedForward
 from fdiff.models.layers.joint_attention import JointAttention, check_sequence, turned_attention
@@ -162,14 +162,6 @@ def told(
             waves = sinusoidal(t, TIME_FEATURES, flip_sin_to_cos=True, freq_shift=0)
             temb += TimestepEmbedding(width, name=f"time_text_embed.{name}")(waves)
     return temb
-
-
-def check_axes(model: Any) -> None:
-    """Refuse axes of rotary embeddings that do not make up a head."""
-    sizes, width = model.axes_dims_rope, model.attention_head_dim
-    require(sum(sizes) == width, f"axes_dims_rope {sizes} must add up to attention_head_dim, {width}.")
-    odd = [size for size in sizes if size % 2]
-    require(not odd, f"axes_dims_rope {sizes} must be even, since pairs of numbers are turned.")
 
 
 def share(samples: Sequence[jax.Array], block: int, blocks: int) -> jax.Array | float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fdiff.models.fields import Count, Epsilon, Layers, Theta, between, some
 from fdiff.models.layers.attention import split_heads
-from fdiff.models.layers.checks import require
+from fdiff.models.layers.checks import check_axes
 from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
 from fdiff.models.layers.joint_attention import JointAttention, check_sequence, turned_attention
 from fdiff.models.layers.linear import Linear
@@ -88,10 +88,7 @@ class Flux2Transformer2DModel(Model):
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""
-        sizes, width = self.axes_dims_rope, self.attention_head_dim
-        require(sum(sizes) == width, f"axes_dims_rope {sizes} must add up to attention_head_dim, {width}.")
-        odd = [size for size in sizes if size % 2]
-        require(not odd, f"axes_dims_rope {sizes} must be even, since pairs of numbers are turned.")
+        check_axes(self)
 
     def check(
         self, x: tuple[int, ...], y: tuple[int, ...], img_ids: tuple[int, ...], txt_ids: tuple[int, ...], guidance: Any

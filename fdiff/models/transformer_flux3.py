@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models.fields import Count, Depth, Epsilon, Layers, Theta, between, some
-from fdiff.models.layers.checks import require
+from fdiff.models.layers.checks import check_axes
 from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
 from fdiff.models.layers.joint_attention import check_sequence
 from fdiff.models.layers.linear import Linear
@@ -112,10 +112,7 @@ class Flux3Transformer2DModel(Model):
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""
-        sizes, width = self.axes_dims_rope, self.attention_head_dim
-        require(sum(sizes) == width, f"axes_dims_rope {sizes} must add up to attention_head_dim, {width}.")
-        odd = [size for size in sizes if size % 2]
-        require(not odd, f"axes_dims_rope {sizes} must be even, since pairs of numbers are turned.")
+        check_axes(self)
 
     def check(self, streams: dict[str, tuple[tuple[int, ...], tuple[int, ...]]], target: Any) -> None:
         """Refuse options that do not fit together, and inputs that do not fit them."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from fdiff.models.fields import Count, Depth, Epsilon, Layers, Theta
 from fdiff.models.layers.activations import gelu_tanh
-from fdiff.models.layers.checks import require
+from fdiff.models.layers.checks import check_axes, require
 from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
 from fdiff.models.layers.joint_attention import check_sequence
 from fdiff.models.layers.linear import Linear
@@ -105,10 +105,7 @@ class Krea2Transformer2DModel(Model):
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""
-        sizes, width = self.axes_dims_rope, self.attention_head_dim
-        require(sum(sizes) == width, f"axes_dims_rope {sizes} must add up to attention_head_dim, {width}.")
-        odd = [size for size in sizes if size % 2]
-        require(not odd, f"axes_dims_rope {sizes} must be even, since pairs of numbers are turned.")
+        check_axes(self)
         heads, text = self.text_num_attention_heads, self.text_hidden_dim
         require(text % heads == 0, f"text_num_attention_heads {heads} must divide text_hidden_dim {text}.")
         for kind in ("", "text_"):

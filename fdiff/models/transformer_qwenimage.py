@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models.fields import Count, Layers, between
-from fdiff.models.layers.checks import require
+from fdiff.models.layers.checks import check_axes, require
 from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
 from fdiff.models.layers.feed_forward import FeedForward
 from fdiff.models.layers.joint_attention import JointAttention
@@ -117,10 +117,7 @@ class QwenImageTransformer2DModel(Model):
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""
-        sizes, width = self.axes_dims_rope, self.attention_head_dim
-        require(sum(sizes) == width, f"axes_dims_rope {sizes} must add up to attention_head_dim, {width}.")
-        odd = [size for size in sizes if size % 2]
-        require(not odd, f"axes_dims_rope {sizes} must be even, since pairs of numbers are turned.")
+        check_axes(self)
         require(not self.guidance_embeds, "guidance_embeds must be false: no such network is told the guidance.")
 
     def check(self, x: tuple[int, ...], y: tuple[int, ...], kept: Sequence[tuple[int, ...]], kind: Any) -> None:

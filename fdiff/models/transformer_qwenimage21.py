@@ -12,7 +12,7 @@ import numpy as np
 from fdiff.models.fields import Channels, Count, Epsilon, Layers, between
 from fdiff.models.layers.activations import gelu_tanh
 from fdiff.models.layers.attention import attention
-from fdiff.models.layers.checks import require
+from fdiff.models.layers.checks import check_axes, require
 from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import RMSNorm, standardized
@@ -100,10 +100,7 @@ class QwenImage21Transformer2DModel(Model):
     def check_options(self) -> None:
         """Refuse options that no such network has, or that do not fit together."""
         require(self.patch_size == 1, "patch_size must be 1: the network reads single latents.")
-        sizes, width = self.axes_dims_rope, self.attention_head_dim
-        require(sum(sizes) == width, f"axes_dims_rope {sizes} must add up to attention_head_dim, {width}.")
-        odd = [size for size in sizes if size % 2]
-        require(not odd, f"axes_dims_rope {sizes} must be even, since pairs of numbers are turned.")
+        check_axes(self)
 
     def check(
         self, sample: tuple[int, ...], text: tuple[int, ...], kept: list[tuple[int, ...]], kept_at: tuple[int, ...]

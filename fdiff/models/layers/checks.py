@@ -121,6 +121,14 @@ def check_attention(model: Any) -> None:
     check_blocks(blocks)
 
 
+def check_axes(model: Any) -> None:
+    """Refuse axes of rotary embeddings that do not make up a head."""
+    sizes, width = model.axes_dims_rope, model.attention_head_dim
+    require(sum(sizes) == width, f"axes_dims_rope {sizes} must add up to attention_head_dim, {width}.")
+    odd = [size for size in sizes if size % 2]
+    require(not odd, f"axes_dims_rope {sizes} must be even, since pairs of numbers are turned.")
+
+
 def check_blocks(number: int) -> None:
     """Refuse more transformer blocks than any network has."""
     require(number <= MOST_BLOCKS, f"transformer_layers_per_block makes {number} blocks; {MOST_BLOCKS} are the most.")

@@ -63,12 +63,16 @@ class MiddleBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = ResidualBlock(x.shape[-1], name="resnets.0")(x)
-        batch, frames, height, width, channels = x.shape
-        y = Norm(axes=2, name="attentions.0.norm")(x).reshape(batch * frames, height, width, channels)
-        qkv = Conv(3 * channels, 1, padding=0, name="attentions.0.to_qkv")(y)
-        q, k, v = jnp.split(qkv.reshape(batch * frames, height * width, 1, 3 * channels), 3, axis=-1)
-        seen = Conv(channels, 1, padding=0, name="attentions.0.proj")(attention(q, k, v).reshape(y.shape))
-        return ResidualBlock(channels, name="resnets.1")(x + seen.reshape(x.shape))
+        x += seen_in_frames(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
+        return ResidualBlock(x.shape[-1], name="resnets.1")(x)
+
+
+def seen_in_frames(x: jax.Array) -> jax.Array:
+    """What all places of a frame see of each other, (b, h, w, c), by layers of the module that calls this."""
+    batch, height, width, channels = x.shape
+    qkv = Conv(3 * channels, 1, padding=0, name="attentions.0.to_qkv")(Norm(axes=2, name="attentions.0.norm")(x))
+    q, k, v = jnp.split(qkv.reshape(batch, height * width, 1, 3 * channels), 3, axis=-1)
+    return Conv(channels, 1, padding=0, name="attentions.0.proj")(attention(q, k, v).reshape(x.shape))
 
 
 class ResidualBlock(nn.Module):
