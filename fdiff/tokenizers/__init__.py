@@ -2,14 +2,17 @@
 
 from fdiff import registry
 from fdiff.tokenizers.clip import CLIPTokenizer
-from fdiff.tokenizers.fast import PreTrainedTokenizerFast
+from fdiff.tokenizers.fast import GemmaTokenizer, PreTrainedTokenizerFast
 from fdiff.tokenizers.qwen2 import Qwen2Tokenizer
 from fdiff.tokenizers.roberta import RobertaTokenizer
 from fdiff.tokenizers.t5 import T5Tokenizer
 
-__all__ = ["CLIPTokenizer", "PreTrainedTokenizerFast", "Qwen2Tokenizer", "RobertaTokenizer", "T5Tokenizer"]
+__all__ = [
+    "CLIPTokenizer", "GemmaTokenizer", "PreTrainedTokenizerFast", "Qwen2Tokenizer", "RobertaTokenizer", "T5Tokenizer",
+]  # fmt: skip
 
 registry.register(CLIPTokenizer)
+registry.register(GemmaTokenizer, "GemmaTokenizer", "GemmaTokenizerFast")
 registry.register(
     PreTrainedTokenizerFast, "PreTrainedTokenizerFast", "TokenizersBackend", "LlamaTokenizerFast", "PixtralProcessor"
 )

@@ -61,7 +61,8 @@ class TextTokenizer(Pretrained):
         try:
             whole = (folder / WHOLE).read_text("utf-8") if (folder / WHOLE).is_file() else cls.built(folder).to_str()
             side = "left" if config.get("padding_side") == "left" else "right"
-            read = cls(whole, 512 if most > UNBOUNDED else int(most), side, **cls.further(folder, config))
+            fields = {"padding_side": side, **cls.further(folder, config)}
+            read = cls(whole, 512 if most > UNBOUNDED else int(most), **fields)
             read.batch([""])  # which refuses what does not fit
         except OSError:
             raise

@@ -54,3 +54,35 @@ def mistral(folder, **config):
             "unk_token": "<unk>", "model_max_length": 10**30, **config}  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(told))
     return folder
+
+
+GEMMA = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
+LETTERS = [chr(code) for code in range(33, 127)]
+JOINED = ("\u2581 c", "a t", "\u2581c at")
+
+
+def gemma_vocab():
+    """All pieces, in the order of their numbers: bytes, letters and few words."""
+    words = [pair.replace(" ", "") for pair in JOINED]
+    return [*GEMMA, *(f"<0x{i:02X}>" for i in range(256)), "\u2581", *LETTERS, *words]
+
+
+def gemma(folder, **config):
+    """The folder with tokenizer.json and tokenizer_config.json of a tokenizer like Gemma's."""
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+    vocab = {piece: i for i, piece in enumerate(gemma_vocab())}
+    merges = [tuple(pair.split()) for pair in JOINED]
+    backend = tokenizers.Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    backend.normalizer = normalizers.Replace(" ", "\u2581")
+    backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    backend.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    backend.add_special_tokens(list(GEMMA))
+    backend.post_processor = processors.TemplateProcessing("<bos> $A", "<bos> $A <bos> $B", [("<bos>", vocab["<bos>"])])
+    folder.mkdir(parents=True, exist_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+    told = {"tokenizer_class": "GemmaTokenizer", "pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>",
+            "unk_token": "<unk>", "model_max_length": 10**30, "add_bos_token": True, **config}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    return folder
