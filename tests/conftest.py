@@ -21,6 +21,18 @@ def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+MAPPINGS = Path("/proc/self/maps")  # one line each, on Linux
+MOST_MAPPINGS = 10_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs() -> Iterator[None]:
+    """Compiled programs are let go before they fill the 65,530 mappings that Linux gives a process: XLA dies there."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def wide_mode() -> Callable[[bool], AbstractContextManager[None]]:
     """A context in which 64-bit types are switched on, or off."""
