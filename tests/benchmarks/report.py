@@ -88,7 +88,7 @@ def rate(results: dict[str, Found], limit: str) -> float | None:
 
 def table(header: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown, figures to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows] if rows else []
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
