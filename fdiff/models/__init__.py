@@ -43,6 +43,7 @@ from fdiff.models.transformer_flux import FluxTransformer2DModel
 from fdiff.models.transformer_flux2 import Flux2Transformer2DModel
 from fdiff.models.transformer_flux3 import Flux3Transformer2DModel
 from fdiff.models.transformer_krea2 import Krea2Transformer2DModel
+from fdiff.models.transformer_lumina2 import Lumina2Transformer2DModel
 from fdiff.models.transformer_pixart import PixArtTransformer2DModel, is_pixart
 from fdiff.models.transformer_qwenimage import QwenImageTransformer2DModel
 from fdiff.models.transformer_qwenimage21 import QwenImage21Transformer2DModel
@@ -87,6 +88,7 @@ __all__ = [
     "GPT2Model",
     "Gemma2Model",
     "Krea2Transformer2DModel",
+    "Lumina2Transformer2DModel",
     "Mistral3ForConditionalGeneration",
     "Mistral3Model",
     "Model",

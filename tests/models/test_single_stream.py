@@ -1,4 +1,4 @@
-"""Diffusion transformers of one stream: ERNIE-Image, Krea 2, FLUX.3, Qwen-Image-2.1."""
+"""Diffusion transformers of one stream: ERNIE-Image, Krea 2, Lumina 2, FLUX.3, Qwen-Image-2.1."""
 
 import json
 
@@ -82,6 +82,17 @@ def test_wrong_options_and_inputs_of_krea2_are_told():
     refused(r"hidden_states must be \(batch, number, 6\), with ids", "krea2", {"img_ids": np.zeros((12, 4))})
 
 
+def test_wrong_options_and_inputs_of_lumina2_are_told():
+    refused(r"axes_dim_rope \(2, 4, 2\) must add up to hidden_size / heads, 24 / 4", "lumina2", axes_dim_rope=(2, 4, 2))
+    refused(r"axes_dim_rope \(1, 1, 4\) must be even", "lumina2", axes_dim_rope=(1, 1, 4))
+    refused("num_kv_heads 3 must divide num_attention_heads 4", "lumina2", num_kv_heads=3)
+    refused(r"must be \(batch, height, width, 3\), height and width multiples of 2", "lumina2",
+            {"sample": np.zeros((2, 5, 8, 3))})  # fmt: skip
+    refused(r"must be \(batch, number, 12\)", "lumina2", {"encoder_hidden_states": np.zeros((2, 7, 10))})
+    refused("A text of 7 tokens with latents of 6 x 8 is too large for axes_lens", "lumina2", axes_lens=(7, 8, 8))
+    refused("latents of 6 x 8 is too large for axes_lens", "lumina2", axes_lens=(8, 8, 3))
+
+
 def test_wrong_options_and_inputs_of_flux3_are_told():
     refused("takes no target_timestep; see flow_map", "flux3", {"target_timestep": 0.5})
     refused("needs target_timestep; see flow_map", "flux3_kept", {"target_timestep": None})
@@ -104,6 +115,7 @@ def test_wrong_options_and_inputs_of_qwenimage21_are_told():
     [
         ("ErnieImageTransformer2DModel", "baidu/ERNIE-Image/transformer", "ernie-image-transformer"),
         ("Krea2Transformer2DModel", "krea/Krea-2-Raw/transformer", "krea2-transformer"),
+        ("Lumina2Transformer2DModel", "neta-art/Neta-Lumina/transformer", "neta-lumina2-transformer"),
         ("Flux3Transformer2DModel", None, "flux3-transformer"),
         ("QwenImage21Transformer2DModel", None, "qwen-image-2.1-transformer"),
     ],

@@ -54,6 +54,18 @@ QWEN21 = {
     "mlp_ratio": 2,
     "axes_dims_rope": (2, 4, 4),
 }
+LUMINA2 = {
+    "in_channels": 3,
+    "out_channels": 5,
+    "hidden_size": 24,
+    "num_layers": 2,
+    "num_refiner_layers": 1,
+    "num_attention_heads": 4,
+    "num_kv_heads": 2,
+    "multiple_of": 10,
+    "axes_dim_rope": (2, 2, 2),
+    "cap_feat_dim": 12,
+}
 KEPT_AT = (1, 4)
 # name: (class, options)
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -63,13 +75,18 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {**ERNIE_IMAGE, "patch_size": 2, "out_channels": 3, "text_in_dim": 20},
     ),
     "krea2": ("Krea2Transformer2DModel", KREA2),
+    "lumina2": ("Lumina2Transformer2DModel", LUMINA2),
+    "lumina2_narrow": (
+        "Lumina2Transformer2DModel",
+        {**LUMINA2, "out_channels": None, "patch_size": 1, "num_kv_heads": 4, "ffn_dim_multiplier": 0.4},
+    ),
     "flux3": ("Flux3Transformer2DModel", FLUX3),
     "qwenimage21": ("QwenImage21Transformer2DModel", QWEN21),
     "qwenimage21_kept": ("QwenImage21Transformer2DModel", QWEN21),
     "qwenimage21_told": ("QwenImage21Transformer2DModel", {**QWEN21, "causal_condition": False}),
     "flux3_kept": ("Flux3Transformer2DModel", {**FLUX3, "flow_map": True}),
 }
-STORED = ("ernie_image", "krea2", "flux3_kept", "qwenimage21_kept")  # the others are only compared live
+STORED = ("ernie_image", "krea2", "lumina2", "flux3_kept", "qwenimage21_kept")  # the others are only compared live
 
 
 def build(name: str) -> Any:
@@ -102,6 +119,13 @@ def inputs(name: str) -> dict[str, Any]:
             "sample": draw(2, 6, 8, 6),
             "timestep": np.array([250, 900], np.float32),
             "encoder_hidden_states": draw(2, 7, CONFIGS[name][1]["text_in_dim"]),
+            "encoder_attention_mask": mask,
+        }
+    if name.startswith("lumina2"):
+        return {
+            "sample": draw(2, 6, 8, 3),
+            "timestep": np.array([0.25, 0.9], np.float32),
+            "encoder_hidden_states": draw(2, 7, 12),
             "encoder_attention_mask": mask,
         }
     if name.startswith("qwenimage21"):
@@ -160,6 +184,9 @@ def run(name: str, model: Any, arrays: dict[str, Any]) -> np.ndarray:
             x, lengths = tensors["sample"].permute(0, 3, 1, 2), tensors["encoder_attention_mask"].sum(1)
             output = model(x, tensors["timestep"], tensors["encoder_hidden_states"], lengths).sample
             return output.permute(0, 2, 3, 1).numpy()
+        if name.startswith("lumina2"):
+            x = tensors.pop("sample").permute(0, 3, 1, 2)
+            return model(x, **tensors).sample.permute(0, 2, 3, 1).numpy()
         if name == "krea2":
             tensors["position_ids"] = torch.cat([tensors.pop("txt_ids"), tensors.pop("img_ids")])
             tensors["encoder_attention_mask"] = tensors["encoder_attention_mask"].bool()
