@@ -118,7 +118,8 @@ def norm_limited(
     limit: jax.Array | float = 1.0,
     rescale: jax.Array | float = 0.0,
 ) -> Network:
-    """`classifier_free`, but no longer than `limit` times the positive prediction, as Z-Image and Lumina 2 have it:
+    """`classifier_free`, but no longer than `limit` times the positive prediction, as the authors of Lumina 2 and
+    Z-Image guide (Qin et al. 2025, CFG-Renorm):
 
         out = negative + scale (positive - negative),  out min(1, limit |positive| / |out|)
 
@@ -128,6 +129,28 @@ def norm_limited(
         return given(network, condition)
     numbers = (jnp.float32(scale), jnp.float32(limit), jnp.float32(rescale))
     return Partial(_norm_limited, network, condition, negative, *numbers)
+
+
+def as_long(
+    network: Conditional,
+    condition: Any,
+    negative: Any,
+    scale: jax.Array | float,
+    *,
+    length: Callable[[jax.Array], jax.Array],
+    rescale: jax.Array | float = 0.0,
+) -> Network:
+    """`classifier_free`, but every part is as long as that of the positive prediction:
+
+        out = negative + scale (positive - negative),  out length(positive) / length(out)
+
+    length: of a prediction (b, h, w, c) the norms of its parts, shaped to divide it. The other arguments are those of
+    `classifier_free`.
+    """
+    if negative is None:
+        return given(network, condition)
+    numbers = (jnp.float32(scale), jnp.float32(rescale))
+    return Partial(_as_long, Partial(length), network, condition, negative, *numbers)
 
 
 def perturbed(
@@ -277,6 +300,22 @@ def _norm_limited(
     guided = _rescale(without + _column(scale, x) * (positive - without), positive, rescale)
     most, norm = (jnp.sqrt(jnp.sum(one**2, axes, keepdims=True)) for one in (positive, guided))
     guided *= jnp.minimum(1.0, _column(limit, x) * most / jnp.maximum(norm, 1e-12))
+    return jnp.concatenate([guided, variance], axis=-1)
+
+
+def _as_long(
+    length: Callable[[jax.Array], jax.Array],
+    network: Conditional,
+    condition: Any,
+    negative: Any,
+    scale: jax.Array,
+    rescale: jax.Array,
+    x: jax.Array,
+    t: jax.Array,
+) -> jax.Array:
+    without, positive, variance = two_predictions(network, condition, negative, x, t)
+    guided = _rescale(without + _column(scale, x) * (positive - without), positive, rescale)
+    guided *= length(positive) / jnp.maximum(length(guided), 1e-12)
     return jnp.concatenate([guided, variance], axis=-1)
 
 

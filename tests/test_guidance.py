@@ -116,6 +116,16 @@ def test_norm_limited_is_no_longer_than_a_multiple_of_the_positive():
         np.testing.assert_allclose(guided, whole * np.minimum(1, column * most / long), rtol=1e-4, atol=1e-5)
 
 
+def test_as_long_takes_the_lengths_of_parts_from_the_positive():
+    guided = guidance.as_long(Partial(shifted, 2.0), CONDITION, NEGATIVE, 4.0, length=rows)(X, 0.5)
+    whole = WITHOUT + 4 * (POSITIVE - WITHOUT)
+    np.testing.assert_allclose(guided, whole * rows(POSITIVE) / rows(whole), rtol=1e-4, atol=1e-5)
+
+
+def rows(x):
+    return jnp.linalg.norm(x, axis=2, keepdims=True)
+
+
 def test_zero_star_scales_the_negative_and_leaves_out_the_start():
     guided = guidance.zero_star(Partial(shifted, 2.0), CONDITION, NEGATIVE, 4.0, zero_from=0.8)
     share = np.sum(POSITIVE * WITHOUT, (1, 2, 3)) / np.sum(WITHOUT**2, (1, 2, 3))

@@ -40,6 +40,7 @@ from fdiff.pipelines.latent_consistency import (
 )
 from fdiff.pipelines.latent_diffusion import LDMPipeline, latent_diffusion
 from fdiff.pipelines.latent_upscale import StableDiffusionLatentUpscalePipeline
+from fdiff.pipelines.lumina2 import Lumina2Pipeline
 from fdiff.pipelines.molecules import MoleculeOutput, MoleculePipeline, draw_molecules
 from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput
 from fdiff.pipelines.pixart import PixArtAlphaPipeline, PixArtSigmaPipeline
@@ -123,6 +124,7 @@ __all__ = [
     "LDMPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
     "LatentConsistencyModelPipeline",
+    "Lumina2Pipeline",
     "MicroConditions",
     "MoleculeOutput",
     "MoleculePipeline",
@@ -187,3 +189,4 @@ __all__ = [
 ]
 
 registry.register_all({name: globals()[name] for name in __all__}, DiffusionPipeline)
+registry.register(Lumina2Pipeline, "Lumina2Text2ImgPipeline")  # as older checkpoints call it

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import KW_ONLY
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from fdiff import guidance
 from fdiff.models import AutoencoderKLQwenImage, Qwen2_5_VLModel, QwenImageTransformer2DModel
@@ -159,31 +159,13 @@ def guided(x: jax.Array, denoiser: guidance.Conditional, both: Both, guidance_sc
     """Stage: the network, guided from the negative prompts to the others. Raises ValueError for a scale that is none.
     """
     check_scale("guidance_scale", guidance_scale, len(x))
-    return Network(guide(denoiser, *both, guidance_scale, guider=as_long))
+    return Network(guide(denoiser, *both, guidance_scale, guider=partial(guidance.as_long, length=square_lengths)))
 
 
-def as_long(
-    network: guidance.Conditional, condition: Any, negative: Any, scale: Scale, *, rescale: Scale = 0.0
-) -> Any:
-    """Classifier-free guidance that leaves each square of latents as long as what the network says of the prompt:
-
-        out = negative + scale (positive - negative),  out |positive| / |out|
-
-    A guider, see `fdiff.guidance`; it has no `rescale`.
-    """
-    if negative is None:
-        return guidance.given(network, condition)
-    return Partial(_as_long, network, condition, negative, jnp.float32(scale))
-
-
-def _as_long(
-    network: guidance.Conditional, condition: Any, negative: Any, scale: jax.Array, x: jax.Array, t: jax.Array
-) -> jax.Array:
-    without, positive, variance = guidance.two_predictions(network, condition, negative, x, t)
-    both = without + scale.reshape(-1, 1, 1, 1) * (positive - without)
-    wanted, found = (jnp.linalg.norm(packed(one, PATCH), axis=-1, keepdims=True) for one in (positive, both))
-    scaled = packed(both, PATCH) * (wanted / jnp.maximum(found, 1e-12))
-    return jnp.concatenate([unpacked(scaled, x.shape[1], x.shape[2], PATCH), variance], axis=-1)
+def square_lengths(x: jax.Array) -> jax.Array:
+    """Of what a network says, (b, h, w, c): the norm of the square that each latent is in, (b, h, w, 1)."""
+    norms = jnp.linalg.norm(packed(x, PATCH), axis=-1, keepdims=True)
+    return unpacked(jnp.repeat(norms, PATCH**2, axis=-1), x.shape[1], x.shape[2], PATCH)
 
 
 drawing = Task(

@@ -2,7 +2,7 @@
 
 import fdiff
 from tests.pipelines import checkpoints, transformers
-from tests.reference import make_seeing_lm, make_single_stream
+from tests.reference import make_causal_lm, make_seeing_lm, make_single_stream
 from tests.tokenizers import tiny
 
 MISTRAL = {"vocab_size": len(tiny.MISTRAL) + len(tiny.pieces()) - len(tiny.ADDED), "hidden_size": 10}
@@ -191,4 +191,40 @@ def our_krea2(folder, **options):
         fdiff.FlowMatchEulerDiscreteScheduler(**LINEAR), fdiff.AutoencoderKLQwenImage(**WAN),
         fdiff.Qwen3VLModel.from_config(config), fdiff.Qwen2Tokenizer.from_folder(tiny.qwen(folder)),
         fdiff.Krea2Transformer2DModel(**KREA2), text_encoder_select_layers=TAPPED, **options,
+    )  # fmt: skip
+
+
+GEMMA = {**make_causal_lm.CONFIGS["gemma2"][1], "vocab_size": len(tiny.gemma_vocab())}
+LUMINA2 = {
+    **make_single_stream.LUMINA2, "in_channels": 4, "out_channels": None, "cap_feat_dim": GEMMA["hidden_size"],
+    "sample_size": 4,
+}  # fmt: skip
+DEEP_VAE = {**transformers.SHIFTED_VAE, **transformers.FOUR}  # of eight pixels a latent, which diffusers does not ask
+
+
+def gemma(folder):
+    """Gemma 2 and its tokenizer, of transformers."""
+    import transformers as hub
+
+    encoder = checkpoints.seeded(lambda: hub.Gemma2Model(hub.Gemma2Config(**GEMMA)), 3)
+    return encoder, hub.AutoTokenizer.from_pretrained(tiny.gemma(folder))
+
+
+def lumina2(folder, **scheduler):
+    """Lumina 2, of diffusers; the folder is for its tokenizer."""
+    import diffusers
+
+    return diffusers.Lumina2Pipeline(
+        make_single_stream.build_of("Lumina2Transformer2DModel", LUMINA2),
+        diffusers.FlowMatchEulerDiscreteScheduler(**scheduler or {"shift": 6.0}),
+        checkpoints.seeded(lambda: diffusers.AutoencoderKL(**DEEP_VAE), 2), *gemma(folder),
+    )  # fmt: skip
+
+
+def our_lumina2(folder):
+    """Lumina 2, of fdiff, without parameters."""
+    return fdiff.Lumina2Pipeline(
+        fdiff.Lumina2Transformer2DModel(**LUMINA2), fdiff.FlowMatchEulerDiscreteScheduler(shift=6.0),
+        fdiff.AutoencoderKL(**DEEP_VAE), fdiff.Gemma2Model(**GEMMA),
+        fdiff.GemmaTokenizer.from_folder(tiny.gemma(folder)),
     )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import fdiff
-from tests.pipelines import checkpoints, inputs, parity
+from tests.pipelines import checkpoints, inputs, newer, parity
 
 pytestmark = pytest.mark.parity
 QUIET = {"output_type": "latent", "progress": False}
@@ -151,3 +151,14 @@ def test_a_part_around_a_mask_is_the_same():
         np.testing.assert_array_equal(crop.fitted(part, (width, height)), processor.resize(part, height, width, **fill))
         back = processor.apply_overlay(mask, picture, drawn, box).convert("RGB")
         np.testing.assert_array_equal(crop.put_back(picture, mask, box, [drawn])[0], back)
+
+
+def test_masks_of_lumina2_go_to_other_prompts_where_each_is_drawn_twice(tmp_path):
+    """diffusers repeats the list of masks, but each prompt by itself; prompts of one length are as here."""
+    pytest.importorskip("diffusers")
+    theirs, ours, params = parity.pair(tmp_path / "saved", newer.lumina2(tmp_path / "tokenizer"))
+    options = {"num_images_per_prompt": 2, "height": 32, "width": 48, **EIGHT}
+    for prompts, wanted in ((["a cat", "b cat"], 0), (["a cat", "two cats that sleep"], 0.1)):
+        other = parity.latents_of(theirs, list(prompts), generator=parity.generator(1), **options)
+        got = ours(params, prompts, torch_seed=1, **options, **QUIET).images
+        assert size(got, other) == pytest.approx(wanted, rel=0.1, abs=1e-4)

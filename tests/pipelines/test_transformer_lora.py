@@ -8,17 +8,18 @@ import pytest
 from convert import layout, original_transformers
 from fdiff.adapters import lora
 from tests.adapters import dialects
-from tests.pipelines import parity, transformers
+from tests.pipelines import newer, parity, transformers
 from tests.pipelines.test_flux import T5_FOLDER
 
 LAYERS = {
     "z_image": ["attention.to_q", "attention.to_out.0", "feed_forward.w2", "cap_embedder.1"],
     "klein": ["attn.to_q", "attn.to_out.0", "attn.to_qkv_mlp_proj", "ff.linear_in", "x_embedder"],
     "flux": ["attn.to_q", "attn.add_v_proj", "attn.to_out.0", "proj_mlp", "ff.net.0.proj"],
+    "lumina2": ["attn.to_k", "attn.to_out.0", "feed_forward.linear_2", "norm1.linear", "caption_embedder.1"],
 }
 ASKED = {
     "z_image": {}, "klein": {"text_encoder_out_layers": (0, 1, 2), "max_sequence_length": 64},
-    "flux": {"max_sequence_length": 20},
+    "flux": {"max_sequence_length": 20}, "lumina2": {"height": 32, "width": 48},
 }  # fmt: skip
 
 
@@ -27,7 +28,8 @@ ASKED = {
 def test_parity(name, tmp_path, shared_data):
     peft, torch = pytest.importorskip("peft"), pytest.importorskip("torch")
     place = shared_data / T5_FOLDER if name == "flux" else tmp_path / "tokenizer"
-    theirs, ours, params = parity.pair(tmp_path / "saved", getattr(transformers, name)(place))
+    build = getattr(newer if name == "lumina2" else transformers, name)
+    theirs, ours, params = parity.pair(tmp_path / "saved", build(place))
     theirs.transformer.add_adapter(
         peft.LoraConfig(r=2, lora_alpha=2, target_modules=LAYERS[name], init_lora_weights=False)
     )
