@@ -150,16 +150,16 @@ class Lumina2TransformerBlock(nn.Module):
     def __call__(
         self, x: jax.Array, angles: jax.Array, mask: jax.Array | None, temb: jax.Array | None = None
     ) -> jax.Array:
-        scale, gate, scale_feed, gate_feed, first = 0.0, 1.0, 0.0, 1.0, "norm1"
+        a: list[jax.Array | float] = [0.0, 1.0, 0.0, 1.0]
+        first = "norm1"
         if temb is not None:
-            numbers: Any = Modulation(4, x.shape[-1], name="norm1")(temb)
-            scale, gate, scale_feed, gate_feed, first = (*numbers, "norm1.norm")
-            gate, gate_feed = jnp.tanh(gate), jnp.tanh(gate_feed)
+            scale, gate, scale_feed, gate_feed = Modulation(4, x.shape[-1], name="norm1")(temb)
+            a, first = [scale, jnp.tanh(gate), scale_feed, jnp.tanh(gate_feed)], "norm1.norm"
         attend = SelfAttention(self.heads, 1e-5, self.kv_heads, name="attn")
-        y = attend(self.norm(first, x) * (1 + scale), angles, mask)
-        x += gate * self.norm("norm2", y)
-        y = self.feed(self.norm("ffn_norm1", x) * (1 + scale_feed))
-        return x + gate_feed * self.norm("ffn_norm2", y)
+        y = attend(self.norm(first, x) * (1 + a[0]), angles, mask)
+        x += a[1] * self.norm("norm2", y)
+        y = self.feed(self.norm("ffn_norm1", x) * (1 + a[2]))
+        return x + a[3] * self.norm("ffn_norm2", y)
 
     def norm(self, name: str, x: jax.Array) -> jax.Array:
         """Normalize the last axis."""
