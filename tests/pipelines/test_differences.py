@@ -158,7 +158,9 @@ def test_masks_of_lumina2_go_to_other_prompts_where_each_is_drawn_twice(tmp_path
     pytest.importorskip("diffusers")
     theirs, ours, params = parity.pair(tmp_path / "saved", newer.lumina2(tmp_path / "tokenizer"))
     options = {"num_images_per_prompt": 2, "height": 32, "width": 48, **EIGHT}
-    for prompts, wanted in ((["a cat", "b cat"], 0), (["a cat", "two cats that sleep"], 0.1)):
+    sizes = []
+    for prompts in (["a cat", "b cat"], ["a cat", "two cats that sleep"]):
         other = parity.latents_of(theirs, list(prompts), generator=parity.generator(1), **options)
         got = ours(params, prompts, torch_seed=1, **options, **QUIET).images
-        assert size(got, other) == pytest.approx(wanted, rel=0.1, abs=1e-4)
+        sizes.append(size(got, other))
+    assert sizes[0] < 1e-4 and sizes[1] > 0.01, sizes
