@@ -164,7 +164,7 @@ class TimeAndSize(nn.Module):
     @nn.compact
     def __call__(self, t: jax.Array, size: jax.Array | None, dtype: Any) -> jax.Array:
         def embed(name: str, numbers: jax.Array, features: int) -> jax.Array:
-            waves = sinusoidal(numbers.reshape(-1), FEATURES, flip_sin_to_cos=True, freq_shift=0).astype(dtype)
+            waves = sinusoidal(numbers, FEATURES, flip_sin_to_cos=True, freq_shift=0).astype(dtype)
             return TimestepEmbedding(features, name=name)(waves).reshape(len(t), -1)
 
         told = embed("timestep_embedder", t, self.features)

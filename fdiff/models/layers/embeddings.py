@@ -20,19 +20,19 @@ def sinusoidal(
     scale: float = 1.0,
     max_period: float = 10000.0,
 ) -> jax.Array:
-    """sin and cos of t at frequencies from 1 to 1 / max_period (Vaswani et al. 2017): (b,) -> (b, features).
+    """sin and cos of t at frequencies from 1 to 1 / max_period (Vaswani et al. 2017): (...) -> (..., features).
 
     Frequency k is max_period^(-k / (features // 2 - freq_shift)). `flip_sin_to_cos` puts the cosines first.
     The result is float32.
     """
     half = features // 2
     frequencies = np.exp(-math.log(max_period) * np.arange(half) / (half - freq_shift)).astype(np.float32)
-    angles = scale * (t.astype(jnp.float32)[:, None] * frequencies)
+    angles = scale * (t.astype(jnp.float32)[..., None] * frequencies)
     parts = [jnp.sin(angles), jnp.cos(angles)]
     if flip_sin_to_cos:
         parts.reverse()
     if features % 2:
-        parts.append(jnp.zeros_like(angles[:, :1]))
+        parts.append(jnp.zeros_like(angles[..., :1]))
     return jnp.concatenate(parts, axis=-1)
 
 
