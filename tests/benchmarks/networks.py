@@ -119,6 +119,7 @@ class Network(NamedTuple):
     smaller: int = 8
     wanted: float | None = None
     gigabytes: float = 1.0
+    rounds: int | None = None
 
     def configured(self, small: bool) -> dict[str, Any]:
         """The config of a run."""
@@ -208,11 +209,13 @@ NETWORKS = {
             "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
         }, **SMALL_UNET,
     ),
-    "cifar10_batch8": Network("the same, batch 8", config=CIFAR10, size=8, **SMALL_UNET, smaller=2, narrow=DIGITS | {
-        "in_channels": 3, "out_channels": 3, "num_class_embeds": None,
-    }),
+    "cifar10_batch8": Network(
+        "U-Net of ddpm-cifar10-32, batch 8", config=CIFAR10, size=8, smaller=2, narrow=DIGITS | {
+            "in_channels": 3, "out_channels": 3, "num_class_embeds": None,
+        }, **SMALL_UNET,
+    ),
     "digits": Network("U-Net of the digits that ship, batch 1", size=1, smaller=1, **DIGITS_PAIR),
-    "digits_batch16": Network("the same, batch 16", size=16, smaller=2, **DIGITS_PAIR),
+    "digits_batch16": Network("U-Net of the digits that ship, batch 16", size=16, smaller=2, **DIGITS_PAIR),
     "sdxl": Network(
         "SDXL's U-Net, batch 2, 32x32", "UNet2DConditionModel", "diffusers.UNet2DConditionModel", SDXL_UNET, 32,
         and_size, lambda m, x, t, text, pooled, sizes: m(
@@ -230,7 +233,8 @@ NETWORKS = {
         "diffusers.Flux2Transformer2DModel", KLEIN, 32, joint,
         lambda m, x, y, t, places, order: m(
             hidden_states=x, encoder_hidden_states=y, timestep=t, img_ids=places, txt_ids=order
-        ).sample, narrow={"num_attention_heads": 2, "joint_attention_dim": 64}, smaller=4, wanted=0.75, gigabytes=5.0,
+        ).sample, narrow={"num_attention_heads": 2, "joint_attention_dim": 64}, smaller=4, wanted=0.75, gigabytes=6.0,
+        rounds=2,
     ),
     "t5": Network(
         "T5-XXL's first four layers, 256 tokens", "T5EncoderModel", "transformers.T5EncoderModel", T5, 256, words,
@@ -325,7 +329,8 @@ def torch_side(network: Network, compiled: bool, setting: Setting) -> Ready:
             with torch.no_grad():
                 return turned(called(*tensors).numpy())
 
-        run()
+        if compiled:
+            run()
         return run
 
     def count() -> float:
@@ -367,7 +372,7 @@ def case(name: str, network: Network) -> Case:
         "compile": functools.partial(torch_side, network, True),
         "openvino": functools.partial(openvino_side, network),
     }
-    return Case(name, network.about, sides, network.wanted, network.gigabytes)
+    return Case(name, network.about, sides, network.wanted, network.gigabytes, network.rounds)
 
 
 CASES = [case(name, network) for name, network in NETWORKS.items()]

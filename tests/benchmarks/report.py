@@ -107,14 +107,20 @@ def times(results: dict[str, Found], names: list[str]) -> str:
         done, took = sides.get("torch", {}).get("operations"), sides.get("fdiff", {}).get("seconds")
         share = done / took / product if done and took and product else None
         rows.append([found["about"], *taken, number(ratio(found, "torch")) + (f" (wanted {wanted})" if wanted else ""),
-                     number(ratio(found, "openvino")), number(share)])  # fmt: skip
-    header = ["", *SIDES.values(), "of torch", "of OpenVINO", "of a product's rate"]
+                     number(ratio(found, "openvino")), number(share), busy(sides)])  # fmt: skip
+    header = ["", *SIDES.values(), "of torch", "of OpenVINO", "of a product's rate", "other work"]
     return table(header, rows)
 
 
 def first(values: list[float] | None) -> float | None:
     """The first, where there is one."""
     return values[0] if values else None
+
+
+def busy(sides: Found) -> str:
+    """What other work took of the processors, in the median turn."""
+    taken = [share for side in sides.values() for share in side.get("others", ())]
+    return f"{statistics.median(taken):.0%}" if taken else "-"
 
 
 def memory(results: dict[str, Found], names: list[str]) -> str:
@@ -153,13 +159,7 @@ def limits(results: dict[str, Found]) -> str:
     product, copy = rate(results, "product"), rate(results, "copy")
     told = [f"a product of matrices does {product / 1e9:.0f} GFLOP a second"] if product else []
     told += [f"a copy reads and writes {copy / 1e9:.1f} GB a second"] if copy else []
-    told = [f"Of the machine: {', '.join(told)}."] if told else []
-    sides = [side for found in results.values() for side in found["sides"].values()]
-    taken = [share for side in sides for share in side.get("others", ())]
-    if taken:
-        told.append(f"Other work took {statistics.median(taken):.0%} of the processors beside what was measured in the "
-                    f"median turn, and {max(taken):.0%} in the worst.")
-    return " ".join(told)
+    return f"Of the machine: {', '.join(told)}." if told else ""
 
 
 def parts(results: dict[str, Found]) -> dict[str, str]:
@@ -222,5 +222,5 @@ def plot(results: dict[str, Found], file: Path) -> None:
     axes.set_yticks(range(len(names)), [results[name]["about"] for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("time, of torch's (less is sooner)")
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=100)

@@ -22,8 +22,8 @@ from tests.benchmarks.case import Case, Setting, resident
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 600  # seconds that compiling may take
-TRIES, CALM = 3, 0.05  # how often a turn is tried until others take less than this share of the processors
-LONGEST = 20.0  # seconds of a turn that is tried once
+TRIES, CALM = 2, 0.05  # how often a turn is tried until others take less than this share of the processors
+LONGEST = 5.0  # seconds of a turn that is tried once
 LONG = 0.3  # seconds of a turn: what is shorter is run several times, of which the median counts
 
 
@@ -84,8 +84,7 @@ class Side:
         line += ["--small"] * setting.small + (["--from", beside] if beside else [])
         with self.errors.open("w") as log:
             self.process = subprocess.Popen(
-                line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                start_new_session=True,  # systems that share processors by session give each side as much
+                line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
             )
 
     def said(self, limit: float) -> dict[str, Any]:
