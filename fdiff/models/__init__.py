@@ -4,6 +4,7 @@ from fdiff import registry
 from fdiff.models.ace_step_condition import AceStepConditionEncoder
 from fdiff.models.audio_ldm2 import AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
 from fdiff.models.autoencoder_asym_kl import AsymmetricAutoencoderKL
+from fdiff.models.autoencoder_dc import AutoencoderDC
 from fdiff.models.autoencoder_kl import AutoencoderKL
 from fdiff.models.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from fdiff.models.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21
@@ -16,6 +17,7 @@ from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
 from fdiff.models.clip_vision import CLIPVisionModel, CLIPVisionModelWithProjection
 from fdiff.models.controlnet import ControlNetModel
 from fdiff.models.controlnet_flux import FluxControlNetModel
+from fdiff.models.controlnet_sana import SanaControlNetModel
 from fdiff.models.controlnet_sd3 import SD3ControlNetModel
 from fdiff.models.controlnet_union import ControlNetUnionModel
 from fdiff.models.controlnet_xs import UNetControlNetXSModel
@@ -47,6 +49,7 @@ from fdiff.models.transformer_lumina2 import Lumina2Transformer2DModel
 from fdiff.models.transformer_pixart import PixArtTransformer2DModel, is_pixart
 from fdiff.models.transformer_qwenimage import QwenImageTransformer2DModel
 from fdiff.models.transformer_qwenimage21 import QwenImage21Transformer2DModel
+from fdiff.models.transformer_sana import SanaTransformer2DModel
 from fdiff.models.transformer_sd3 import SD3Transformer2DModel
 from fdiff.models.transformer_stable_audio import StableAudioDiTModel, StableAudioProjectionModel
 from fdiff.models.transformer_z_image import ZImageTransformer2DModel
@@ -61,6 +64,7 @@ __all__ = [
     "AsymmetricAutoencoderKL",
     "AudioLDM2ProjectionModel",
     "AudioLDM2UNet2DConditionModel",
+    "AutoencoderDC",
     "AutoencoderKL",
     "AutoencoderKLFlux2",
     "AutoencoderKLQwenImage",
@@ -104,6 +108,8 @@ __all__ = [
     "QwenImageTransformer2DModel",
     "SD3ControlNetModel",
     "SD3Transformer2DModel",
+    "SanaControlNetModel",
+    "SanaTransformer2DModel",
     "SpeechT5HifiGan",
     "StableAudioDiTModel",
     "StableAudioProjectionModel",

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models.fields import Channels, Layers, OneOf, Widths, between
-from fdiff.models.layers.axes import merge, split
 from fdiff.models.layers.checks import require
 from fdiff.models.layers.linear import Conv
+from fdiff.models.layers.patches import unshuffle
 from fdiff.models.layers.resnet import average
 from fdiff.models.model import Model
 
@@ -112,11 +112,6 @@ class AdapterResnetBlock(nn.Module):
         size = self.second_kernel_size
         y = nn.relu(Conv(self.channels, name="block1")(x))
         return x + Conv(self.channels, size, padding=size // 2, name="block2")(y)
-
-
-def unshuffle(x: jax.Array, factor: int) -> jax.Array:
-    """(b, h f, w f, c) -> (b, h, w, c f f): each square of pixels becomes the channels of one."""
-    return merge(split(x, factor, 1, 2).transpose(0, 1, 3, 5, 2, 4), 3, 3)
 
 
 def halve(x: jax.Array) -> jax.Array:

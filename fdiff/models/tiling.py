@@ -13,12 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fdiff.models.autoencoder_dc import AutoencoderDC
 from fdiff.models.autoencoder_kl import AutoencoderKL
 from fdiff.models.autoencoder_kl_wan import WanAutoencoder
 from fdiff.models.autoencoder_oobleck import AutoencoderOobleck
 from fdiff.models.layers.vae import DiagonalGaussian, diagonal_gaussian
 
 OVERLAP = 0.25  # of the length of a tile, as on the Hub
+TILE = 512  # pixels, as AutoencoderDC's are on the Hub
 LATENTS = 1024  # of a part of a sound: all that Stable Audio makes
 
 
@@ -27,11 +29,13 @@ def sliced(function: Callable[[jax.Array], Any], x: jax.Array) -> Any:
     return jax.lax.map(lambda one: jax.tree.map(lambda y: y[0], function(one[None])), x)
 
 
-def tiled_decode(model: AutoencoderKL, params: Any, latents: jax.Array, tile_size: int | None = None) -> jax.Array:
+def tiled_decode(
+    model: AutoencoderKL | AutoencoderDC, params: Any, latents: jax.Array, tile_size: int | None = None
+) -> jax.Array:
     """The pictures of latents, decoded in square tiles of `tile_size` pixels that overlap by a quarter.
 
-    tile_size is the sample_size of the model if not given. Where pictures are no larger than that, this is
-    `decode`. The result differs from `decode`'s a little, since a tile does not see the others.
+    tile_size is the sample_size of the model if not given, or 512 where it has none. Where pictures are no larger than
+    that, this is `decode`. The result differs from `decode`'s a little, since a tile does not see the others.
     """
     pixels, size = _tile_sizes(model, tile_size)
 
@@ -166,11 +170,12 @@ def faded(before: jax.Array, after: jax.Array, extent: int, axis: int) -> jax.Ar
     return jnp.concatenate([mixed.astype(after.dtype), rest], axis=axis)
 
 
-def _tile_sizes(model: AutoencoderKL, tile_size: int | None) -> tuple[int, int]:
+def _tile_sizes(model: AutoencoderKL | AutoencoderDC, tile_size: int | None) -> tuple[int, int]:
     """The length of a tile in pixels and in latents."""
-    sample = model.sample_size
+    deep = isinstance(model, AutoencoderDC)
+    sample = TILE if deep else model.sample_size
     pixels = tile_size or (sample if isinstance(sample, int) else sample[0])
-    factor = 2 ** (len(model.block_out_channels) - 1)
+    factor = 2 ** (len(model.decoder_block_out_channels if deep else model.block_out_channels) - 1)
     if pixels // factor < 4:
         raise ValueError(f"tile_size {pixels} is too small; choose at least {4 * factor}.")
     return pixels, pixels // factor

@@ -11,12 +11,11 @@ import numpy as np
 from fdiff.models.fields import Channels, Count, Dropout, Epsilon, Factor, Layers, OneOf, Pixels, between
 from fdiff.models.layers.attention import Attention
 from fdiff.models.layers.checks import require
-from fdiff.models.layers.embeddings import TimestepEmbedding, sine_places, sinusoidal
+from fdiff.models.layers.embeddings import TimestepEmbedding, scaled_places, sinusoidal
 from fdiff.models.layers.feed_forward import ACTIVATIONS, FeedForward
 from fdiff.models.layers.linear import Conv, Linear
-from fdiff.models.layers.modulation import modulated
+from fdiff.models.layers.modulation import modulated, told_by
 from fdiff.models.layers.norm import LayerNorm
-from fdiff.models.layers.parameter import parameter
 from fdiff.models.layers.patches import from_patches
 from fdiff.models.model import Model
 
@@ -117,10 +116,8 @@ class PixArtTransformer2DModel(Model):
         """Where patches are (rows, columns, width): sin and cos of the column, then of the row, in patches of a picture
         of 512 x 512 if interpolation_scale is not given (Chen et al. 2024, section 3.2).
         """
-        base = self.sample_size // self.patch_size
         scale = self.interpolation_scale or max(self.sample_size // 64, 1)
-        row, column = (jnp.arange(count) * (base / count) / scale for count in (rows, columns))
-        return sine_places(row, column, self.width)
+        return scaled_places(rows, columns, self.width, self.sample_size // self.patch_size, scale)
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""
@@ -201,13 +198,6 @@ class PixArtBlock(nn.Module):
         x += attention("attn2")(x, text, mask)
         y = LayerNorm(self.eps, self.affine, name="norm2")(x) * (1 + a[4]) + a[3]
         return x + a[5] * FeedForward(activation_fn=self.activation_fn, dropout=self.dropout, name="ff")(y)
-
-
-def told_by(module: nn.Module, numbers: jax.Array, count: int) -> list[jax.Array]:
-    """`count` arrays (b, 1, c), of numbers (b, count or 1, c) and a table of the module."""
-    width = numbers.shape[-1]
-    table = parameter(module, "scale_shift_table", nn.initializers.normal(width**-0.5), (count, width))
-    return jnp.split(table.astype(numbers.dtype) + numbers, count, axis=1)
 
 
 def is_pixart(config: Mapping[str, Any]) -> bool:

@@ -48,6 +48,9 @@ from fdiff.pipelines.qwenimage import QwenImageImg2ImgPipeline, QwenImageInpaint
 from fdiff.pipelines.qwenimage21 import QwenImage21Pipeline
 from fdiff.pipelines.qwenimage_edit import QwenImageEditPipeline, QwenImageEditPlusPipeline
 from fdiff.pipelines.requests import MicroConditions
+from fdiff.pipelines.sana import SanaPipeline
+from fdiff.pipelines.sana_controlnet import SanaControlNetPipeline
+from fdiff.pipelines.sana_sprint import SanaSprintImg2ImgPipeline, SanaSprintPipeline
 from fdiff.pipelines.sound import SoundOutput
 from fdiff.pipelines.stable_audio import StableAudioPipeline
 from fdiff.pipelines.stable_diffusion import (
@@ -139,6 +142,10 @@ __all__ = [
     "QwenImagePipeline",
     "Request",
     "Run",
+    "SanaControlNetPipeline",
+    "SanaPipeline",
+    "SanaSprintImg2ImgPipeline",
+    "SanaSprintPipeline",
     "SoundOutput",
     "StableAudioPipeline",
     "StableDiffusion3ControlNetInpaintingPipeline",

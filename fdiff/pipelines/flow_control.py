@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
 from fdiff.pipelines import inputs
+from fdiff.pipelines.binned import PicturedInShape
 from fdiff.pipelines.flow import PATCH
 from fdiff.pipelines.latent import factor_of
 from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.requests import Pictures, Pixels, Size
 from fdiff.pipelines.steering import several
+
+P = TypeVar("P", inputs.Pictured, PicturedInShape)
 
 
 class Seen(NamedTuple):
@@ -37,16 +41,27 @@ def sized_by_control(
 
     Raises ValueError for another number of them than of nets, and for several sizes.
     """
+    step = PATCH * factor_of(vae)
+    found = taken_for(
+        controlnet, control_image, lambda one: inputs.pictured_by(step, vae, one, height, width, "control_image")
+    )
+    return SeenAndSized([one.image for one in found], *found[0][1:])
+
+
+def taken_for(controlnet: Any, control_image: Pictures, take: Callable[[Pictures], P]) -> list[P]:
+    """What `take` makes of the pictures for each ControlNet, their `size` among it.
+
+    Raises ValueError for another number of them than of nets, and for several sizes.
+    """
     nets = several(controlnet)
     if len(nets) > 1 and (not isinstance(control_image, list | tuple) or len(control_image) != len(nets)):
         raise ValueError(f"control_image must be a list of {len(nets)} pictures or batches, one for each network")
     given = list(control_image) if len(nets) > 1 else [control_image]
-    step = PATCH * factor_of(vae)
-    found = [inputs.pictured_by(step, vae, one, height, width, "control_image") for one in given]
+    found = [take(one) for one in given]
     if len({one.size for one in found}) != 1:
         raise ValueError(f"control_image holds pictures of several sizes, {sorted(one.pixels for one in found)}; "
                          "resize them first")
-    return SeenAndSized([one.image for one in found], *found[0][1:])
+    return found
 
 
 def control_seen(vae: Any, controlnet: Any, control_image: Pictures, pixels: Size, resized: bool) -> Seen:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import KW_ONLY
-from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fdiff.models import AutoencoderKL, PixArtTransformer2DModel, T5EncoderModel
-from fdiff.pipelines import flow, latent
+from fdiff.pipelines import flow
+from fdiff.pipelines.binned import Binned, decode, shaped
 from fdiff.pipelines.checks import asks_guidance
 from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.flow import Read, Tokens
-from fdiff.pipelines.latent import check_multiples, factor_of, pictures
+from fdiff.pipelines.latent import factor_of, pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, applied, encoder_of, tree_of
 from fdiff.pipelines.plans import planned
-from fdiff.pipelines.requests import READ_AT_MOST, Latents, Negated, Pixels, Prompt, Scale, Size, Texted
+from fdiff.pipelines.requests import READ_AT_MOST, Latents, Negated, Prompt, Scale, Texted
 from fdiff.pipelines.task import Task, option
 from fdiff.pipelines.text import listed
 from fdiff.pipelines.text_to_image import from_noise
@@ -28,32 +28,15 @@ from fdiff.schedulers import Scheduler
 from fdiff.spacing import check_count
 from fdiff.tokenizers import T5Tokenizer
 
-ASKED = "in pixels, what the model was trained on if not given; a multiple of 16 without use_resolution_binning"
-# Height and width of the pictures in training, in sixteenths of the square's side (Chen et al. 2023, appendix).
-SHAPES = (
-    (8, 32), (8, 29), (9, 28), (9, 27), (9, 26), (10, 25), (10, 24), (11, 23), (11, 22), (11, 21), (12, 21), (12, 20),
-    (13, 19), (13, 18), (14, 18), (14, 17), (15, 17), (15, 16), (16, 16), (16, 15), (17, 15), (17, 14), (18, 14),
-    (18, 13), (19, 13), (20, 12), (21, 12), (22, 11), (23, 11), (24, 10), (25, 10), (27, 9), (32, 8),
-)  # fmt: skip
-# Those of PixArt-Sigma at 2048 x 2048 besides, and how many latents the side of its square has.
-MORE_SHAPES = ((8, 31), (8, 30), (26, 9), (28, 9), (29, 8), (30, 8), (31, 8))
-LARGEST = 256
-
 
 @dataclasses.dataclass(frozen=True)
-class PixArtText(Texted, Negated, Latents):
+class PixArtText(Binned, Texted, Negated, Latents):
     """Pictures from text with PixArt-alpha."""
 
     _: KW_ONLY
-    height: Pixels = option(None, ASKED)
-    width: Pixels = option(None, ASKED)
     guidance_scale: Scale = option(4.5)
     num_inference_steps: int = option(20)
     max_sequence_length: int = option(120, READ_AT_MOST)
-    use_resolution_binning: bool = option(
-        True, "draw in the shape of those in training that is nearest, and cut the picture to what is asked for",
-        flag=None,
-    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,73 +45,6 @@ class PixArtSigmaText(PixArtText):
 
     _: KW_ONLY
     max_sequence_length: int = option(300)
-
-
-class Shaped(NamedTuple):
-    """Height and width in latents, and what the picture is cut to, in pixels, if to anything."""
-
-    size: Size
-    around: dict[str, Any]
-
-
-def shaped(
-    vae: AutoencoderKL, transformer: PixArtTransformer2DModel, height: Pixels, width: Pixels,
-    use_resolution_binning: bool,
-) -> Shaped:  # fmt: skip
-    """Stage: the size. Raises ValueError for one that is none, and for a model without such shapes."""
-    factor, own, patch = factor_of(vae), transformer.sample_size, transformer.patch_size
-    asked = [own * factor if side is None else side for side in (height, width)]
-    if not use_resolution_binning:
-        check_multiples(asked[0], asked[1], patch * factor)
-        return Shaped((asked[0] // factor, asked[1] // factor), {})
-    check_multiples(asked[0], asked[1], 1)
-    high, wide = nearest_shape(own, asked[0], asked[1])
-    check_multiples(high, wide, patch * factor)
-    return Shaped((high // factor, wide // factor), {"fit": (asked[0], asked[1])})
-
-
-def nearest_shape(sample_size: int, height: int, width: int) -> Size:
-    """Height and width in pixels, of the pictures in training, whose quotient to two places is nearest to that.
-
-    sample_size: latents along the square's side, of 8 pixels. Raises ValueError where it is no multiple of 32, 32 being
-    for pictures of 256 x 256.
-    """
-    if sample_size % 32:
-        raise ValueError(f"sample_size is {sample_size}, and pictures of several shapes are of models of 32, 64, 128 "
-                         "or 256; pass use_resolution_binning=False")
-    shapes = SHAPES + (MORE_SHAPES if sample_size == LARGEST else ())
-    high, wide = min(sorted(shapes, key=_quotient), key=lambda shape: abs(_quotient(shape) - height / width))
-    return high * sample_size // 2, wide * sample_size // 2
-
-
-def _quotient(shape: Size) -> float:
-    return round(shape[0] / shape[1], 2)
-
-
-@partial(jax.jit, static_argnums=1)
-def covering(pictures: jax.Array, size: Size) -> jax.Array:
-    """The middle of pictures (b, h, w, c), scaled to fill (height, width)."""
-    own = pictures.shape[1:3]
-    if own == size:
-        return pictures
-    scale = max(size[0] / own[0], size[1] / own[1])
-    # Rounded down as in diffusers, but never to less than is asked for, as its quotients may.
-    high, wide = (max(int(side * scale), least) for side, least in zip(own, size, strict=True))
-    shape = (len(pictures), high, wide, pictures.shape[3])
-    drawn = jax.image.resize(pictures, shape, "linear", antialias=False)
-    top, left = (high - size[0]) // 2, (wide - size[1]) // 2
-    return drawn[:, top : top + size[0], left : left + size[1]]
-
-
-def decode(
-    pipe: Any, params: Params, latents: jax.Array, tile_size: int | None = None, *, fit: Size | None = None
-) -> jax.Array:
-    """Pictures (b, H, W, 3) in [-1, 1], or nearly so, of latents, of which the middle fills `fit`, if given.
-
-    tile_size: see `fdiff.pipelines.latent.decode`.
-    """
-    drawn = latent.decode(pipe, params, latents, tile_size)
-    return drawn if fit is None else covering(drawn, fit)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fdiff
-from fdiff.models import AutoencoderKL, AutoencoderTiny, VQModel
+from fdiff.models import AutoencoderDC, AutoencoderKL, AutoencoderTiny, VQModel
 from fdiff.models.autoencoder_kl import KLAutoencoder
 from fdiff.models.layers.vae import DiagonalGaussian
 from fdiff.models.tiling import sliced, tiled, tiled_decode, tiled_encode
@@ -149,7 +149,7 @@ def test_scaling_and_back(options):
     mean, std = np.array(options.get("latents_mean", 0)), np.array(options.get("latents_std", 1))
     expected = (z - mean) / std - (options.get("shift_factor") or 0)
     np.testing.assert_allclose(model.scale(z), expected * model.scaling_factor, rtol=1e-5)
-    for other in (AutoencoderTiny(scaling_factor=2.0), VQModel()):
+    for other in (AutoencoderTiny(scaling_factor=2.0), VQModel(), AutoencoderDC(scaling_factor=2.0)):
         np.testing.assert_allclose(other.unscale(other.scale(z)), z, rtol=1e-6)
 
 
@@ -160,6 +160,8 @@ def test_slices_and_tiles():
     np.testing.assert_allclose(doubled, x.repeat(2, 1).repeat(2, 2), rtol=1e-6, atol=1e-6)
     with pytest.raises(ValueError, match="tile_size 6 is too small; choose at least 8"):
         tiled_encode(AutoencoderKL(block_out_channels=(8, 8)), {}, x, 6)
+    with pytest.raises(ValueError, match="tile_size 100 is too small; choose at least 128"):
+        tiled_decode(AutoencoderDC(), {}, x, 100)
 
 
 def test_bfloat16_stays_finite(folder):

@@ -10,6 +10,7 @@ import pytest
 import fdiff
 from fdiff.models import (
     AsymmetricAutoencoderKL,
+    AutoencoderDC,
     AutoencoderKL,
     AutoencoderTiny,
     CLIPTextModel,
@@ -84,6 +85,11 @@ WRONG = [
     (AutoencoderKL, {"scaling_factor": float("nan")}, "scaling_factor is nan; it must be a number from 1e-06 to"),
     (AutoencoderKL, {"latents_mean": [0.0]}, "latents_mean must hold a number for each of 4 latent_channels"),
     (AutoencoderKL, {"sample_size": [1, 2, 3]}, "or a list of 2, each a whole number from 1 to 8,192"),
+    (AutoencoderDC, {"decoder_block_types": ["ResBlock"] * 5}, "decoder_block_types and decoder_block_out_channels"),
+    (AutoencoderDC, {"encoder_layers_per_block": [2, 0, 2, 2, 2, 2]}, "can be 0 for the first of several levels alone"),
+    (AutoencoderDC, {"decoder_block_out_channels": [128, 256, 512, 600, 1024, 1024]}, "600 must divide 4 [*] 512"),
+    (AutoencoderDC, {"latent_channels": 48}, r"latent_channels 48 must divide encoder_block_out_channels"),
+    (AutoencoderDC, {"encoder_block_types": "EfficientViTBlock", "attention_head_dim": 200}, "more than the 128"),
     (AutoencoderTiny, {"num_encoder_blocks": [1]}, "num_encoder_blocks and encoder_block_out_channels must be"),
     (VQModel, {"norm_type": "spatial", "block_out_channels": [48], "norm_num_groups": 4}, "48 channels cannot"),
     (CLIPTextModel, {"num_hidden_layers": 100_000}, "num_hidden_layers is 100000; it must be a whole number from 1"),

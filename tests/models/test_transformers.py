@@ -12,6 +12,7 @@ from fdiff.models import (
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
     PixArtTransformer2DModel,
+    SanaTransformer2DModel,
     ZImageTransformer2DModel,
 )
 from fdiff.models.layers.patches import from_patches, to_patches
@@ -177,6 +178,38 @@ def test_wrong_options_and_inputs_of_pixarts_are_told():
     told(r"height and width multiples of 2; it is \(1, 8, 7, 3\)", {"hidden_states": np.zeros((1, 8, 7, 3))})
     told(r"must be \(batch, number, 10\); it is \(2, 5, 9\)", {"encoder_hidden_states": np.zeros((2, 5, 9))})
     told(r"needs resolution, .* \(2, 2\); its shape is \(\)", {"resolution": None})
+
+
+SMALL = {  # Sana 0.6B
+    "num_attention_heads": 36, "num_layers": 28, "num_cross_attention_heads": 16, "cross_attention_head_dim": 72,
+    "cross_attention_dim": 1152,
+}  # fmt: skip
+NORMED = {"qk_norm": "rms_norm_across_heads"}
+
+
+@pytest.mark.parametrize(("manifest", "options"), [
+    ("sana-1600m-1024", {}), ("sana-600m", SMALL), ("sana15-4800m", {**NORMED, "num_layers": 60}),
+    ("sana-sprint-600m", {**SMALL, **NORMED, "guidance_embeds": True}),
+])  # fmt: skip
+def test_names_of_sanas(shared_data, manifest, options):
+    model = SanaTransformer2DModel(**options)
+    assert_names(model, shared_data / "manifests" / f"{manifest}-transformer.json.gz")
+
+
+def test_wrong_options_and_inputs_of_sanas_are_told():
+    def told(match, name="sana", changes=(), **options):
+        with pytest.raises(ValueError, match=match):
+            model = SanaTransformer2DModel(**{**cases.CONFIGS[name][1], **options})
+            jax.eval_shape(lambda: model.init(jax.random.key(0), **{**cases.inputs(name), **dict(changes)}))
+
+    told("cross_attention_dim is 7 and .* is 12; they must be equal", cross_attention_dim=7)
+    told("sample_size 4 is no multiple of patch_size 3", patch_size=3)
+    told("qk_norm 'rms_norm' is unknown to SanaTransformer2DModel", qk_norm="rms_norm")
+    told("This SanaTransformer2DModel takes no guidance", changes={"guidance": 4.5})
+    told("This SanaTransformer2DModel needs guidance", "sana_sprint", {"guidance": None})
+    odd = {"hidden_states": np.zeros((1, 8, 7, 3))}
+    told(r"height and width multiples of 2; it is \(1, 8, 7, 3\)", "sana_sprint", odd)
+    told(r"must be \(batch, number, 10\); it is \(2, 5, 9\)", changes={"encoder_hidden_states": np.zeros((2, 5, 9))})
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,20 @@ def test_features_of_adapters_meet_other_prompts_where_each_is_drawn_twice(tiny,
     assert size(got[::3], other[::3]) < 1e-3
 
 
+def test_masks_of_sana_meet_other_prompts_where_each_is_drawn_twice(tmp_path):
+    """The same of the masks of texts of other lengths."""
+    from tests.pipelines import transformers
+
+    theirs, ours, params = parity.pair(tmp_path / "saved", transformers.sana(tmp_path / "tokenizer"))
+    options = {"num_images_per_prompt": 2, "height": 32, "width": 64, "use_resolution_binning": False, **EIGHT}
+    latents = np.random.default_rng(0).standard_normal((4, 8, 16, 4)).astype(np.float32)
+    prompts = ["cats", "many cats that are asleep"]
+    other = parity.latents_of(theirs, prompts, latents=parity.nchw(latents), **options)
+    got = ours(params, prompts, latents=latents, **options, **QUIET).images
+    assert size(got, other) == pytest.approx(0.13, rel=0.1)
+    assert size(got[::3], other[::3]) < 1e-3
+
+
 @pytest.mark.parametrize(
     ("name", "config", "wanted"),
     [("PNDMScheduler", {}, 17.6), ("LMSDiscreteScheduler", {}, 0.031)],

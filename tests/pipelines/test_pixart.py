@@ -7,7 +7,7 @@ from PIL import Image
 
 import fdiff
 from fdiff.cli import main
-from fdiff.pipelines.pixart import covering, nearest_shape
+from fdiff.pipelines.binned import covering, nearest_shape
 from tests.pipelines import joint, parity, transformers
 from tests.reference import make_transformers
 
@@ -56,12 +56,12 @@ def test_guidance_and_what_the_network_is_told(tiny, tmp_path):
 
 
 def test_shapes_of_training():
-    assert nearest_shape(128, 1024, 1024) == (1024, 1024)
-    assert nearest_shape(128, 720, 1280) == (768, 1344)
-    assert nearest_shape(64, 3000, 100) == (1024, 256)
-    assert nearest_shape(256, 387, 100) == (3968, 1024)
-    with pytest.raises(ValueError, match=r"sample_size is 8, .* pass use_resolution_binning=False"):
-        nearest_shape(8, 64, 64)
+    assert nearest_shape(1024, 1024, 1024) == (1024, 1024)
+    assert nearest_shape(1024, 720, 1280) == (768, 1344)
+    assert nearest_shape(512, 3000, 100) == (1024, 256)
+    assert nearest_shape(2048, 387, 100) == (3968, 1024)
+    with pytest.raises(ValueError, match=r"squares of 64 pixels, .* pass use_resolution_binning=False"):
+        nearest_shape(64, 64, 64)
 
 
 @pytest.mark.parametrize("size", [(120, 160), (160, 120), (16, 24), (104, 144), (13, 31)])
@@ -170,14 +170,16 @@ def test_parity_of_shapes():
     pytest.importorskip("diffusers")
     from diffusers.image_processor import PixArtImageProcessor
     from diffusers.pipelines.pixart_alpha import pipeline_pixart_alpha, pipeline_pixart_sigma
+    from diffusers.pipelines.sana import pipeline_sana
 
-    tables = {side // 8: getattr(pipeline_pixart_alpha, f"ASPECT_RATIO_{side}_BIN") for side in (256, 512, 1024)}
-    tables[256] = pipeline_pixart_sigma.ASPECT_RATIO_2048_BIN
-    for latents, table in tables.items():
+    tables = {side: getattr(pipeline_pixart_alpha, f"ASPECT_RATIO_{side}_BIN") for side in (256, 512, 1024)}
+    tables[2048] = pipeline_pixart_sigma.ASPECT_RATIO_2048_BIN
+    tables[4096] = pipeline_sana.ASPECT_RATIO_4096_BIN
+    for side, table in tables.items():
         for height in range(100, 2100, 37):
             for width in range(100, 2100, 41):
                 wanted = PixArtImageProcessor.classify_height_width_bin(height, width, table)
-                assert nearest_shape(latents, height, width) == wanted
+                assert nearest_shape(side, height, width) == wanted
 
 
 @pytest.mark.parity

@@ -16,10 +16,12 @@ LAYERS = {
     "klein": ["attn.to_q", "attn.to_out.0", "attn.to_qkv_mlp_proj", "ff.linear_in", "x_embedder"],
     "flux": ["attn.to_q", "attn.add_v_proj", "attn.to_out.0", "proj_mlp", "ff.net.0.proj"],
     "lumina2": ["attn.to_k", "attn.to_out.0", "feed_forward.linear_2", "norm1.linear", "caption_embedder.1"],
+    "sana": ["attn1.to_q", "attn2.to_v", "attn1.to_out.0", "ff.conv_inverted", "ff.conv_point", "proj_out"],
 }
 ASKED = {
     "z_image": {}, "klein": {"text_encoder_out_layers": (0, 1, 2), "max_sequence_length": 64},
     "flux": {"max_sequence_length": 20}, "lumina2": {"height": 32, "width": 48},
+    "sana": {"height": 32, "width": 64, "use_resolution_binning": False},
 }  # fmt: skip
 
 

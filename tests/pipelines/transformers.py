@@ -8,7 +8,7 @@ from PIL import Image
 
 import fdiff
 from tests.pipelines import checkpoints
-from tests.reference import make_transformers
+from tests.reference import make_autoencoders, make_transformers
 from tests.tokenizers import tiny
 
 VAE = {
@@ -157,3 +157,44 @@ def mask(width=24, height=16):
     picture = Image.new("L", (width, height))
     picture.paste(255, (width // 5, height // 5, 3 * width // 4, 3 * height // 4))
     return picture
+
+
+GEMMA = {
+    "vocab_size": len(tiny.gemma_vocab()), "hidden_size": 10, "intermediate_size": 12, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6, "query_pre_attn_scalar": 6,
+}  # fmt: skip
+DC = {
+    **make_autoencoders.DC, "latent_channels": 4, "upsample_block_type": "interpolate",
+    "downsample_block_type": "conv", "scaling_factor": 0.41407,
+}  # fmt: skip
+DEEP_DC = {  # of latents as wide as Sana's
+    **DC, "encoder_layers_per_block": (1,) * 6, "decoder_layers_per_block": (1,) * 6,
+    "encoder_block_types": "ResBlock", "decoder_block_types": "ResBlock", "encoder_block_out_channels": (4,) * 6,
+    "decoder_block_out_channels": (4,) * 6, "encoder_qkv_multiscales": ((),) * 6, "decoder_qkv_multiscales": ((),) * 6,
+}  # fmt: skip
+SANA = {**make_transformers.SANA, "in_channels": 4, "out_channels": 4}
+SPRINT = {**SANA, "qk_norm": "rms_norm_across_heads", "guidance_embeds": True}
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+
+
+def sana(folder, sprint=False, dc=DC, **options):
+    """Sana or Sana-Sprint, of diffusers; the folder is for its tokenizer, `options` are those of the transformer."""
+    import diffusers
+    from transformers import AutoTokenizer, Gemma2Config, Gemma2Model
+
+    scheduler = diffusers.SCMScheduler() if sprint else diffusers.DPMSolverMultistepScheduler(**FLOW)
+    return getattr(diffusers, "SanaSprintPipeline" if sprint else "SanaPipeline")(
+        AutoTokenizer.from_pretrained(tiny.gemma(folder)),
+        checkpoints.seeded(lambda: Gemma2Model(Gemma2Config(**GEMMA)), 3),
+        checkpoints.seeded(lambda: diffusers.AutoencoderDC(**dc), 2),
+        make_transformers.build_of("SanaTransformer2DModel", {**(SPRINT if sprint else SANA), **options}), scheduler,
+    )  # fmt: skip
+
+
+def our_sana(folder):
+    """Sana, of fdiff, without parameters; the folder is for its tokenizer."""
+    models = {"vae": fdiff.AutoencoderDC(**DC), "transformer": fdiff.SanaTransformer2DModel(**SANA)}
+    return fdiff.SanaPipeline(
+        fdiff.GemmaTokenizer.from_folder(tiny.gemma(folder)), fdiff.Gemma2Model(**GEMMA),
+        scheduler=fdiff.DPMSolverMultistepScheduler(**FLOW), **models,
+    )  # fmt: skip

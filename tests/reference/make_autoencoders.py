@@ -18,6 +18,19 @@ TINY = {
     "num_encoder_blocks": (1, 2, 1),
     "num_decoder_blocks": (2, 1, 1),
 }
+DC = {
+    "latent_channels": 4,
+    "attention_head_dim": 4,
+    "encoder_block_types": ("ResBlock", "EfficientViTBlock", "EfficientViTBlock"),
+    "decoder_block_types": ("ResBlock", "EfficientViTBlock", "EfficientViTBlock"),
+    "encoder_block_out_channels": (4, 8, 16),
+    "decoder_block_out_channels": (4, 8, 16),
+    "encoder_layers_per_block": (1, 2, 1),
+    "decoder_layers_per_block": (1, 1, 1),
+    "encoder_qkv_multiscales": ((), (5,), (5, 3)),
+    "decoder_qkv_multiscales": ((), (5,), (3,)),
+    "scaling_factor": 0.41407,
+}
 # name: (class, options)
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "kl": ("AutoencoderKL", TWO),
@@ -58,6 +71,15 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {**TWO, "block_out_channels": (32, 32), "norm_type": "spatial", "lookup_from_codebook": True},
     ),
 }
+CONFIGS["dc"] = ("AutoencoderDC", DC)
+CONFIGS["dc_conv"] = ("AutoencoderDC", {**DC, "upsample_block_type": "interpolate", "downsample_block_type": "Conv"})
+CONFIGS["dc_batch"] = (
+    "AutoencoderDC",
+    {**DC, "encoder_layers_per_block": (0, 1, 1), "decoder_layers_per_block": (0, 1, 1),
+     "decoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"), "decoder_act_fns": ("relu", "relu", "silu"),
+     "decoder_norm_types": ("batch_norm", "batch_norm", "rms_norm"), "encoder_out_shortcut": False,
+     "decoder_in_shortcut": False, "encoder_qkv_multiscales": ((), (), ())},
+)  # fmt: skip
 STORED = ("kl", "asymmetric", "flux2", "tiny", "vq")  # the others are only compared live
 
 
@@ -75,12 +97,15 @@ def build(name: str) -> Any:
         model.bn.running_mean += torch.linspace(-1, 1, 24).half()
         model.bn.running_var += torch.linspace(-0.5, 1, 24).half()
         model.bn.running_var = model.bn.running_var.half().float()
+    for one, buffer in model.named_buffers():
+        if cls == "AutoencoderDC" and "running" in one:
+            buffer += torch.rand_like(buffer)
     return model
 
 
 def pictures(name: str) -> np.ndarray:
     """Two pictures in [-1, 1]."""
-    factor = {"tiny": 4, "tiny_flux": 4, "asymmetric": 8, "flux2": 4}.get(name, 2)
+    factor = {"tiny": 4, "tiny_flux": 4, "asymmetric": 8, "flux2": 4, "dc": 4, "dc_conv": 4, "dc_batch": 4}.get(name, 2)
     return np.random.default_rng(0).uniform(-1, 1, (2, 5 * factor, 6 * factor, 3)).astype(np.float32)
 
 
@@ -123,8 +148,8 @@ def run(name: str, model: Any, width: int) -> dict[str, np.ndarray]:
             result["kl"] = posterior.kl().numpy()
             result["decoded"] = to_numpy(model.decode(posterior.mean).sample)
         else:
-            result["mean"] = to_numpy(encoded.latents)
-            result["decoded"] = to_numpy(model.decode(encoded.latents).sample)
+            latents = encoded.latent if cls == "AutoencoderDC" else encoded.latents
+            result |= {"mean": to_numpy(latents), "decoded": to_numpy(model.decode(latents).sample)}
         if name == "flux2":
             squares = Flux2KleinPipeline._patchify_latents(posterior.mean)
             deviation = (model.bn.running_var + model.config.batch_norm_eps).sqrt().view(1, -1, 1, 1)

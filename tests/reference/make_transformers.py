@@ -79,6 +79,25 @@ CONFIGS["pixart_affine"] = (
     {**PIXART, "sample_size": 128, "caption_channels": None, "cross_attention_dim": 10, "attention_bias": False,
      "norm_elementwise_affine": True, "out_channels": None, "activation_fn": "geglu"},
 )  # fmt: skip
+SANA = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 6,
+    "in_channels": 3,
+    "out_channels": 6,
+    "num_layers": 2,
+    "num_cross_attention_heads": 3,
+    "cross_attention_head_dim": 4,
+    "cross_attention_dim": 12,
+    "caption_channels": 10,
+    "sample_size": 4,
+}
+CONFIGS["sana"] = ("SanaTransformer2DModel", SANA)
+CONFIGS["sana_sprint"] = (
+    "SanaTransformer2DModel",
+    {**SANA, "qk_norm": "rms_norm_across_heads", "guidance_embeds": True, "attention_bias": True, "patch_size": 2,
+     "norm_elementwise_affine": True, "out_channels": None},
+)  # fmt: skip
+CONFIGS["sana_4k"] = ("SanaTransformer2DModel", {**SANA, "interpolation_scale": 2.0})
 STORED = ("z_image", "flux2", "flux", "dit")  # the others are only compared live
 
 
@@ -138,6 +157,14 @@ def inputs(name: str) -> dict[str, Any]:
             "encoder_attention_mask": np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.int32),
             "resolution": np.array([[48, 80], [96, 32]], np.float32),
         }
+    if name.startswith("sana"):
+        arrays = {
+            "hidden_states": random.standard_normal((2, 6, 10, 3)).astype(np.float32),
+            "encoder_hidden_states": random.standard_normal((2, 5, 10)).astype(np.float32),
+            "timestep": np.array([3, 900], np.float32),
+            "encoder_attention_mask": np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.int32),
+        }
+        return {**arrays, "guidance": np.array([0.45, 0.2], np.float32)} if name == "sana_sprint" else arrays
     mask = np.ones((2, 40), np.int32)
     mask[0, 5:] = 0
     return {
@@ -168,6 +195,11 @@ def run(name: str, model: Any, arrays: dict[str, Any]) -> np.ndarray:
         with torch.no_grad():
             output = model(x.permute(0, 3, 1, 2), text, t, told, encoder_attention_mask=mask).sample
         return output.permute(0, 2, 3, 1).numpy()
+    if name.startswith("sana"):
+        given = {key: tensor(value) for key, value in arrays.items()}
+        given["hidden_states"] = given["hidden_states"].permute(0, 3, 1, 2)
+        with torch.no_grad():
+            return model(**given).sample.permute(0, 2, 3, 1).numpy()
     x, t, text = (torch.from_numpy(arrays[key]) for key in ("sample", "timestep", "encoder_hidden_states"))
     mask = torch.from_numpy(arrays["encoder_attention_mask"]).bool()
     texts = [tokens[seen] for tokens, seen in zip(text, mask, strict=True)]

@@ -58,12 +58,24 @@ def merge_heads(x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
 
+def linear_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: None = None) -> jax.Array:
+    """relu(q) (relu(k)^T v) / (relu(q) relu(k)^T 1), for every head (Katharopoulos et al. 2020, eq. 5).
+
+    Shapes are those of `attention`; time and memory grow with n alone. It is computed in float32, and has no mask.
+    """
+    wide, seen, values = nn.relu(q.astype(jnp.float32)), nn.relu(k.astype(jnp.float32)), v.astype(jnp.float32)
+    kept = jnp.einsum("bmhd,bmhe->bhde", seen, values)
+    total = jnp.einsum("bnhd,bhd->bnh", wide, seen.sum(1))[..., None]
+    return (jnp.einsum("bnhd,bhde->bnhe", wide, kept) / (total + 1e-15)).astype(v.dtype)
+
+
 class Attention(nn.Module):
     """Self- or cross-attention of x (b, n, c) or (b, h, w, c), with the Hub's names and options.
 
     out = to_out.0(attention(to_q(x), to_k(context), to_v(context))), the context being x where none is given.
     norm_num_groups normalizes x first; residual_connection adds the input; the sum is divided by
-    rescale_output_factor. `mask` is that of `attention`. A picture `z` asks for a spatial norm by it.
+    rescale_output_factor. `mask` is that of `attention`, or of `attend` in its place. A picture `z` asks for a spatial
+    norm by it.
 
     added_kv attends to the context through add_k_proj and add_v_proj and, unless only_cross_attention, to x
     as well; `mask` is then that of the context.
@@ -88,6 +100,7 @@ class Attention(nn.Module):
     residual_connection: bool = False
     added_kv: bool = False
     only_cross_attention: bool = False
+    attend: Callable[..., jax.Array] = attention
 
     @nn.compact
     def __call__(
@@ -121,7 +134,7 @@ class Attention(nn.Module):
             k, v = self.project(context, "to_k"), self.project(context, "to_v")
         if self.qk_norm is not None:
             q, k = self.norm_heads(q, "norm_q"), self.norm_heads(k, "norm_k")
-        x = merge_heads(self.edit(attention(q, k, v, mask), q, v))
+        x = merge_heads(self.edit(self.attend(q, k, v, mask), q, v))
 
         x = Linear(self.out_dim or residual.shape[-1], self.out_bias, name="to_out.0")(x)
         x = Dropout(self.dropout, name="to_out.1")(x)
@@ -157,9 +170,12 @@ class Attention(nn.Module):
         )
 
     def norm_heads(self, x: jax.Array, name: str) -> jax.Array:
-        """Normalize queries or keys, each head by itself."""
+        """Normalize queries or keys, each head by itself but where it is said to be across them."""
         if self.qk_norm == "layer_norm":
             return LayerNorm(self.eps, name=name)(x)
         if self.qk_norm == "rms_norm":
             return RMSNorm(self.eps, name=name)(x)
-        raise ValueError(f"qk_norm {show(self.qk_norm)} is unknown; choose layer_norm or rms_norm.")
+        if self.qk_norm == "rms_norm_across_heads":
+            return split_heads(RMSNorm(self.eps, name=name)(merge_heads(x)), self.heads)
+        known = "layer_norm, rms_norm or rms_norm_across_heads"
+        raise ValueError(f"qk_norm {show(self.qk_norm)} is unknown; choose {known}.")

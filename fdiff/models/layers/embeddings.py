@@ -43,6 +43,12 @@ def sine_places(rows: jax.Array, columns: jax.Array, features: int) -> jax.Array
     return jnp.concatenate([jnp.broadcast_to(column, grid), jnp.broadcast_to(row[:, None], grid)], axis=-1)
 
 
+def scaled_places(rows: int, columns: int, features: int, base: int, scale: float) -> jax.Array:
+    """`sine_places` of a picture of so many patches, as if it had `base` of them on a side, divided by `scale`."""
+    row, column = (jnp.arange(count) * (base / count) / scale for count in (rows, columns))
+    return sine_places(row, column, features)
+
+
 class GaussianFourierProjection(nn.Module):
     """sin and cos of 2 pi w log t (Song et al. 2021), the checkpoint holding w: (b,) -> (b, 2 features)."""
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import standardized
+from fdiff.models.layers.parameter import parameter
 
 
 class Modulation(nn.Module):
@@ -19,6 +20,13 @@ class Modulation(nn.Module):
     def __call__(self, temb: jax.Array) -> list[jax.Array]:
         numbers = Linear(self.count * self.features, self.use_bias, name="linear")(nn.silu(temb))
         return jnp.split(numbers[:, None], self.count, axis=-1)
+
+
+def told_by(module: nn.Module, numbers: jax.Array, count: int) -> list[jax.Array]:
+    """`count` arrays (b, 1, c), of numbers (b, count or 1, c) and a table of the module (Chen et al. 2023, 2.3)."""
+    width = numbers.shape[-1]
+    table = parameter(module, "scale_shift_table", nn.initializers.normal(width**-0.5), (count, width))
+    return jnp.split(table.astype(numbers.dtype) + numbers, count, axis=1)
 
 
 def modulated(x: jax.Array, shift: jax.Array, scale: jax.Array, eps: float = 1e-6) -> jax.Array:

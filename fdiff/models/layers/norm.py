@@ -97,12 +97,13 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) over the last axis, with a scale where `affine` (Zhang and Sennrich 2019).
 
-    `offset` is what a checkpoint leaves out of the scale: 1 in Gemma's.
+    `offset` is what a checkpoint leaves out of the scale: 1 in Gemma's. With `use_bias` a bias is added.
     """
 
     eps: float = 1e-6
     affine: bool = True
     offset: float = 0.0
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -111,4 +112,25 @@ class RMSNorm(nn.Module):
         if self.affine:
             init = nn.initializers.constant(1 - self.offset)
             y *= self.offset + parameter(self, "scale", init, (x.shape[-1],)).astype(jnp.float32)
+        if self.use_bias:
+            y += parameter(self, "bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
+        return y.astype(x.dtype)
+
+
+class BatchNorm(nn.Module):
+    """(x - mean) / sqrt(variance + eps) * scale + bias (Ioffe and Szegedy 2015): (..., c) -> (..., c).
+
+    Mean and variance are those of the training, as the checkpoint has them.
+    """
+
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def numbers(name: str, init: nn.initializers.Initializer) -> jax.Array:
+            return parameter(self, name, init, (x.shape[-1],)).astype(jnp.float32)
+
+        zeros, ones = nn.initializers.zeros, nn.initializers.ones
+        y = (x.astype(jnp.float32) - numbers("running_mean", zeros)) * numbers("scale", ones)
+        y = y * jax.lax.rsqrt(numbers("running_var", ones) + self.eps) + numbers("bias", zeros)
         return y.astype(x.dtype)

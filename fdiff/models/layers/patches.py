@@ -5,6 +5,17 @@ import jax
 from fdiff.models.layers.axes import merge, split
 
 
+def unshuffle(x: jax.Array, factor: int) -> jax.Array:
+    """(b, h f, w f, c) -> (b, h, w, c f f): each square of pixels becomes the channels of one."""
+    return merge(split(x, factor, 1, 2).transpose(0, 1, 3, 5, 2, 4), 3, 3)
+
+
+def shuffle(x: jax.Array, factor: int) -> jax.Array:
+    """The inverse of `unshuffle`: (b, h, w, c f f) -> (b, h f, w f, c)."""
+    x = x.reshape(*x.shape[:3], -1, factor, factor)
+    return merge(x.transpose(0, 1, 4, 2, 5, 3), 1, 2)
+
+
 def to_patches(x: jax.Array, size: int) -> jax.Array:
     """(b, h, w, c) -> (b, h w / size^2, size^2 c), from left to right and down; in a patch, rows, columns, channels."""
     height, width = x.shape[1:3]

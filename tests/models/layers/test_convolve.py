@@ -35,6 +35,28 @@ def test_gathered_patches_are_a_convolution(monkeypatch, stride, padding):
     convolve.clear_cache()
 
 
+@pytest.mark.parametrize("stride, size", [(1, 3), (2, 3), (1, 5)])
+def test_channels_by_themselves(stride, size):
+    x, kernel = arrays((2, 6, 8, 12), (size, size, 1, 12))
+
+    def wanted(x, kernel):
+        pads = ((size // 2, size // 2),) * 2
+        names = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), pads, dimension_numbers=names, feature_group_count=12
+        )
+
+    def found(x, kernel):
+        return convolve(x, kernel, stride, size // 2, 12)
+
+    assert_close(found(x, kernel), wanted(x, kernel), 1e-5)
+    for actual, expected in zip(gradients(found, x, kernel), gradients(wanted, x, kernel), strict=True):
+        assert_close(actual, expected, 1e-5)
+    half = found(jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel, jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    assert_close(half, wanted(x, kernel), 0.02)
+
+
 def test_multiplying_before_doubling():
     x, kernel = arrays((2, 3, 4, 6), (3, 3, 6, 5))
 
