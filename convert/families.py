@@ -185,6 +185,10 @@ def family(parts: Mapping[str, Mapping[str, Tensor]], said: Said) -> Family:
     changes: dict[str, Config] = {"vae": latents, "unet": {}}
     network = parts.get("unet") or parts.get("controlnet")
     if network is None:  # an autoencoder: which one, its tensors do not tell
+        decoder = parts.get("vae", {}).get("decoder.conv_in.weight")
+        if decoder is not None and decoder.shape[1:2] == (16,):
+            raise ValueError("its autoencoder may be FLUX.1's or Stable Diffusion 3's, which scale latents otherwise; "
+                             "pass config=, a folder or a Hub id with the config.json of one")
         return _only(SDXL if said.latents else SD1, parts, changes)
     keys = [name for name in network if name.endswith(".attn2.to_k.weight")]
     width = network[keys[0]].shape[1] if keys and len(network[keys[0]].shape) > 1 else None

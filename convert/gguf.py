@@ -180,6 +180,17 @@ def _skip(stream: BinaryIO, length: int, size: int) -> None:
     stream.seek(length, 1)
 
 
+def architecture(file: Path) -> str | None:
+    """The architecture that a file says it is of; None for a file of another format, or that does not say it."""
+    if not file.is_file():
+        return None
+    with open(file, "rb") as stream:
+        if stream.read(len(MAGIC)) != MAGIC:
+            return None
+    kind = read(file).metadata.get("general.architecture")
+    return kind[:40] if isinstance(kind, str) and kind.isprintable() else None
+
+
 def renamed(contents: Contents, file: Path) -> dict[str, Any]:
     """The tensors by the names of the models that they are of: those of llama.cpp's text encoders are its own.
 

@@ -28,7 +28,7 @@ MAPPED = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
 SCALES = (".scale_weight", ".weight_scale")
 # What tells how inputs are quantised, and that a file is: nothing that widening needs.
 MATRICES = ("kernel", "embedding")  # what parameters that can stay quantised are called
-PASSED_OVER = re.compile(r"(.+\.)?(scale_input|input_scale|weight_format|comfy_quant)|scaled_fp8")
+PASSED_OVER = re.compile(r"(.+\.)?(scale_input|input_scale|weight_format|comfy_quant|scaled_fp8)")
 DAMAGED = "download or copy it again."
 
 
@@ -62,9 +62,7 @@ class Packed(NamedTuple):
 
     def rows(self, start: int, stop: int) -> Self:
         """Some of the rows. ValueError where the parts have others."""
-        if not self.by_rows:
-            raise ValueError(f"a tensor in {self.file} is cut apart, and its blocks run across the cut; choose a file "
-                             "that is quantised otherwise.")
+        self._check_rows()
         count, parts = self.shape[0], self.parts
         sizes = {
             name: size._replace(shape=(stop - start, *size.shape[1:])) if size.shape[0] == count else size
@@ -76,12 +74,30 @@ class Packed(NamedTuple):
 
         return self._replace(shape=(stop - start, *self.shape[1:]), sizes=sizes, parts=some)
 
+    def swapped(self) -> Self:
+        """The second half of the rows before the first one. ValueError where the parts have others."""
+        self._check_rows()
+        count, parts = self.shape[0], self.parts
+
+        def turned() -> dict[str, np.ndarray]:
+            found = parts()
+            return {name: np.roll(part, count // 2, 0) if len(part) == count else part for name, part in found.items()}
+
+        return self._replace(parts=turned)
+
+    def _check_rows(self) -> None:
+        if not self.by_rows:
+            raise ValueError(f"a tensor in {self.file} is cut apart, and its blocks run across the cut; choose a file "
+                             "that is quantised otherwise.")
+
     def node(self, turned: bool, dtype: np.dtype, put: Callable[[np.ndarray], Any]) -> Quantized:
         """The leaf of a tree, each part made an array by `put`."""
         parts = {name: put(part) for name, part in self.parts().items()}
         return Quantized(self.kind, parts, self.shape[1], turned, np.dtype(dtype))
 
 
+QUANTIZED = ("transformer", "unet", "text_encoder", "controlnet")  # how the names of the components begin that are
+# quantised where it is asked for: autoencoders have few parameters, and show every error
 SMALL = 2**10  # numbers: what has no more stays wide
 WORDS = 2**10  # rows of a table of words, at least
 

@@ -1,11 +1,14 @@
-"""Single-file checkpoints of Stable Diffusion 1.x, 2.x and SDXL, taken apart into the Hub's components."""
+"""Single-file checkpoints of Stable Diffusion and of diffusion transformers, taken apart into the Hub's components."""
 
 import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from convert import families, original, views
+import numpy as np
+
+from convert import families, gguf, original, original_transformers, transformer_families, views
 from convert.tensors import Tensor, check_floating
 
 Parts = dict[str, dict[str, Tensor]]  # component -> name of today -> tensor
@@ -28,6 +31,11 @@ PLACES: tuple[tuple[str, str, Callable[[str], str]], ...] = (
     ("conditioner.embedders.1.model.", "text_encoder_2", original.openclip),
 )
 
+# Where a transformer is in the file: ComfyUI's whole checkpoints, its parts of one, and the files of the authors.
+PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
+ENCODER = re.compile(r"text_encoders\.(\w+)\.(?:transformer\.)?(.+)")  # its name in whole checkpoints, and a tensor's
+PROJECTION = "text_projection.weight"  # of CLIP: a pair of texts and pictures has it, what reads a text alone may not
+
 # Files of one component have no prefix: it is known by a tensor that only that component has.
 ALONE = {
     "input_hint_block.0.weight": "control_model.",
@@ -40,6 +48,9 @@ ALONE = {
 # What says how a network was trained: `family` reads it.
 EDM_BOUNDS = ("edm_vpred.sigma_max", "edm_vpred.sigma_min")
 MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", *EDM_BOUNDS)
+
+# Of Qwen-Image-Edit since 2511: the network is told the time 0 with the pictures to keep to.
+TOLD_STILL = "__index_timestep_zero__"
 
 # What is in such files and in no model: every name is here, so that nothing else is lost in silence.
 NO_WEIGHTS = re.compile(
@@ -56,6 +67,9 @@ NO_WEIGHTS = re.compile(
     # averages, which are read where they are asked for
     r"|model_ema\.\w+"
 )
+# The same of transformers: a norm that Z-Image does not use, and what FLUX.3 was trained with.
+NO_WEIGHTS_OF_TRANSFORMERS = re.compile(rf"norm_final\.weight|repa_projectors\..+|{TOLD_STILL}")
+NO_WEIGHTS_OF_ENCODERS = re.compile(r"(.*\.)?(position_ids|logit_scale|spiece_model)")
 AVERAGE = "model_ema."  # and the name of a tensor without its dots
 
 # OpenCLIP's encoder in SD 2.x: what is behind the last but one layer is not used, and the Hub leaves it out.
@@ -70,6 +84,10 @@ def parts(found: Mapping[str, Tensor], *, file: str | Path, ema: bool = False) -
     what the error names.
     """
     found = {name: tensor for name, tensor in found.items() if name not in MARKERS}
+    for start in PREFIXES:
+        for mark, table in original_transformers.FILES.items():
+            if start + mark in found:
+                return _of_transformer(found, start, table, file, ema)
     prefix = next((prefix for name, prefix in ALONE.items() if name in found), "")
     full = {prefix + name: tensor for name, tensor in found.items()}
     components: Parts = {}
@@ -78,25 +96,82 @@ def parts(found: Mapping[str, Tensor], *, file: str | Path, ema: bool = False) -
             continue
         place = next((place for place in PLACES if name.startswith(place[0])), None)
         if place is None:
-            raise ValueError(
-                f"{file} holds {name}, which is no part of Stable Diffusion 1.x, 2.x or SDXL; "
-                "look for the model in the Hub's layout instead."
-            )
+            raise _unknown(name, file)
         if ema and place[1] == "unet":
             averaged = AVERAGE + name.removeprefix("model.").replace(".", "")
             if averaged not in full:
                 raise ValueError(f"{file} has no averaged weights of {name}; leave ema out.")
             tensor = full[averaged]
-        made = _relaid(name, place[2](name.removeprefix(place[0])), tensor)
-        part = components.setdefault(place[1], {})
-        if made is None:
-            raise ValueError(f"{name} in {file} has shape {tensor.shape}, which it cannot have; download it again.")
-        if twice := sorted(made.keys() & part.keys()):
-            raise ValueError(f"{file} holds {twice[0]} of the {place[1]} twice, also as {name}; keep one of the two.")
-        part.update(made)
+        _put(components.setdefault(place[1], {}), place, name, tensor, file)
     if not components:
         raise ValueError(f"{file} holds no weights of a Stable Diffusion model; download or copy it again.")
     return components
+
+
+def _unknown(name: str, file: str | Path) -> ValueError:
+    kind = gguf.architecture(Path(file))
+    return ValueError(
+        f"{file} holds {name}, which is no part of Stable Diffusion 1.x, 2.x or SDXL, nor of a transformer that fdiff "
+        f"reads from one file{f', but of the architecture {kind}' if kind else ''}; look for the model in the Hub's "
+        "layout instead."
+    )
+
+
+def _put(
+    part: dict[str, Tensor], place: tuple[str, str, Callable[[str], str]], name: str, tensor: Tensor, file: str | Path
+) -> None:
+    """Put a tensor of a file where it belongs. ValueError for a shape that it cannot have, and where it is twice."""
+    start, component, translated = place
+    made = _relaid(name, translated(name.removeprefix(start)), tensor)
+    if made is None:
+        raise ValueError(f"{name} in {file} has shape {tensor.shape}, which it cannot have; download it again.")
+    if twice := sorted(made.keys() & part.keys()):
+        raise ValueError(f"{file} holds {twice[0]} of the {component} twice, also as {name}; keep one of the two.")
+    part.update(made)
+
+
+def _of_transformer(
+    found: Mapping[str, Tensor], start: str, table: original_transformers.Table, file: str | Path, ema: bool
+) -> Parts:
+    """The components in a file with a transformer, whose names begin so and are of that table."""
+    if ema:
+        raise ValueError(f"{file} has no averaged weights, which transformers are not given with; leave ema out.")
+    own = {name.removeprefix(start): tensor for name, tensor in found.items() if name.startswith(start)}
+    own = {name: tensor for name, tensor in own.items() if not NO_WEIGHTS_OF_TRANSFORMERS.fullmatch(name)}
+    try:
+        components: Parts = {"transformer": original_transformers.parameters(own, table)}
+        kind = transformer_families.kind(components["transformer"])
+    except ValueError as error:
+        raise ValueError(f"{file}: {str(error).rstrip('.')}; download or copy it again.") from error
+    for name, tensor in found.items():
+        if name.startswith(start):
+            continue
+        encoder = ENCODER.fullmatch(name)
+        if encoder and encoder[1] in kind.encoders:
+            if not NO_WEIGHTS_OF_ENCODERS.fullmatch(encoder[2]):
+                components.setdefault(kind.encoders[encoder[1]], {})[encoder[2]] = tensor
+            continue
+        place = next((place for place in PLACES if place[1] == "vae" and name.startswith(place[0])), None)
+        if place is None:
+            raise _unknown(name, file)
+        _put(components.setdefault("vae", {}), place, name, tensor, file)
+    for name, part in components.items():
+        if name.startswith("text_encoder"):
+            _project(part, kind.models.get(name, ("", {}))[0])
+    return components
+
+
+def _project(encoder: dict[str, Tensor], cls: str) -> None:
+    """Give CLIP the projection that its class has: a file without one means that nothing is projected."""
+    positions = encoder.get("text_model.embeddings.position_embedding.weight")
+    if positions is None:
+        return
+    if cls == families.TEXT:
+        encoder.pop(PROJECTION, None)
+    elif PROJECTION not in encoder and len(positions.shape) == 2:
+        width, dtype = positions.shape[1], positions.dtype
+        eye: Any = views.Made(positions.file, dtype, (width, width), lambda: np.eye(width, dtype=dtype))
+        encoder[PROJECTION] = eye
 
 
 def _relaid(old: str, name: str, tensor: Tensor) -> dict[str, Tensor] | None:
@@ -128,6 +203,8 @@ def family(
     """
     if prediction_type not in (None, "epsilon", "v_prediction"):
         raise ValueError(f"prediction_type is {prediction_type!r}; it must be epsilon or v_prediction.")
+    if "transformer" in components:
+        return _transformer_family(found, components, file)
     v_prediction = None if prediction_type is None else prediction_type == "v_prediction"
     if v_prediction is None and "v_pred" in found:
         v_prediction = True
@@ -146,6 +223,20 @@ def family(
         return families.family(components, said)
     except ValueError as error:
         raise ValueError(f"{file} is of no kind that fdiff reads: {error}.") from error
+
+
+def _transformer_family(found: Mapping[str, Tensor], components: Parts, file: str | Path) -> families.Family:
+    try:
+        family = transformer_families.family(components)
+    except ValueError as error:
+        hub = transformer_families.kind(components["transformer"]).hub
+        raise ValueError(f"{file} does not say how its models are built ({error}); pass config=, a folder or a Hub id "
+                         f"that does, such as {hub}.") from error
+    if any(name.removeprefix(prefix) == TOLD_STILL for name in found for prefix in PREFIXES):
+        cls, config = family.models["transformer"]
+        told = {**family.models, "transformer": (cls, {**config, "zero_cond_t": True})}
+        return family._replace(pipeline="QwenImageEditPlusPipeline", models=told)
+    return family
 
 
 def _numbers(

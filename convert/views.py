@@ -1,9 +1,22 @@
 """Parts and permutations of a tensor that lies in a file; none of them reads anything."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from convert.packed import Packed
 from convert.tensors import Tensor
+
+
+class Made(NamedTuple):
+    """A tensor that is made of what lies in a file when it is read."""
+
+    file: Path
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
 
 
 def strides(tensor: Tensor) -> tuple[int, ...]:
@@ -23,6 +36,13 @@ def rows(tensor: Tensor, start: int, stop: int) -> Tensor:
         return tensor.rows(start, stop)
     offset = tensor.offset + start * strides(tensor)[0] * tensor.dtype.itemsize
     return tensor._replace(offset=offset, shape=(stop - start, *tensor.shape[1:]))
+
+
+def swapped(tensor: Any) -> Any:
+    """The second half of the rows before the first one. ValueError as of `rows`."""
+    if isinstance(tensor, Packed):
+        return tensor.swapped()
+    return Made(tensor.file, tensor.dtype, tensor.shape, lambda: np.roll(tensor.read(), tensor.shape[0] // 2, axis=0))
 
 
 def permuted(tensor: Tensor, axes: Sequence[int]) -> Tensor:

@@ -17,7 +17,6 @@ from fdiff import edm_checkpoint, hub, single_file
 from fdiff.models.model import CONFIG, Model
 from fdiff.pipelines.components import (
     INDEX,
-    QUANTIZED,
     check_complete,
     listed,
     load_component,
@@ -25,7 +24,7 @@ from fdiff.pipelines.components import (
     save_component,
     write_index,
 )
-from fdiff.pipelines.pipeline import PARTS, find_pipeline
+from fdiff.pipelines.pipeline import OPT_IN, PARTS, find_pipeline
 from fdiff.registry import find_component
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
 from fdiff.schedulers.scheduler import Scheduler
@@ -127,11 +126,19 @@ def _single(source: str | Path, options: dict[str, Any]) -> Checkpoint:
         return Checkpoint(None, {"": next(iter(found.values())), **tokenizers})
     if opened.pipeline is None:
         raise ValueError(f"{source} holds a {' and a '.join(found)}, which are no pipeline; {PARTS}")
-    others = {"scheduler": opened.scheduler, **opened.options}
+    kind = find_pipeline(opened.pipeline, source)
+    others = {**opened.options, "scheduler": opened.scheduler}
+    if options["config"] is not None:  # what the file lacks
+        place = hub.Source(options["config"])
+        listing = hub.fetch(place, INDEX)
+        place = hub.pinned(place, listing)
+        for name, entry in listed(read_index(listing), kind, listing).items():
+            if isinstance(entry, list) and name not in {*found, *tokenizers, "scheduler", *OPT_IN}:
+                found[name] = load_component(entry[1], place.name, name, {"revision": place.revision}, _loader(None))
     if "unet" in found and "text_encoder_2" not in found:
         others |= {"safety_checker": None, "feature_extractor": None}
     parts = {**found, **tokenizers, **{name: (other, None) for name, other in others.items()}}
-    check_complete(find_pipeline(opened.pipeline, source), parts, source, PARTS)
+    check_complete(kind, parts, source, single_file.cure(opened) or PARTS)
     return Checkpoint(opened.pipeline, parts)
 
 
@@ -149,13 +156,7 @@ def _repository(source: str | Path, variant: str | None) -> Checkpoint:
     entries = listed(index, kind, file)
     check_complete(kind, entries, source, "choose another model")
     hub.available_variant(place, variant)
-
-    def load(component: Any, source: str | Path, **where: Any) -> tuple[Any, Weights | None]:
-        if not issubclass(component, Model):
-            return component.from_pretrained(source, **where), None
-        place = hub.Source(source, **where)
-        return _open(component, place, hub.available_variant(place, variant))
-
+    load = _loader(variant)
     parts: dict[str, tuple[Any, Any]] = {}
     for name, entry in index.items():
         if name in entries and isinstance(entry, list):
@@ -163,6 +164,18 @@ def _repository(source: str | Path, variant: str | None) -> Checkpoint:
         elif not name.startswith("_"):
             parts[name] = (entries.get(name), None)
     return Checkpoint(kind.__name__, parts)
+
+
+def _loader(variant: str | None) -> Callable[..., tuple[Any, Weights | None]]:
+    """What opens a component of a repository: (component, its weights)."""
+
+    def load(component: Any, source: str | Path, **where: Any) -> tuple[Any, Weights | None]:
+        if not issubclass(component, Model):
+            return component.from_pretrained(source, **where), None
+        place = hub.Source(source, **where)
+        return _open(component, place, hub.available_variant(place, variant))
+
+    return load
 
 
 def _class(file: Path) -> Any:
@@ -213,7 +226,7 @@ def _write(folder: str | Path, found: Checkpoint, dtype: Any, quantize: str | No
         return lazy(source.tensors, model.shapes(), file=source.file, dtype=dtype, quantize=kind, report=report)
 
     trees = {
-        name: tree(*part, quantize if not name or name.startswith(QUANTIZED) else None)
+        name: tree(*part, quantize if not name or name.startswith(packed.QUANTIZED) else None)
         for name, part in found.parts.items() if part[1] is not None
     }
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))

@@ -52,7 +52,7 @@ __all__ = [
 REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})/")
 LISTING_TIMEOUT = 10.0  # seconds
-SINGLE_FILES = (".safetensors", ".ckpt", ".msgpack")
+SINGLE_FILES = (".safetensors", ".sft", ".ckpt", ".gguf", ".msgpack")
 SHIPPED = Path(__file__).with_name("checkpoints")  # models that fdiff ships, a folder each
 
 

@@ -16,6 +16,7 @@ from convert.tensors import Tensor
 from fdiff import hub, registry, single_file
 from fdiff.models.model import CONFIG, Model
 from fdiff.pipelines.components import INDEX, read_index
+from fdiff.pipelines.pipeline import OPT_IN
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
 from fdiff.sources import is_single_file
 
@@ -56,7 +57,7 @@ def read(
     For errors see `fdiff.hub.fetch`.
     """
     if is_single_file(source):
-        return _of_file(single_file.find(source, single_file.ANYWHERE), config)
+        return _of_file(single_file.find(source, single_file.ANYWHERE), config, download)
     place = hub.Source(source, None, revision)
     file = hub.fetch(place, INDEX, CONFIG, SCHEDULER_CONFIG)
     place = hub.pinned(place, file)
@@ -101,10 +102,12 @@ def _model(name: str, kind: str, place: hub.Source, variant: str | None, downloa
     return Part(name, kind, module.fitted(tensors), tensors, (file, *shards))
 
 
-def _of_file(file: Path, config: str | Path | None) -> Manifest:
+def _of_file(file: Path, config: str | Path | None, download: bool) -> Manifest:
     found = weights.tensors(file)
     parts = convert_single_file.parts(found, file=file)
     family = single_file.described(file, found, parts, config=config)
+    place = single_file.ANYWHERE._replace(name="" if config is None else config)
+    listing = None if config is None else single_file.index_file(place)
     listed = [
         Part(name, kind, registry.find_component(kind, file, entry).from_config(entry), parts[name], (file,))
         for name, (kind, entry) in family.models.items()
@@ -112,6 +115,12 @@ def _of_file(file: Path, config: str | Path | None) -> Manifest:
     if family.scheduler:
         options = dict(family.scheduler)
         listed.append(Part("scheduler", str(options.get("_class_name")), None, None, (), options))
+    if listing is not None:  # what the file lacks
+        index = {name: entry for name, entry in read_index(listing).items() if isinstance(entry, list) and entry[1]}
+        place = hub.pinned(place, listing)
+        others = [_part(name, entry[1], place, None, download) for name, entry in index.items()
+                  if name not in {*parts, *OPT_IN} and entry[1] in dict(registry.known(Model))]  # fmt: skip
+        listed += others
     return Manifest(family.pipeline or listed[0].kind, tuple(listed))
 
 

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 
 from convert import layout, packed, quantized
 from fdiff.manifest import Manifest, Part
-from fdiff.pipelines.components import QUANTIZED
 from fdiff.pipelines.pipeline import OPT_IN
 
 
@@ -76,7 +75,7 @@ class Stored(NamedTuple):
 
 def _stored(part: Part, each: int, quantize: str | None, streamed: bool) -> Stored:
     """What the parameters of a model take, by the headers of the weights where they are here: that is quicker."""
-    changes = (quantize or streamed) and part.name.startswith(QUANTIZED)
+    changes = (quantize or streamed) and part.name.startswith(packed.QUANTIZED)
     sizes: list[tuple[Any, tuple[int, ...]]]
     if part.tensors is None or changes:
         leaves = jax.tree_util.tree_flatten_with_path(part.module.shapes())[0]

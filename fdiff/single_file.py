@@ -1,35 +1,32 @@
-"""Checkpoints in one file: Stable Diffusion 1.x, 2.x, SDXL and ControlNets by their original names.
+"""Checkpoints in one file, by their original names: Stable Diffusion 1.x, 2.x, SDXL, ControlNets and transformers.
 
     loaded = load("v1-5-pruned-emaonly.safetensors")
     loaded.models["unet"].apply({"params": loaded.params["unet"]}, latents, t, tokens)
 
 Such a file has neither configs nor vocabularies. The configs follow from its tensors, the vocabulary is that
-of a repository, or of a folder where there is no network.
+of a repository, or of a folder where there is no network. Files of transformers (FLUX.1 to 3, Chroma, Stable Diffusion
+3, Z-Image, Qwen-Image and -2.1, ERNIE-Image, Krea 2) lack text encoders and autoencoders too, which
+`DiffusionPipeline.from_single_file` takes from there.
 """
 
 import dataclasses
-import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convert import families, single_file, weights
+from convert import families, packed, single_file, transformer_families, weights
 from convert.tensors import Tensor
 from fdiff import hub
 from fdiff.models.model import CONFIG, Model
 from fdiff.registry import find_component
 from fdiff.schedulers.scheduler import FILE as SCHEDULER_CONFIG
 from fdiff.schedulers.scheduler import Scheduler
+from fdiff.sources import find
 from fdiff.tokenizers import CLIPTokenizer
 
+INDEX = "model_index.json"
 CLIP = "openai/clip-vit-large-patch14"  # whose vocabulary all of Stable Diffusion shares
 ANYWHERE = hub.Source("")  # its name is put in later
-# A file of a repository: its address, or owner/name/path.
-ON_HUB = re.compile(
-    r"(?:https://(?:huggingface\.co|hf\.co)/)?(?P<repository>[\w.-]+/[\w.-]+)/"
-    r"(?:(?:blob|resolve)/(?P<revision>[^/]+)/)?(?P<file>.+\.\w+)"
-)
 
 
 class Loaded(NamedTuple):
@@ -52,23 +49,25 @@ def load(
     ema: bool = False,
     dtype: Any = None,
     sharding: weights.Places = None,
+    quantize: str | None = None,
+    streamed: bool = False,
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Loaded:
-    """Load a .safetensors or .ckpt file.
+    """Load a .safetensors, .gguf or .ckpt file.
 
     Args:
         source: a file, its address on the Hub, or "owner/name/file.safetensors".
         config: a folder or Hub id whose configs replace those that follow from the tensors; for a file of one model,
             the config.json beside it, if not given and there.
         tokenizer: a folder or Hub id with CLIP's vocab.json and merges.txt, also in a folder "tokenizer" of it;
-            `config`, or else openai/clip-vit-large-patch14, if not given.
+            `config`, or else openai/clip-vit-large-patch14, if not given. Of transformers no tokenizers are read.
         prediction_type: "epsilon" or "v_prediction", where neither configs nor tensors say it: SD 2.x is taken to be
             the one with 768 pixels, which predicts v.
         ema: the averaged weights of the U-Net, where the file has both.
-        dtype, sharding: see `Model.from_pretrained`.
+        dtype, sharding, quantize, streamed: see `Model.from_pretrained`; autoencoders are not quantised.
         cache_dir, token, local_files_only, force_download: see `fdiff.hub`.
 
     Raises ValueError for a file of another kind and for tensors that do not fit, FileNotFoundError without a
@@ -81,22 +80,24 @@ def load(
     opened = inspect(
         file, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema, place=place
     )
-    params = {
-        name: weights.fill(opened.params[name], model.shapes(), file=file, dtype=dtype, sharding=sharding)
-        for name, model in opened.models.items()
-    }
-    return opened._replace(params=params)
+    read = readers(opened, file, dtype=dtype, sharding=sharding, quantize=quantize, streamed=streamed)
+    return opened._replace(params={name: read[name]() for name in read})
 
 
-def find(source: str | Path, place: hub.Source) -> Path:
-    """The file, downloaded if need be."""
-    path = Path(os.path.expanduser(source))
-    match = ON_HUB.fullmatch(os.fspath(source))
-    if path.is_file() or match is None:
-        if not path.is_file():
-            raise FileNotFoundError(f"{source} is not there; check its name.")
-        return path
-    return hub.fetch(place._replace(name=match["repository"], revision=match["revision"]), match["file"])
+def readers(
+    opened: Loaded, file: Path, *, quantize: str | None = None, streamed: bool = False, **options: Any
+) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What reads the parameters of each model of a file that `inspect` opened, as often as it is called.
+
+    options: dtype and sharding of `weights.fill`.
+    """
+
+    def reader(name: str) -> Callable[[], dict[str, Any]]:
+        kept: dict[str, Any] = {"quantize": quantize, "streamed": streamed} if name.startswith(packed.QUANTIZED) else {}
+        shapes = opened.models[name].shapes()
+        return lambda: weights.fill(opened.params[name], shapes, file=file, **options, **kept)
+
+    return {name: reader(name) for name in opened.models}
 
 
 def inspect(
@@ -115,13 +116,33 @@ def inspect(
     family = described(file, found, parts, config=config, prediction_type=prediction_type, place=place)
     built = {name: find_component(kind, config or file, entry).from_config(entry)
              for name, (kind, entry) in family.models.items()}  # fmt: skip
-    encoders = [name for name in built if name.startswith("text_encoder")]
+    built = {name: model.fitted(parts[name]) for name, model in built.items()}
+    if "transformer" in parts and tokenizer is not None:
+        raise ValueError(f"{file} holds a transformer, whose tokenizers are of several kinds; pass config= in place of "
+                         "tokenizer=, a folder or a Hub id that has them.")
+    encoders = [] if "transformer" in parts else [name for name in built if name.startswith("text_encoder")]
     clip = read_tokenizer(file, vocabulary, place) if encoders else None
     tokenizers = {name.replace("text_encoder", "tokenizer"): pad(clip, built[name]) for name in encoders}
     scheduler = None
     if family.scheduler:
         scheduler = Scheduler.from_config(family.scheduler)
     return Loaded(family.pipeline, built, parts, scheduler, tokenizers, family.options)
+
+
+def index_file(place: hub.Source) -> Path | None:
+    """The model_index.json of a folder or a repository; None where it has none."""
+    try:
+        return hub.fetch(place, INDEX)
+    except FileNotFoundError:
+        return None
+
+
+def cure(opened: Loaded) -> str | None:
+    """Where to take what a file with a transformer lacks from."""
+    if "transformer" not in opened.params:
+        return None
+    hub_id = transformer_families.kind(opened.params["transformer"]).hub
+    return f"pass config=, a folder or a Hub id with what the file lacks, such as {hub_id}"
 
 
 def described(
@@ -134,6 +155,11 @@ def described(
     if config is None:
         return single_file.family(found, parts, file=file, prediction_type=prediction_type)
     family = from_configs(place._replace(name=config), parts)
+    if "transformer" in parts:
+        kind, said = transformer_families.kind(parts["transformer"]), family.models["transformer"][0]
+        if said != kind.cls:
+            raise ValueError(f"{file} holds a {kind.cls}, and {config} describes a {said}; pass the config of a model "
+                             f"of that class, such as {kind.hub}")
     if prediction_type is not None and family.scheduler:
         family = family._replace(scheduler={**family.scheduler, "prediction_type": prediction_type})
     return family
@@ -168,15 +194,16 @@ def read_tokenizer(file: Path, source: str | Path, place: hub.Source) -> CLIPTok
 def from_configs(place: hub.Source, parts: single_file.Parts) -> families.Family:
     """What the configs of a folder or a repository say of the components; of one alone it may be a model's own."""
     alone = len(parts) == 1
-    index = {} if alone else hub.read_json(hub.fetch(place, "model_index.json"))
+    listing = index_file(place) if alone else hub.fetch(place, INDEX)
     found = {}
     for name in parts:
         paths = (f"{name}/{CONFIG}", CONFIG) if alone else (f"{name}/{CONFIG}",)
         file = hub.fetch(place, *paths)
         config = hub.read_json(file)
         found[name] = (hub.class_name(config, file), config)
-    if alone:
+    if listing is None:
         return families.Family(None, found, {}, {})
+    index = hub.read_json(listing)
     scheduler = hub.read_json(hub.fetch(place._replace(subfolder="scheduler"), SCHEDULER_CONFIG))
     options = {key: value for key, value in index.items() if not (key.startswith("_") or isinstance(value, list))}
     return families.Family(index.get("_class_name"), found, scheduler, options)

@@ -28,8 +28,9 @@ ALLOWED = {
     "guidance": {"sampling"},
     "windows": {"sampling"},
     "registry": set(),
-    "models": {"messages", "models", "keys", "hub", "upload", "registry"},
+    "models": {"messages", "models", "keys", "hub", "upload", "registry", "sources"},
     "downloads": set(),
+    "sources": {"hub"},
     "hub": {"downloads"},
     "upload": {"hub", "downloads"},
     "schedulers": {

@@ -151,6 +151,16 @@ def single_file(file: Path) -> None:
     safetensors.write(file, found)
 
 
+def single_transformer(file: Path) -> None:
+    """The transformer of Z-Image's stand-in in one file, by the names of its authors."""
+    from tests.convert import original_transformers as names
+    from tests.pipelines import transformers
+
+    with tempfile.TemporaryDirectory() as folder:
+        params = transformers.z_image_as_shaped(Path(folder))[1]
+    names.write(file, names.original(names.arrays(params["transformer"])))
+
+
 def photo(file: Path) -> None:
     """A picture, 64 x 64: a sun above a hill."""
     from PIL import Image, ImageDraw
@@ -184,6 +194,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "style.safetensors": lora,
     "word.safetensors": embedding,
     "v1-5-pruned-emaonly.safetensors": single_file,
+    "z_image_turbo.safetensors": single_transformer,
     "photo.png": photo,
     "mask.png": mask,
 }

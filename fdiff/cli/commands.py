@@ -85,7 +85,10 @@ def _sentence(error: Exception) -> str:
     typed = {name: f"--{name.replace('_', '-')}" for name in settings}
     typed |= {name.replace("-", "_"): f"--{name}" for name in flags()} | {"mask_image": "--mask"}
     said = re.sub(r"^(\w+)(?= is | must | \d)", lambda found: typed.get(found[1], found[1]), str(error))
-    return plain(said.replace("num_inference_steps", "--steps"))
+    for python, here in (("num_inference_steps", "--steps"), ("pass tokenizer=...", "add --tokenizer"),
+                         ("pass config=", "add --config")):  # fmt: skip
+        said = said.replace(python, here)
+    return plain(said)
 
 
 def keep_compiled() -> None:

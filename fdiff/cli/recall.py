@@ -107,13 +107,13 @@ def _beside(name: str, value: Any, file: str) -> Any:
 
 def _tell_sources(kept: Mapping[str, Any], file: str) -> None:
     """Tell what comes from the Hub because a picture says so."""
-    from fdiff import hub, single_file
+    from fdiff import hub, sources
     from fdiff.cli.sources import given
 
     for name in set(kept) & {*MODELS, *ADAPTERS, "tokenizer", "config"}:
         for one in listed(kept[name]):
             source = given(one).source if name in ADAPTERS else one
-            on_hub = hub.REPOSITORY.fullmatch(source) or single_file.ON_HUB.fullmatch(source)
+            on_hub = hub.REPOSITORY.fullmatch(source) or sources.ON_HUB.fullmatch(source)
             if on_hub and source not in hub.shipped() and not os.path.exists(source):
                 _tell(f"{flag(name)} {source} is taken from the Hub, since {file} says so")
 

@@ -44,10 +44,9 @@ def scaled(flag: str, text: str) -> tuple[str, float]:
 
 def adapter_place(source: str) -> dict[str, Any]:
     """The arguments of the adapters' `load` for a file, a folder, a Hub id, or a file of the Hub, owner/name/path."""
-    from fdiff import single_file
-    from fdiff.sources import ENDINGS
+    from fdiff.sources import ENDINGS, ON_HUB
 
-    match = single_file.ON_HUB.fullmatch(source)
+    match = ON_HUB.fullmatch(source)
     if Path(source).exists() or match is None or Path(source).suffix not in ENDINGS:
         return {"source": source}
     return {"source": match["repository"], "weight_name": match["file"], "subfolder": None,
@@ -121,12 +120,10 @@ def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:
             quantize=arguments.quantize, in_turn=bool(arguments.low_memory),
             streamed=bool(arguments.streamed),
         )
-    try:
-        return fdiff.DiffusionPipeline.from_single_file(
-            source, tokenizer=arguments.tokenizer, config=arguments.config, dtype=arguments.dtype
-        )
-    except FileNotFoundError as error:
-        raise FileNotFoundError(str(error).replace("pass tokenizer=..., ", "add --tokenizer, ")) from error
+    return fdiff.DiffusionPipeline.from_single_file(
+        source, tokenizer=arguments.tokenizer, config=arguments.config, dtype=arguments.dtype,
+        quantize=arguments.quantize, in_turn=bool(arguments.low_memory), streamed=bool(arguments.streamed),
+    )
 
 
 def _swapped(name: str, scheduler: Any) -> Any:

@@ -12,8 +12,9 @@ import jax
 
 from convert import files, weights
 from convert.tensors import Tensor
-from fdiff import hub, registry, upload
+from fdiff import hub, registry, sources, upload
 from fdiff.messages import show
+from fdiff.models import one_file
 from fdiff.models.fields import checked
 
 CONFIG = "config.json"
@@ -139,6 +140,42 @@ class Model(nn.Module):
         place = hub.Source(source, subfolder, revision, cache_dir, token, local_files_only, force_download)
         module, load = cls.opened(place, variant, dtype=dtype, sharding=sharding, quantize=quantize, streamed=streamed)
         return module, load()
+
+    @classmethod
+    def from_single_file(
+        cls,
+        source: str | Path,
+        *,
+        config: str | Path | None = None,
+        subfolder: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        dtype: Any = None,
+        sharding: weights.Places = None,
+        quantize: str | None = None,
+        streamed: bool = False,
+    ) -> tuple[Self, dict[str, Any]]:
+        """(module, params) from one file of weights in the names of its authors, of ComfyUI or of the Hub.
+
+        The file may be a whole checkpoint with other models beside.
+
+        Args:
+            source: a .safetensors, .gguf or .ckpt file, its address on the Hub, or "owner/name/file.safetensors".
+            config: a folder or Hub id with the config.json of the model, or with a pipeline that has one; if not given,
+                the config.json beside a file of one model, or else what follows from the tensors.
+            subfolder: the component of the pipeline, such as "text_encoder_2", where several are of this class.
+            cache_dir, token, local_files_only, force_download, dtype, sharding, quantize, streamed: see
+                `from_pretrained`.
+
+        Raises ValueError for a file without such a model, of which no config is known, or whose tensors do not fit.
+        """
+        place = hub.Source("", None, None, cache_dir, token, local_files_only, force_download)
+        file = sources.find(source, place)
+        module, found = one_file.opened(cls, file, config, subfolder, place)
+        options: dict[str, Any] = {"dtype": dtype, "sharding": sharding, "quantize": quantize, "streamed": streamed}
+        return module, weights.fill(found, module.shapes(), file=file, **options)
 
     @classmethod
     def opened(

@@ -14,6 +14,7 @@ import fdiff.image_processors
 import fdiff.models
 import fdiff.schedulers
 import fdiff.tokenizers  # noqa: F401  which register what a component can be
+from convert.packed import QUANTIZED
 from convert.weights import floating
 from fdiff import hub, registry
 from fdiff.models.model import CONFIG, Model
@@ -30,9 +31,6 @@ SEVERAL = {
     "FluxMultiControlNetModel": "FluxControlNetModel",
     "MultiAdapter": "T2IAdapter",
 }
-
-QUANTIZED = ("transformer", "unet", "text_encoder", "controlnet")  # how the folders of such models begin: autoencoders
-# have few parameters, and show every error
 
 
 def read_index(file: Path) -> dict[str, Any]:

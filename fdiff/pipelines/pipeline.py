@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
@@ -114,65 +114,62 @@ class DiffusionPipeline:
             )
             return found
         check_family(cls, index.get("_class_name"), source)
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        unknown = sorted(set(components) - set(fields))
-        if unknown:
-            raise ValueError(f"{cls.__name__} has no component {unknown[0]!r}; it has {', '.join(fields)}")
-        given = {name: value for name, value in components.items() if value is not True}
+        given = _given(cls, components)
         entries = listed(index, cls, file)
         check_complete(cls, {**entries, **given}, source, "pass it by its name or choose another model")
         hub.available_variant(place._replace(revision=where["revision"]), variant)
         options: dict[str, Any] = {"variant": variant, "dtype": dtype, "sharding": sharding, "quantize": quantize,
                                    "streamed": streamed}
         load = functools.partial(open_model if in_turn else load_model, **options)
-        built: dict[str, Any] = {}
-        params: Params = {}
-        for name in fields:
-            entry, tree = entries.get(name), None
-            if name in given:
-                pair = several(given[name]) if isinstance(given[name], list) else given[name]
-                built[name], tree = pair if isinstance(pair, tuple) else (pair, None)
-            elif isinstance(entry, list) and (name not in OPT_IN or name in components or required(fields[name])):
-                built[name], tree = load_component(entry[1], source, name, where, load)
-            elif isinstance(entry, list):
-                logging.getLogger("fdiff").info("%s of %s is left out; pass %s=True to load it", name, source, name)
-            elif entry is not None:
-                built[name] = setting(entry)
-            if tree is not None:
-                params[name] = tree
+        built, params = assembled(cls, given, entries, source, where, load, components)
         return cls(**completed(cls, built)), cast(Params, InTurn(params)) if in_turn else params
 
     @classmethod
     def from_single_file(
         cls, source: str | Path, *, config: str | Path | None = None, tokenizer: str | Path | None = None,
         prediction_type: str | None = None, ema: bool = False, dtype: Any = jnp.float32, sharding: Any = None,
+        quantize: str | None = None, in_turn: bool = False, streamed: bool = False,
         cache_dir: str | Path | None = None, token: str | bool | None = None, local_files_only: bool = False,
-        force_download: bool = False,
+        force_download: bool = False, **components: Any,
     ) -> tuple[Self, Params]:  # fmt: skip
-        """(pipeline, params) from one .safetensors or .ckpt file; its class, on DiffusionPipeline, by the tensors.
+        """(pipeline, params) from one file; its class, on DiffusionPipeline, by `config` or else by the tensors.
 
-        For the arguments and errors see `fdiff.single_file.load`; of EDM's checkpoints, whose files end in .npy, see
-        `fdiff.edm_checkpoint`.
+        What the file lacks, such as the text encoders of a transformer, comes from `components` as in
+        `from_pretrained`, or else from `config`, a folder or a Hub id, with its weights.
+
+        For the other arguments and errors see `fdiff.single_file.load` and `from_pretrained`; of EDM's checkpoints,
+        whose files end in .npy, see `fdiff.edm_checkpoint`.
         """
         if Path(source).suffix == ".npy":
             from fdiff import edm_checkpoint
 
             found: Any = edm_checkpoint.load(source, dtype=dtype, sharding=sharding)
             return found
-        loaded = single_file.load(
-            source, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema, dtype=dtype,
-            sharding=sharding, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
-            force_download=force_download,
-        )  # fmt: skip
-        if loaded.pipeline is None and cls is DiffusionPipeline:
-            raise ValueError(f"{source} holds a {' and a '.join(loaded.models)} alone; {PARTS}")
-        kind: Any = find_pipeline(loaded.pipeline, source) if cls is DiffusionPipeline else cls
-        check_family(kind, loaded.pipeline, source)
-        fields = {field.name for field in dataclasses.fields(kind)}
-        parts = {**loaded.options, **loaded.models, **loaded.tokenizers, "scheduler": loaded.scheduler}
-        given = {name: value for name, value in parts.items() if name in fields}
-        check_complete(kind, given, source, PARTS)
-        return kind(**completed(kind, given)), {name: tree for name, tree in loaded.params.items() if name in fields}
+        where: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only,
+                                 "force_download": force_download}
+        place = single_file.ANYWHERE._replace(**where)
+        path = single_file.find(source, place)
+        file = single_file.inspect(path, config=config, tokenizer=tokenizer, prediction_type=prediction_type, ema=ema,
+                                   place=place)
+        if file.pipeline is None and cls is DiffusionPipeline:
+            raise ValueError(f"{source} holds a {' and a '.join(file.models)} alone; {single_file.cure(file) or PARTS}")
+        kind: Any = find_pipeline(file.pipeline, source) if cls is DiffusionPipeline else cls
+        check_family(kind, file.pipeline, source)
+        other, entries = "" if config is None else config, {}
+        if config is not None and (listing := single_file.index_file(place._replace(name=config))):
+            entries = listed(read_index(listing), kind, listing)
+            where["revision"] = hub.pinned(place._replace(name=config), listing).revision
+        own = {**({} if entries else file.options), **file.tokenizers, **file.models, "scheduler": file.scheduler}
+        names = [field.name for field in dataclasses.fields(kind)]
+        given = {name: own[name] for name in names if own.get(name) is not None} | _given(kind, components)
+        check_complete(kind, {**entries, **given}, source, single_file.cure(file) or PARTS)
+        how: dict[str, Any] = {"dtype": dtype, "sharding": sharding, "quantize": quantize, "streamed": streamed}
+        for name, read in single_file.readers(file, path, **how).items():
+            if name in given and name not in components:
+                given[name] = file.models[name], read if in_turn else read()
+        load = functools.partial(open_model if in_turn else load_model, variant=None, **how)
+        built, params = assembled(kind, given, entries, other, where, load, components)
+        return kind(**completed(kind, built)), cast(Params, InTurn(params)) if in_turn else params
 
     @classmethod
     def from_pipe(cls, pipe: DiffusionPipeline, **components: Any) -> Self:
@@ -214,6 +211,43 @@ class DiffusionPipeline:
 # Components that are loaded only when asked for by name.
 OPT_IN = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
 PARTS = "load its parts with fdiff.single_file.load"  # the cure for a single file that is no whole pipeline
+
+
+def _given(kind: type[DiffusionPipeline], components: Mapping[str, Any]) -> dict[str, Any]:
+    """The components that are passed to a pipeline of that class. ValueError for one that it does not have."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    if unknown := sorted(components.keys() - set(names)):
+        raise ValueError(f"{kind.__name__} has no component {unknown[0]!r}; it has {', '.join(names)}")
+    return {name: value for name, value in components.items() if value is not True}
+
+
+def assembled(
+    kind: type[DiffusionPipeline], given: Mapping[str, Any], entries: Mapping[str, Any], source: str | Path,
+    where: dict[str, Any], load: Callable[..., tuple[Any, Any]], asked: Container[str],
+) -> tuple[dict[str, Any], Params]:  # fmt: skip
+    """The components of a pipeline and the parameters of its models.
+
+    Args:
+        given: components to take as they are; a model comes as (module, params).
+        entries: what the model_index.json of `source` lists; `where` and `load` are as of `load_component`.
+        asked: what of OPT_IN is loaded.
+    """
+    built: dict[str, Any] = {}
+    params: Params = {}
+    for field in dataclasses.fields(kind):
+        name, entry, tree = field.name, entries.get(field.name), None
+        if name in given:
+            pair = several(given[name]) if isinstance(given[name], list) else given[name]
+            built[name], tree = pair if isinstance(pair, tuple) else (pair, None)
+        elif isinstance(entry, list) and (name not in OPT_IN or name in asked or required(field)):
+            built[name], tree = load_component(entry[1], source, name, where, load)
+        elif isinstance(entry, list):
+            logging.getLogger("fdiff").info("%s of %s is left out; pass %s=True to load it", name, source, name)
+        elif entry is not None:
+            built[name] = setting(entry)
+        if tree is not None:
+            params[name] = tree
+    return built, params
 
 
 def find_pipeline(name: str | None, source: str | Path) -> type[DiffusionPipeline]:

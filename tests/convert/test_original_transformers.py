@@ -8,6 +8,7 @@ import pytest
 
 from convert import lora, original_transformers
 from tests.adapters import dialects
+from tests.convert.original_transformers import full
 
 CONVERTERS = {
     "flux1-dev-transformer": "flux",
@@ -17,6 +18,9 @@ CONVERTERS = {
     "sd3-transformer": "sd3",
     "sd35-large-transformer": "sd3",
     "z-image-turbo-transformer": "z_image",
+    "krea2-transformer": "krea2",
+    "flux3-transformer": "flux3",
+    "qwen-image-2.1-transformer": "qwen_image21",
 }
 
 
@@ -24,12 +28,6 @@ def shapes_of(folder, name):
     with gzip.open(folder / "manifests" / f"{name}.json.gz") as stream:
         found = json.load(stream)["tensors"]
     return {key.removesuffix(".weight"): tuple(shape) for key, shape in found.items()}
-
-
-def full(name):
-    """A parameter's name with its leaf, which only weights lack here."""
-    whole = (".bias", ".scale", "pos_embed", "_pad_token")
-    return name if name.endswith(whole) else f"{name}.weight"
 
 
 @pytest.mark.parametrize("name", CONVERTERS)
