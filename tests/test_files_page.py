@@ -21,6 +21,6 @@ def test_every_method_that_is_refused_is_named():
 
 def test_every_dialect_is_named():
     dialects = re.findall(r"^(\w+)  +\S", lora.__doc__, re.MULTILINE)
-    assert len(dialects) == 6 and all(f"| {dialect} |" in PAGE for dialect in dialects)
+    assert len(dialects) == 7 and all(f"| {dialect} |" in PAGE for dialect in dialects)
     for prefix in ("lora_te_", "lora_te1_", "lora_te2_", "lycoris_", "text_encoders.clip_l.transformer"):
         assert prefix in PAGE and any(known.startswith(prefix) for known in lora_names.PREFIXES), prefix
