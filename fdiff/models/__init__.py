@@ -17,6 +17,7 @@ from fdiff.models.clip_text import CLIPTextModel, CLIPTextModelWithProjection
 from fdiff.models.clip_vision import CLIPVisionModel, CLIPVisionModelWithProjection
 from fdiff.models.controlnet import ControlNetModel
 from fdiff.models.controlnet_flux import FluxControlNetModel
+from fdiff.models.controlnet_qwenimage import QwenImageControlNetModel
 from fdiff.models.controlnet_sana import SanaControlNetModel
 from fdiff.models.controlnet_sd3 import SD3ControlNetModel
 from fdiff.models.controlnet_union import ControlNetUnionModel
@@ -105,6 +106,7 @@ __all__ = [
     "Qwen3VLForConditionalGeneration",
     "Qwen3VLModel",
     "QwenImage21Transformer2DModel",
+    "QwenImageControlNetModel",
     "QwenImageTransformer2DModel",
     "SD3ControlNetModel",
     "SD3Transformer2DModel",

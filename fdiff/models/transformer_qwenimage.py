@@ -65,18 +65,16 @@ class QwenImageTransformer2DModel(Model):
         self.check(sample.shape, encoder_hidden_states.shape, [one.shape for one in kept], additional_t_cond)
         width, batch = self.num_attention_heads * self.attention_head_dim, len(sample)
         t = jnp.broadcast_to(jnp.asarray(timestep, jnp.float32), (batch,))
-        temb = self.told(jnp.concatenate([t, 0 * t]) if self.zero_cond_t else t, additional_t_cond)
+        temb = told(width, jnp.concatenate([t, 0 * t]) if self.zero_cond_t else t, additional_t_cond)
         now, still = jnp.split(temb, 2) if self.zero_cond_t else (temb, None)
 
         tokens = [one.reshape(batch, -1, self.in_channels) for one in (sample, *kept)]
         x = Linear(width, name="img_in")(jnp.concatenate(tokens, axis=1))
         y = Linear(width, name="txt_in")(RMSNorm(name="txt_norm")(encoder_hidden_states))
-        places = self.places(y.shape[1], sample.shape[1:-1], [one.shape[1:3] for one in kept])
-        angles, drawn = axes_angles(places, self.axes_dims_rope, THETA), tokens[0].shape[1]
-        mask = None
-        if encoder_hidden_states_mask is not None:
-            there = encoder_hidden_states_mask != 0, jnp.ones(x.shape[:2], bool)
-            mask = jnp.concatenate(there, axis=1)[:, None, None]
+        layers = sample.shape[1] if sample.ndim == 5 else 1
+        sizes = [*(sample.shape[-3:-1],) * layers, *(one.shape[1:3] for one in kept)]
+        angles = axes_angles(places(y.shape[1], sizes, self.use_layer3d_rope), self.axes_dims_rope, THETA)
+        mask, drawn = seen(encoder_hidden_states_mask, x.shape[:2]), tokens[0].shape[1]
         for i in range(self.num_layers):
             block = QwenImageTransformerBlock(self.num_attention_heads, name=f"transformer_blocks.{i}")
             x, y = block(x, y, angles, mask, now, still, drawn)
@@ -85,35 +83,6 @@ class QwenImageTransformer2DModel(Model):
         channels = self.patch_size**2 * (self.out_channels or self.in_channels)
         out = Linear(channels, name="proj_out")(modulated(x[:, :drawn], shift, scale))
         return out.reshape(*sample.shape[:-1], channels)
-
-    def told(self, t: jax.Array, kind: jax.Array | None) -> jax.Array:
-        """The time, and 0 or 1 besides, as vectors (b, d)."""
-        width = self.num_attention_heads * self.attention_head_dim
-        waves = sinusoidal(t, TIME_FEATURES, flip_sin_to_cos=True, freq_shift=0, scale=TIME_SCALE)
-        temb = TimestepEmbedding(width, name="time_text_embed.timestep_embedder")(waves)
-        if kind is not None:
-            added = Embed(2, width, name="time_text_embed.addition_t_embedding")(kind)
-            temb += jnp.tile(added, (len(t) // len(added), 1))
-        return temb
-
-    def places(self, words: int, drawn: tuple[int, ...], kept: Sequence[tuple[int, ...]]) -> jax.Array:
-        """(m + n, 3): picture, row and column of each token; of a text all three are alike, past those of pictures.
-
-        Rows and columns are counted from the middle. With use_layer3d_rope, the last picture to keep to is number -1.
-        """
-        layers, *size = drawn if len(drawn) == 3 else (1, *drawn)
-        sizes = [*(size,) * layers, *kept]
-        parts = []
-        for number, (rows, columns) in enumerate(sizes):
-            if self.use_layer3d_rope and number == len(sizes) - 1:
-                number = -1
-            row, column = np.indices((rows, columns)).reshape(2, -1)
-            parts.append(np.stack([np.full(len(row), number), row + rows // 2 - rows, column + columns // 2 - columns]))
-        past = max(side // 2 for one in sizes for side in one)
-        if self.use_layer3d_rope:
-            past = max(past, len(sizes) - 1)
-        text = np.tile(past + np.arange(words), (3, 1))
-        return jnp.asarray(np.concatenate([text, *parts], axis=1).T, jnp.float32)
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""
@@ -164,3 +133,38 @@ class QwenImageTransformerBlock(nn.Module):
         x, y = x + a[2] * both[0], y + b[2] * both[1]
         feed, feed_text = (FeedForward(activation_fn="gelu-approximate", name=name) for name in ("img_mlp", "txt_mlp"))
         return x + a[5] * feed(modulated(x, a[3], a[4])), y + b[5] * feed_text(modulated(y, b[3], b[4]))
+
+
+def told(width: int, t: jax.Array, kind: jax.Array | None = None) -> jax.Array:
+    """The time, and 0 or 1 besides, as vectors (b, width)."""
+    waves = sinusoidal(t, TIME_FEATURES, flip_sin_to_cos=True, freq_shift=0, scale=TIME_SCALE)
+    temb = TimestepEmbedding(width, name="time_text_embed.timestep_embedder")(waves)
+    if kind is not None:
+        added = Embed(2, width, name="time_text_embed.addition_t_embedding")(kind)
+        temb += jnp.tile(added, (len(t) // len(added), 1))
+    return temb
+
+
+def places(words: int, sizes: Sequence[tuple[int, ...]], layered: bool = False) -> jax.Array:
+    """(m + n, 3): picture, row and column of each token; of a text all three are alike, past those of pictures.
+
+    Rows and columns are counted from the middle. Where they are `layered`, the last picture is number -1.
+    """
+    parts = []
+    for number, (rows, columns) in enumerate(sizes):
+        if layered and number == len(sizes) - 1:
+            number = -1
+        row, column = np.indices((rows, columns)).reshape(2, -1)
+        parts.append(np.stack([np.full(len(row), number), row + rows // 2 - rows, column + columns // 2 - columns]))
+    past = max(side // 2 for one in sizes for side in one)
+    if layered:
+        past = max(past, len(sizes) - 1)
+    text = np.tile(past + np.arange(words), (3, 1))
+    return jnp.asarray(np.concatenate([text, *parts], axis=1).T, jnp.float32)
+
+
+def seen(mask: jax.Array | None, tokens: tuple[int, ...]) -> jax.Array | None:
+    """Where all may look, (b, 1, 1, m + n): at what the mask (b, m) of a text says, if any, and at `tokens` (b, n)."""
+    if mask is None:
+        return None
+    return jnp.concatenate([mask != 0, jnp.ones(tokens, bool)], axis=1)[:, None, None]

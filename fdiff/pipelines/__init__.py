@@ -46,6 +46,7 @@ from fdiff.pipelines.pipeline import DiffusionPipeline, ImageOutput
 from fdiff.pipelines.pixart import PixArtAlphaPipeline, PixArtSigmaPipeline
 from fdiff.pipelines.qwenimage import QwenImageImg2ImgPipeline, QwenImageInpaintPipeline, QwenImagePipeline
 from fdiff.pipelines.qwenimage21 import QwenImage21Pipeline
+from fdiff.pipelines.qwenimage_controlnet import QwenImageControlNetInpaintPipeline, QwenImageControlNetPipeline
 from fdiff.pipelines.qwenimage_edit import QwenImageEditPipeline, QwenImageEditPlusPipeline
 from fdiff.pipelines.requests import MicroConditions
 from fdiff.pipelines.sana import SanaPipeline
@@ -135,6 +136,8 @@ __all__ = [
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",
     "QwenImage21Pipeline",
+    "QwenImageControlNetInpaintPipeline",
+    "QwenImageControlNetPipeline",
     "QwenImageEditPipeline",
     "QwenImageEditPlusPipeline",
     "QwenImageImg2ImgPipeline",

@@ -29,6 +29,7 @@ SEVERAL = {
     "MultiControlNetUnionModel": "ControlNetUnionModel",
     "SD3MultiControlNetModel": "SD3ControlNetModel",
     "FluxMultiControlNetModel": "FluxControlNetModel",
+    "QwenImageMultiControlNetModel": "QwenImageControlNetModel",
     "MultiAdapter": "T2IAdapter",
 }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fdiff.pipelines import inputs
@@ -15,8 +17,22 @@ from fdiff.pipelines.latent import factor_of
 from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.requests import Pictures, Pixels, Size
 from fdiff.pipelines.steering import several
+from fdiff.pipelines.task import Request, option
+from fdiff.pipelines.text import Counts
 
 P = TypeVar("P", inputs.Pictured, PicturedInShape)
+
+
+@dataclasses.dataclass(frozen=True)
+class InPart(Request):
+    """A picture, of which ControlNets that see the rest of it paint a part anew."""
+
+    control_image: Pictures = option(
+        None, "what to paint a part of: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each"
+    )
+    control_mask: Pictures = option(
+        None, "of the picture's size, PIL, uint8 or float in [0, 1], one channel; white, at least 0.5, is painted anew"
+    )
 
 
 class Seen(NamedTuple):
@@ -91,3 +107,32 @@ def latents_seen(
     """The latents (b, h, w, c) of a picture that steers. Raises ValueError for another number of pictures."""
     inputs.check_number("control_image", array, batch_size, prompts)
     return inputs.latents_of(vae, params, array, noise, batch_size)
+
+
+class Rest(NamedTuple):
+    """The rest of the pictures, black where they are painted anew, and where that is, (b, h, w, 1) of 0 and 1."""
+
+    seen: list[np.ndarray]
+    mask: np.ndarray
+
+
+def rest_seen(vae: Any, seen: list[np.ndarray], control_mask: Pictures, pixels: Size, resized: bool) -> Rest:
+    """Stage: the part that is painted. Raises ValueError for a mask of another size, and latents for pictures."""
+    mask = inputs.mask_pictures(control_mask, pixels, resized, "control_mask")
+    for array in seen:
+        inputs.check_seen(vae, array, "ControlNet")
+    return Rest([np.where(mask == 1, np.float32(-1), array) for array in seen], mask)
+
+
+def rest_latents(
+    vae: Any, params: Params, seen: list[np.ndarray], mask: np.ndarray, texts: Counts
+) -> tuple[jax.Array, ...]:
+    """For each net the most probable latents of the rest of a picture and, behind them, 1 where it is kept, and 0.
+
+    Raises ValueError for another number of pictures or masks than of prompts or of what is drawn.
+    """
+    inputs.check_number("control_mask", mask, texts.batch_size, texts.prompts)
+    factor = factor_of(vae)
+    small = inputs.spread("control_mask", 1 - mask[:, ::factor, ::factor], texts.batch_size)
+    latents = (latents_seen(vae, params, array, None, texts.batch_size, texts.prompts) for array in seen)
+    return tuple(jnp.concatenate([one, small], axis=-1) for one in latents)

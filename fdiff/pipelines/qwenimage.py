@@ -95,10 +95,12 @@ class QwenImageDenoiser:
 
     transformer: QwenImageTransformer2DModel
 
-    def __call__(self, variables: Any, x: jax.Array, t: jax.Array, told: QwenImageCondition) -> jax.Array:
-        """What points from the picture to noise."""
+    def __call__(
+        self, variables: Any, x: jax.Array, t: jax.Array, told: QwenImageCondition, added: Sequence[Any] = ()
+    ) -> jax.Array:
+        """What points from the picture to noise; `added` is what ControlNets add behind the blocks."""
         kept = tuple(one.astype(x.dtype) for one in told.kept)
-        said: Any = self.transformer.apply(variables, squares(x), t / T, told.text, told.mask, kept)
+        said: Any = self.transformer.apply(variables, squares(x), t / T, told.text, told.mask, kept, None, added)
         return unpacked(said.reshape(len(x), -1, said.shape[-1]), x.shape[1], x.shape[2], PATCH)
 
 
@@ -186,7 +188,10 @@ class QwenImage(DiffusionPipeline):
     """The components of Qwen-Image; a text encoder that is None needs prompt_embeds."""
 
     family: ClassVar[str] = "Qwen-Image"
-    siblings: ClassVar[dict[str, str]] = {"image": "QwenImageImg2ImgPipeline", "mask_image": "QwenImageInpaintPipeline"}
+    siblings: ClassVar[dict[str, str]] = {
+        "image": "QwenImageImg2ImgPipeline", "mask_image": "QwenImageInpaintPipeline",
+        "QwenImageControlNetModel": "QwenImageControlNetPipeline",
+    }  # fmt: skip
 
     scheduler: Scheduler
     vae: AutoencoderKLQwenImage

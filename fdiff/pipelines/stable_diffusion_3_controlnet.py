@@ -14,15 +14,21 @@ from jax.tree_util import Partial
 from fdiff import guidance
 from fdiff.models import AutoencoderKL, SD3ControlNetModel, SD3Transformer2DModel
 from fdiff.models.transformer_sd3 import Patches
-from fdiff.pipelines import inputs
 from fdiff.pipelines.denoise import Both
-from fdiff.pipelines.flow_control import check_widths, latents_seen, sized_by_control
-from fdiff.pipelines.latent import factor_of, pictures
+from fdiff.pipelines.flow_control import (
+    InPart,
+    check_widths,
+    latents_seen,
+    rest_latents,
+    rest_seen,
+    sized_by_control,
+)
+from fdiff.pipelines.latent import pictures
 from fdiff.pipelines.pipeline import Params, tree_of
-from fdiff.pipelines.requests import Latents, Pictures, RepatchedPicture, Size
+from fdiff.pipelines.requests import Latents, Pictures, RepatchedPicture
 from fdiff.pipelines.stable_diffusion_3 import Asked, SD3Condition, StableDiffusion3, guided, planned, read
 from fdiff.pipelines.steering import Acting, Control, Numbers, control, of_control, several, trees_of
-from fdiff.pipelines.task import Task, option
+from fdiff.pipelines.task import Task
 from fdiff.pipelines.text import Counts
 from fdiff.pipelines.text_to_image import from_noise
 from fdiff.plan import Plan
@@ -38,15 +44,8 @@ class SteeredText(Asked, Acting, RepatchedPicture, Latents):
 
 
 @dataclasses.dataclass(frozen=True)
-class SteeredMasked(Asked, Acting, RepatchedPicture, Latents):
+class SteeredMasked(InPart, Asked, Acting, RepatchedPicture, Latents):
     """A part of a picture painted anew by ControlNets that see the rest of it."""
-
-    control_image: Pictures = option(
-        None, "what to paint a part of: PIL, uint8 or float in [-1, 1], (h, w, 3), one for all prompts or one for each"
-    )
-    control_mask: Pictures = option(
-        None, "of the picture's size, PIL, uint8 or float in [0, 1], one channel; white, at least 0.5, is painted anew"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,21 +88,6 @@ class Told(NamedTuple):
     both: Both
 
 
-class Rest(NamedTuple):
-    """The rest of the pictures, black where they are painted anew, and where that is, (b, h, w, 1) of 0 and 1."""
-
-    seen: list[np.ndarray]
-    mask: np.ndarray
-
-
-def rest_seen(vae: AutoencoderKL, seen: list[np.ndarray], control_mask: Pictures, pixels: Size, resized: bool) -> Rest:
-    """Stage: the part that is painted. Raises ValueError for a mask of another size, and latents for pictures."""
-    mask = inputs.mask_pictures(control_mask, pixels, resized, "control_mask")
-    for array in seen:
-        inputs.check_seen(vae, array, "ControlNet")
-    return Rest([np.where(mask == 1, np.float32(-1), array) for array in seen], mask)
-
-
 def steered_in_part(
     vae: AutoencoderKL, transformer: SD3Transformer2DModel, controlnet: Nets, params: Params, plan: Plan,
     seen: list[np.ndarray], mask: np.ndarray, texts: Counts, denoiser: guidance.Conditional, both: Both,
@@ -113,11 +97,7 @@ def steered_in_part(
 
     Raises ValueError for another number of settings, trees or pictures than of nets, and nets of another model.
     """
-    inputs.check_number("control_mask", mask, texts.batch_size, texts.prompts)
-    factor, kept = factor_of(vae), 1 - mask
-    small = inputs.spread("control_mask", kept[:, ::factor, ::factor], texts.batch_size)
-    latents = tuple(latents_seen(vae, params, array, None, texts.batch_size, texts.prompts) for array in seen)
-    shown = tuple(jnp.concatenate([one, small], axis=-1) for one in latents)
+    shown = rest_latents(vae, params, seen, mask, texts)
     acts = controlnet_conditioning_scale, control_guidance_start, control_guidance_end
     return with_nets(transformer, controlnet, params, plan, denoiser, both, shown, *acts)
 

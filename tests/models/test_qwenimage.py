@@ -1,4 +1,4 @@
-"""Qwen-Image's transformer, and the autoencoder that it has of Wan."""
+"""Qwen-Image's transformer, its ControlNet, and the autoencoder that it has of Wan."""
 
 import json
 
@@ -8,7 +8,12 @@ import pytest
 
 import fdiff
 from convert import layout
-from fdiff.models import AutoencoderKLQwenImage, AutoencoderKLWan, QwenImageTransformer2DModel
+from fdiff.models import (
+    AutoencoderKLQwenImage,
+    AutoencoderKLWan,
+    QwenImageControlNetModel,
+    QwenImageTransformer2DModel,
+)
 from fdiff.models.tiling import decode_frames, encode_frames
 from tests.models.compare import assert_close, assert_names, from_torch, read
 from tests.reference import make_qwenimage as cases
@@ -35,6 +40,26 @@ def test_outputs_live(name):
     model, params = from_torch(QwenImageTransformer2DModel, torch_model)
     arrays = cases.inputs(name)
     assert_close(output_of(model, params, arrays), cases.run(torch_model, arrays))
+
+
+@pytest.mark.parity
+def test_controlnet_live():
+    diffusers = pytest.importorskip("diffusers")
+    theirs = cases.built(diffusers.QwenImageControlNetModel, cases.CONTROLNET)
+    model, params = from_torch(QwenImageControlNetModel, theirs)
+    arrays = cases.control_inputs()
+    assert_close(np.stack(output_of(model, params, arrays)), cases.run_controlnet(theirs, arrays))
+
+
+def test_wrong_inputs_of_a_controlnet_are_told():
+    def told(match, **changes):
+        with pytest.raises(ValueError, match=match):
+            model = QwenImageControlNetModel(**cases.CONTROLNET)
+            jax.eval_shape(lambda: model.init(jax.random.key(0), **{**cases.control_inputs(), **changes}))
+
+    told(r"sample must be \(batch, height, width, 8\)", sample=np.zeros((2, 12, 8)))
+    told(r"controlnet_cond must be \(2, 3, 4, 11\)", controlnet_cond=np.zeros((2, 3, 4, 8)))
+    told(r"encoder_hidden_states must be \(batch, number, 12\)", encoder_hidden_states=np.zeros((2, 7, 10)))
 
 
 def test_a_text_is_the_same_whatever_lies_behind_it(reference):

@@ -1,4 +1,4 @@
-"""ControlNets of Stable Diffusion 3 and FLUX.1: alone, and beside diffusers."""
+"""ControlNets of Stable Diffusion 3, FLUX.1 and Qwen-Image: alone, and beside diffusers."""
 
 import jax
 import numpy as np
@@ -8,7 +8,9 @@ from PIL import Image
 import fdiff
 from fdiff.cli import main
 from fdiff.models.layers.patches import packed, unpacked
-from tests.pipelines import joint, parity, transformers
+from tests.models.compare import from_torch
+from tests.pipelines import joint, parity, toy_qwenimage, transformers
+from tests.reference import make_qwenimage
 
 KEY = jax.random.key(0)
 T5_FOLDER = "hub_configs/stabilityai/stable-diffusion-3-medium-diffusers/tokenizer_3"
@@ -126,6 +128,41 @@ def test_several_nets_act_together_and_foreign_ones_are_told(steered_sd3, tmp_pa
         both.steps(trees, control_image=photos, **given)
 
 
+QWEN = {**make_qwenimage.CONTROLNET, "in_channels": 16, "joint_attention_dim": 16, "extra_condition_channels": 0}
+
+
+def test_the_picture_steers_qwen_image(tmp_path):
+    """A net, told the prompt on both sides of guidance; one that sees a mask, too, is for another pipeline."""
+    pipe = fdiff.QwenImageControlNetPipeline.from_pipe(
+        toy_qwenimage.ours(tmp_path).replace(text_encoder=None, tokenizer=None),
+        controlnet=fdiff.QwenImageControlNetModel(**QWEN),
+    )
+    pipe, params = transformers.drawn(pipe, "vae", "transformer", "controlnet")
+    random = np.random.default_rng(1)
+    positive, negative = random.standard_normal((2, 1, 5, 16)).astype(np.float32)
+    hint = random.standard_normal((1, 8, 12, 4)).astype(np.float32)  # latents
+    given = {"prompt_embeds": positive, "negative_prompt_embeds": negative, "control_image": hint, **QUICK}
+    run = pipe.steps(params, guidance_scale=1.0, controlnet_conditioning_scale=0.7, control_guidance_end=0.5, **given)
+    x, t, mask = run.x, run.plan.t, np.ones((1, 5), np.int32)
+
+    def squares(x):
+        return packed(x, 2).reshape(1, 4, 6, 16)
+
+    for row, acts in ((0, 0.7), (3, 0.0)):
+        now = np.full(1, t[row] / 1000)
+        samples = transformers.applied(
+            pipe.controlnet, params["controlnet"], squares(x), squares(hint), now, positive, mask, acts
+        )
+        wanted = transformers.applied(
+            pipe.transformer, params["transformer"], squares(x), now, positive, mask, (), None, samples
+        )
+        found = transformers.call(fdiff.at_row(run.network, row), x, t[row])
+        np.testing.assert_allclose(squares(found), wanted, atol=1e-4)
+    seeing = pipe.replace(controlnet=fdiff.QwenImageControlNetModel(**{**QWEN, "extra_condition_channels": 4}))
+    with pytest.raises(ValueError, match="sees 20 channels and is given 16; one that sees a mask too is for"):
+        seeing.steps(params, **given)
+
+
 # -- beside diffusers --------------------------------------------------------------------------------------------------
 
 SIZE = {"height": 16, "width": 24, "num_inference_steps": 4, "max_sequence_length": 20, "num_images_per_prompt": 2}
@@ -223,3 +260,32 @@ def test_parity_with_flux(tmp_path, shared_data):
             pair, f"FluxControlNet{name}Pipeline", {"controlnet": trees}, {"controlnet": ours}, {"controlnet": theirs}
         )
         compared(*other, **about, **given)
+
+
+@pytest.mark.parity
+def test_parity_with_qwen_image(tmp_path):
+    """One net, and a union of two pictures, which here is one net twice.
+
+    diffusers draws the latents of a picture that is painted in part without its generator.
+    """
+    diffusers = pytest.importorskip("diffusers")
+    base = toy_qwenimage.theirs(tmp_path / "tokenizer")
+    half = base.vae.quant_conv.weight.shape[0] // 2
+    base.vae.quant_conv.weight.data[half:], base.vae.quant_conv.bias.data[half:] = 0, -100
+    pair = parity.pair(tmp_path / "saved", base)
+    photo, size = transformers.photo(), {key: SIZE[key] for key in SIZE if key != "max_sequence_length"}
+
+    def steered(name, more, count=1):
+        theirs = make_qwenimage.built(diffusers.QwenImageControlNetModel, {**QWEN, "extra_condition_channels": more})
+        ours, tree = from_torch(fdiff.QwenImageControlNetModel, theirs)
+        nets = {"controlnet": [tree] * count if count > 1 else tree}, {"controlnet": (ours,) * count}
+        if count == 1:
+            nets = nets[0], {"controlnet": ours}
+        union = diffusers.QwenImageMultiControlNetModel([theirs]) if count > 1 else theirs
+        return parity.other(pair, f"QwenImageControlNet{name}Pipeline", *nets, {"controlnet": union})
+
+    about = {"control_guidance_end": 0.8, "controlnet_conditioning_scale": 0.7, **size}
+    compared(*steered("", 0), control_image=photo, negative_prompt="dogs", **about)
+    compared(*steered("Inpaint", 4), control_image=photo, control_mask=transformers.mask(), **about)
+    about |= {"controlnet_conditioning_scale": [0.7, 0.4]}
+    compared(*steered("", 0, 2), control_image=[photo, transformers.photo(seed=2)], **about)

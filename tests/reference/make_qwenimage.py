@@ -21,6 +21,9 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "kept_still": {**TRANSFORMER, "zero_cond_t": True, "out_channels": None},
     "layered": {**TRANSFORMER, "use_additional_t_cond": True, "use_layer3d_rope": True},
 }
+CONTROLNET: dict[str, Any] = {
+    key: value for key, value in TRANSFORMER.items() if key != "out_channels"
+} | {"extra_condition_channels": 3}
 VAE: dict[str, Any] = {
     "base_dim": 4,
     "z_dim": 3,
@@ -76,6 +79,25 @@ def inputs(name: str) -> dict[str, Any]:
     else:
         arrays["kept"] = [draw(2, 2, 5, 8), draw(2, 9, 2, 8)]
     return arrays
+
+
+def control_inputs() -> dict[str, Any]:
+    """Those of a ControlNet."""
+    arrays = inputs("plain")
+    del arrays["controlnet_block_samples"]
+    picture = np.random.default_rng(1).standard_normal((2, 3, 4, 11)).astype(np.float32)
+    return arrays | {"controlnet_cond": picture, "conditioning_scale": 0.7}
+
+
+def run_controlnet(model: Any, arrays: dict[str, Any]) -> np.ndarray:
+    """What torch computes from those inputs, for all blocks."""
+    import torch
+
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items() if isinstance(array, np.ndarray)}
+    x, picture = (tensors.pop(name).reshape(2, 12, -1) for name in ("sample", "controlnet_cond"))
+    with torch.no_grad():
+        said = model(x, picture, arrays["conditioning_scale"], img_shapes=[[(1, 3, 4)]] * 2, **tensors)
+    return np.stack([one.numpy() for one in said.controlnet_block_samples])
 
 
 def run(model: Any, arrays: dict[str, Any]) -> np.ndarray:
