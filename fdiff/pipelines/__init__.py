@@ -47,7 +47,11 @@ from fdiff.pipelines.pixart import PixArtAlphaPipeline, PixArtSigmaPipeline
 from fdiff.pipelines.qwenimage import QwenImageImg2ImgPipeline, QwenImageInpaintPipeline, QwenImagePipeline
 from fdiff.pipelines.qwenimage21 import QwenImage21Pipeline
 from fdiff.pipelines.qwenimage_controlnet import QwenImageControlNetInpaintPipeline, QwenImageControlNetPipeline
-from fdiff.pipelines.qwenimage_edit import QwenImageEditPipeline, QwenImageEditPlusPipeline
+from fdiff.pipelines.qwenimage_edit import (
+    QwenImageEditInpaintPipeline,
+    QwenImageEditPipeline,
+    QwenImageEditPlusPipeline,
+)
 from fdiff.pipelines.requests import MicroConditions
 from fdiff.pipelines.sana import SanaPipeline
 from fdiff.pipelines.sana_controlnet import SanaControlNetPipeline
@@ -138,6 +142,7 @@ __all__ = [
     "QwenImage21Pipeline",
     "QwenImageControlNetInpaintPipeline",
     "QwenImageControlNetPipeline",
+    "QwenImageEditInpaintPipeline",
     "QwenImageEditPipeline",
     "QwenImageEditPlusPipeline",
     "QwenImageImg2ImgPipeline",

@@ -118,6 +118,7 @@ class BegunInPart(NamedTuple):
     appended: jax.Array | None
     after: Any
     around: dict[str, Any] | None  # what the decoder is told of the picture
+    known: jax.Array | None  # the picture's latents, where they are put back
 
 
 def from_masked(
@@ -158,4 +159,4 @@ def in_part(
     known = _Known(jnp.asarray(image), jnp.asarray(mask), for_image, noise, for_rest)
     x, appended, after = _prepare(vae, params, plan, known, begin, plain)
     around = {"image": known.image, "mask": known.mask} if isinstance(vae, AsymmetricAutoencoderKL) else None
-    return BegunInPart(x, draws, appended, after, around)
+    return BegunInPart(x, draws, appended, after, around, None if after is None else after.args[1])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,11 +18,12 @@ from fdiff.models import AutoencoderKLQwenImage, Qwen2_5_VLModel, QwenImageTrans
 from fdiff.models.qwen2_5_vl import places
 from fdiff.pipelines import flow, inputs, latent
 from fdiff.pipelines.checks import asks_guidance
-from fdiff.pipelines.flow import PATCH, Read, Tokens, planned
+from fdiff.pipelines.denoise import Both
+from fdiff.pipelines.flow import PATCH, Read, Tokens, from_masked, planned
 from fdiff.pipelines.latent import check_multiples, encoded, factor_of, pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, encoder_of, tree_of
 from fdiff.pipelines.qwenimage import Asked, QwenImageCondition, QwenImageDenoiser, guided, squares
-from fdiff.pipelines.requests import Latents, Pixels, Prompt, References, Scale, Size
+from fdiff.pipelines.requests import Latents, Pictures, Pixels, Prompt, References, Scale, Size
 from fdiff.pipelines.task import Task, option
 from fdiff.pipelines.text_to_image import from_noise
 from fdiff.schedulers import Scheduler
@@ -61,6 +63,22 @@ class EditPlusText(EditText):
     image: References = option(None, "pictures to keep to, one or a list, of any sizes: PIL, uint8 or float in [-1, 1]")
 
 
+@dataclasses.dataclass(frozen=True)
+class EditMasked(Asked, Latents):
+    """A part of a picture painted anew, which is kept to."""
+
+    image: References = option(None, "a picture to keep to: PIL, uint8 or float in [-1, 1], (h, w, 3)")
+    mask_image: Pictures = option(
+        None, "PIL, uint8 or float in [0, 1], one channel; white, at least 0.5, is painted anew", flag="mask"
+    )
+    _: KW_ONLY
+    strength: float = option(0.6, "0 to 1, how much of it to redraw; so much of num_inference_steps is run")
+    max_area: int = option(1024 * 1024, "how many pixels the picture is brought to, nearly, which is what is drawn")
+    max_sequence_length: int = option(
+        1024, "how many tokens of a prompt are read, those behind it among them and those of the picture not"
+    )
+
+
 class Shown(NamedTuple):
     """The size in latents, the pictures to keep to, (1, h, w, 3), and these as the text encoder sees them."""
 
@@ -89,6 +107,36 @@ def all_shown(pipe: QwenImageEdit, image: References, height: Pixels, width: Pix
         [one.resize(dimensions(area, one.size), inputs.LANCZOS) for one in listed] for area in (max_area, SEEN_AREA)
     )
     return _shown(pipe, kept, seen, height, width, True)
+
+
+class ShownInPart(NamedTuple):
+    """The size in latents, the picture (1, h, w, 3) and as the text encoder sees it, and where it is painted."""
+
+    size: Size
+    image: np.ndarray
+    mask: np.ndarray
+    kept: tuple[np.ndarray, ...]  # which is none: what is kept to is encoded once, with that to begin from
+    seen: tuple[np.ndarray, ...]
+    numbered: bool
+
+
+def part_shown(pipe: QwenImageEdit, image: References, mask_image: Pictures, max_area: int) -> ShownInPart:
+    """Stage: one picture and its mask. Raises ValueError for none or several, and for a mask that is none."""
+    size, (array,), seen, numbered = one_shown(pipe, image, None, None, max_area)
+    mask = inputs.mask_pictures(mask_image, (array.shape[1], array.shape[2]), True)
+    return ShownInPart(size, array, mask, (), seen, numbered)
+
+
+class Kept(NamedTuple):
+    """What to draw and what not, with the picture that is kept to."""
+
+    both: Both
+
+
+def kept_to(both: Both, known: jax.Array) -> Kept:
+    """Stage: the latents of the picture that is painted in part, which the network keeps to, too."""
+    positive, negative = (None if side is None else side._replace(kept=(squares(known),)) for side in both)
+    return Kept((positive, negative))
 
 
 def _listed(image: References) -> list[Any]:
@@ -195,12 +243,18 @@ editing_several = Task(
     "Draw pictures from text, and from pictures to keep to, with Qwen-Image-Edit-2509 and later.",
 )  # fmt: skip
 
+painting = Task(
+    EditMasked, (part_shown, planned, read, from_masked, kept_to, guided), pictures,
+    "Paint a part of a picture anew with Qwen-Image-Edit.",
+)  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class QwenImageEdit(DiffusionPipeline):
     """The components of Qwen-Image-Edit; a text encoder that is None needs prompt_embeds."""
 
     family: ClassVar[str] = "Qwen-Image-Edit"
+    siblings: ClassVar[dict[str, str]] = {"mask_image": "QwenImageEditInpaintPipeline"}
 
     scheduler: Scheduler
     vae: AutoencoderKLQwenImage
@@ -233,3 +287,14 @@ class QwenImageEditPlusPipeline(QwenImageEdit):
 
     shows = staticmethod(all_shown)
     __call__, steps = editing_several.methods()
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenImageEditInpaintPipeline(QwenImageEdit):
+    """A part of a picture painted anew with Qwen-Image-Edit, which sees the picture and keeps to it.
+
+    pipe(params, "a moon", photo, mask, negative_prompt=" ", key=jax.random.key(0))
+    """
+
+    shows = staticmethod(one_shown)
+    __call__, steps = painting.methods()

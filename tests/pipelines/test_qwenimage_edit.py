@@ -65,6 +65,22 @@ def test_several_pictures(drawn_pipe):
         assert np.abs(said[0] - other).max() > 1e-5
 
 
+def test_a_part_is_painted_anew_and_the_picture_kept_to(drawn_pipe):
+    """At the size that the picture is brought to; what is black stays as it is."""
+    pipe, params = drawn_pipe
+    part = fdiff.QwenImageEditInpaintPipeline.from_pipe(pipe)
+    masks = [Image.new("L", (40, 80)) for _ in range(2)]
+    masks[1].paste(255, (0, 0, 40, 40))
+    options = {"key": KEY, "strength": 1.0, **QUICK}
+    none, half = (part(params, "a cat", photo(40, 80), mask, output_type="latent", **options).images for mask in masks)
+    assert none.shape == (1, 48, 16, 4)
+    np.testing.assert_allclose(half[:, 24:], none[:, 24:], atol=1e-5)
+    assert np.abs(half[:, :24] - none[:, :24]).max() > 0.1
+    run = part.steps(params, "a cat", photo(40, 80), masks[1], **options)
+    (kept,) = run.network.args[1].kept
+    np.testing.assert_allclose(kept[:, :, :, 0], none[:, ::2, ::2, 0], atol=1e-5)
+
+
 def test_what_does_not_fit_is_told(drawn_pipe):
     pipe, params = drawn_pipe
 
@@ -79,6 +95,9 @@ def test_what_does_not_fit_is_told(drawn_pipe):
     told("max_area", max_area=0)
     told("a prompt must hold none", prompt="a <|image_pad|>")
     told("has no processor; pass prompt_embeds", pipe.replace(processor=None))
+    part = fdiff.QwenImageEditInpaintPipeline.from_pipe(pipe)
+    told("mask_image is missing", part)
+    told("strength", part, mask_image=photo(40, 40), strength=2.0)
 
 
 def test_sizes_and_the_processor(shared_data, tmp_path):
@@ -120,18 +139,23 @@ def paired(folder, cls):
     return theirs, *fdiff.DiffusionPipeline.from_pretrained(saved)
 
 
+def smaller(count):
+    """What of diffusers says how large pictures are to be, so many numbers, where they are to be SMALL."""
+
+    def dimensions_of(area, ratio):
+        return (*dimensions(SMALL if area == 1024 * 1024 else area, (ratio, 1.0)), None)[:count]
+
+    return dimensions_of
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize("cls", ["QwenImageEditPipeline", "QwenImageEditPlusPipeline"])
 def test_parity(tmp_path, monkeypatch, cls):
     pytest.importorskip("diffusers")
     from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 
-    def small(area, ratio, whole=pipeline_qwenimage_edit.calculate_dimensions):
-        width, height, _ = whole(SMALL if area == 1024 * 1024 else area, ratio)
-        return (width, height, None) if cls == "QwenImageEditPipeline" else (width, height)
-
     for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus):
-        monkeypatch.setattr(module, "calculate_dimensions", small)
+        monkeypatch.setattr(module, "calculate_dimensions", smaller(3 if module == pipeline_qwenimage_edit else 2))
     theirs, ours, params = paired(tmp_path, cls)
     shown = photo(40, 80)
     if cls == "QwenImageEditPlusPipeline":
@@ -143,3 +167,20 @@ def test_parity(tmp_path, monkeypatch, cls):
                  max_area=SMALL, **given).images  # fmt: skip
     parity.assert_close(drawn, wanted)
     assert len(tiny.pieces()) < ours.text_encoder.vocab_size
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_parity_of_a_part_painted_anew(tmp_path, monkeypatch, strength):
+    pytest.importorskip("diffusers")
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_inpaint
+
+    monkeypatch.setattr(pipeline_qwenimage_edit_inpaint, "calculate_dimensions", smaller(3))
+    theirs, ours, params = paired(tmp_path, "QwenImageEditInpaintPipeline")
+    image, white = photo(40, 80), transformers.mask(40, 80)
+    given = {"num_inference_steps": 4, "negative_prompt": "dogs", "strength": strength, "num_images_per_prompt": 2}
+    wanted = theirs(image=image, mask_image=white, prompt="a cat", true_cfg_scale=3.0, output_type="np",
+                    generator=parity.generator(5), **given).images  # fmt: skip
+    drawn = ours(params, "a cat", image, white, guidance_scale=3.0, torch_seed=5, output_type="np", progress=False,
+                 max_area=SMALL, **given).images  # fmt: skip
+    parity.assert_close(drawn, wanted)
