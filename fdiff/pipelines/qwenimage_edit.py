@@ -73,7 +73,7 @@ class EditMasked(Asked, Latents):
     )
     _: KW_ONLY
     strength: float = option(0.6, "0 to 1, how much of it to redraw; so much of num_inference_steps is run")
-    max_area: int = option(1024 * 1024, "how many pixels the picture is brought to, nearly, which is what is drawn")
+    max_area: int = option(1024 * 1024, "how many pixels pictures to keep to are brought to, nearly")
     max_sequence_length: int = option(
         1024, "how many tokens of a prompt are read, those behind it among them and those of the picture not"
     )
