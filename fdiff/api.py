@@ -1,6 +1,7 @@
 """All that `fdiff` offers by name: `fdiff.sample` is what `sample` is here."""
 
 from fdiff import adapters, guidance, models, pipelines, prompts, schedulers, solvers, tokenizers, torch_random
+from fdiff.caching import DeepCache, FirstBlockCache, TaylorSeer, cached
 from fdiff.catalogue import list_models, list_pipelines, list_schedulers
 from fdiff.likelihood import log_likelihood, slerp
 from fdiff.models import *  # noqa: F403
@@ -15,13 +16,17 @@ from fdiff.tokenizers import *  # noqa: F403
 
 __all__ = [
     "ByRow",
+    "DeepCache",
+    "FirstBlockCache",
     "Grid",
     "Memory",
     "Plan",
     "Solver",
     "State",
+    "TaylorSeer",
     "adapters",
     "at_row",
+    "cached",
     "guidance",
     "init",
     "list_models",

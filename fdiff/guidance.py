@@ -196,6 +196,7 @@ def part(guided: Network, plain: Network, on: Any) -> Network:
     """Guide only where `on` is not 0, a `ByRow` of numbers or of booleans; elsewhere `plain` is called alone.
 
     This tells rows apart that share one t, which the `interval` does not: those of Heun's method, and of PNDM's start.
+    Where either remembers, see `fdiff.sample`, the memory is a pair of theirs, None for one that does not.
     """
     return Partial(_part, guided, plain, on)
 
@@ -388,13 +389,32 @@ def _side_by_side(*arrays: jax.Array) -> jax.Array:
 
 
 def _interval(
-    guided: Network, plain: Network, low: jax.Array, high: jax.Array, x: jax.Array, t: jax.Array
-) -> jax.Array:
-    return _part(guided, plain, (low <= t) & (t <= high), x, t)
+    guided: Any, plain: Any, low: jax.Array, high: jax.Array, x: jax.Array, t: jax.Array, memory: Any = None
+) -> Any:
+    return _part(guided, plain, (low <= t) & (t <= high), x, t, memory)
 
 
-def _part(guided: Network, plain: Network, on: Any, x: jax.Array, t: jax.Array) -> jax.Array:
-    return jax.lax.cond(jnp.not_equal(on, 0), guided, lambda x, t: plain(x, t).astype(jnp.float32), x, t)
+def _part(guided: Any, plain: Any, on: Any, x: jax.Array, t: jax.Array, memory: Any = None) -> Any:
+    def call(network: Any, own: Any) -> tuple[jax.Array, Any]:
+        out, own = (network(x, t), None) if own is None else network(x, t, own)
+        return out.astype(jnp.float32), own
+
+    def guide() -> Any:
+        if memory is None:
+            return call(guided, None)[0]
+        out, own = call(guided, memory[0])
+        return out, (own, memory[1])
+
+    def leave() -> Any:
+        if memory is None:
+            return call(plain, None)[0]
+        out, own = call(plain, memory[1])
+        return out, (memory[0], own)
+
+    return jax.lax.cond(jnp.not_equal(on, 0), guide, leave)
+
+
+IN_PART = (_interval, _part)  # what networks that call one of two others are made of, as their first arguments
 
 
 def _rescale(guided: jax.Array, positive: jax.Array, rescale: jax.Array) -> jax.Array:

@@ -47,6 +47,7 @@ def test_the_same_seed_is_the_same_picture(cats, tmp_path):
         return np.asarray(Image.open(tmp_path / name))
 
     assert np.array_equal(draw("a.png"), draw("b.png"))
+    assert np.array_equal(draw("a.png"), draw("all.png", "--cache", "taylor:1"))
     assert not np.array_equal(draw("a.png"), draw("c.png", "--seed", "1"))
 
 
@@ -97,6 +98,7 @@ def test_convert(cats, tmp_path, capsys):
         (["generate", "{cats}", "--class", "bird"], "no class 'bird'"),
         (["generate", "{cats}", "--steps", "0"], "--steps is 0"),
         (["generate", "{cats}", "--steps", "5000"], "1000"),
+        (["generate", "{cats}", "--cache", "tea:3"], "it must be such as deep:3"),
         (["generate", "{cats}", "--num-images", "-1"], "--num-images is -1"),
         (["generate", "{cats}", "a prompt"], "PROMPT means nothing"),
         (["generate", "{cats}", "--scheduler", "Eular"], "EulerDiscreteScheduler"),

@@ -7,6 +7,9 @@ import pytest
 from jax.tree_util import Partial
 
 from fdiff import guidance
+from fdiff.rows import ByRow
+from fdiff.sampling import sample
+from fdiff.schedulers import DDIMScheduler
 
 X = np.random.default_rng(0).normal(size=(3, 2, 2, 1)).astype(np.float32)
 CONDITION, NEGATIVE = np.array([1.0, 2.0, 3.0], np.float32), np.zeros(3, np.float32)
@@ -180,3 +183,17 @@ def test_guiders_of_diffusers():
         predictions = (positive, without, disturbed) if name == "perturbed" else (positive, without)
         wanted = theirs[name].forward(*predictions).pred.numpy()
         np.testing.assert_allclose(guided(X, 0.5), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_that_is_not_guided_costs_one_prediction():
+    seen = []
+
+    def counted(x, t, condition):
+        jax.debug.callback(lambda: seen.append(len(x)))
+        return x * condition[:, None, None, None]
+
+    plan, on = DDIMScheduler().plan(4), ByRow(np.array([0, 1, 1, 0]))
+    guided, plain = guidance.classifier_free(counted, CONDITION, NEGATIVE, 3.0), guidance.given(counted, CONDITION)
+    sample(guidance.part(guided, plain, on), plan, X).block_until_ready()
+    jax.effects_barrier()
+    assert sorted(seen) == [3, 3, 6, 6]

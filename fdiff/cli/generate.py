@@ -168,9 +168,15 @@ def _open_molecules(file: str) -> Any:
     return molecules.read(file)
 
 
-# How an option whose value is a file is read, by its type as the request writes it.
+def _cache(text: str) -> Any:
+    from fdiff import caching
+
+    return caching.named(text)
+
+
+# How an option whose value is a file, or a word for something, is read, by its type as the request writes it.
 OPENED: Mapping[str, Callable[[str], Any]] = {
-    "Pictures": open_picture, "References": open_picture, "Molecules | None": _open_molecules,
+    "Pictures": open_picture, "References": open_picture, "Molecules | None": _open_molecules, "Cache | None": _cache,
 }  # fmt: skip
 
 

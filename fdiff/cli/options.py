@@ -53,6 +53,10 @@ HELP: Mapping[str, str] = {
     "adapter-conditioning-factor": "the part of the run, 0 to 1, in which the T2I-Adapter acts",
     "denoising-end": "stop when this share of the noise is gone, 0 to 1",
     "denoising-start": "the share of the noise, 0 to 1, that is gone from the --image already",
+    "cache": "compute what is deep in the network at some steps only, which is faster and nearly the same: deep:N, "
+             "every N steps; first-block:X, where its first block changes by a share X; taylor:N, forecast between",
+    "token-merging": "merge this share, up to 0.75, of the tokens where the U-Net attends to itself at its largest "
+                     "level, which is faster for large pictures",
     "image-guidance-scale": "how closely to keep to the --image; below 1 there is no guidance at all",
     "audio": "a sound to begin from, or to work on, a .wav or .flac at the sampling rate of the model",
     "reference-audio": "music whose timbre to take, at the sampling rate of the model",

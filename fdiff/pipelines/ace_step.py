@@ -264,8 +264,9 @@ def guided(
     on = ByRow(((cfg_interval_start <= gone) & (gone <= cfg_interval_end)).astype(np.float32))
     null = jnp.broadcast_to(tree_of(params, "condition_encoder")["null_condition_emb"], condition.told.shape)
     away = condition._replace(told=null.astype(condition.told.dtype))
-    network = Partial(_projected, denoiser, condition, away, jnp.float32(guidance_scale), on)
-    return GuidedMusic(network, jnp.zeros(x.shape, jnp.float32))
+    projected = Partial(_projected, denoiser, condition, away, jnp.float32(guidance_scale))
+    network = guidance.part(projected, guidance.given(denoiser, condition), on)
+    return GuidedMusic(network, (jnp.zeros(x.shape, jnp.float32), None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,7 +282,7 @@ class Teller:
 
 
 def _projected(
-    network: guidance.Conditional, condition: AceStepCondition, away: AceStepCondition, scale: jax.Array, on: Any,
+    network: guidance.Conditional, condition: AceStepCondition, away: AceStepCondition, scale: jax.Array,
     x: jax.Array, t: jax.Array, memory: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """Adaptive projected guidance with momentum (Sadat et al. 2024, algorithm 1), norms being over time:
@@ -289,19 +290,13 @@ def _projected(
         d = positive - negative + MOMENTUM d_before,  cut to the norm LIMIT
         out = positive + (scale - 1) (d - what of d is parallel to positive)
     """
-    def guide() -> tuple[jax.Array, jax.Array]:
-        without, positive, _ = guidance.two_predictions(network, condition, away, x, t)
-        average = positive - without + MOMENTUM * memory
-        norm = jnp.linalg.norm(average, axis=1, keepdims=True)
-        update = average * jnp.minimum(1.0, LIMIT / jnp.maximum(norm, 1e-12))
-        unit = positive / jnp.maximum(jnp.linalg.norm(positive, axis=1, keepdims=True), 1e-12)
-        update -= (update * unit).sum(1, keepdims=True) * unit
-        return positive + (scale.reshape(-1, 1, 1) - 1) * update, average
-
-    def plain() -> tuple[jax.Array, jax.Array]:
-        return network(x, t, condition).astype(jnp.float32), memory
-
-    return jax.lax.cond(jnp.not_equal(on, 0), guide, plain)
+    without, positive, _ = guidance.two_predictions(network, condition, away, x, t)
+    average = positive - without + MOMENTUM * memory
+    norm = jnp.linalg.norm(average, axis=1, keepdims=True)
+    update = average * jnp.minimum(1.0, LIMIT / jnp.maximum(norm, 1e-12))
+    unit = positive / jnp.maximum(jnp.linalg.norm(positive, axis=1, keepdims=True), 1e-12)
+    update -= (update * unit).sum(1, keepdims=True) * unit
+    return positive + (scale.reshape(-1, 1, 1) - 1) * update, average
 
 
 @partial(jax.jit, static_argnums=0)

@@ -21,6 +21,7 @@ from fdiff.pipelines.plans import count_rows
 from fdiff.pipelines.requests import Interval, Scale
 from fdiff.plan import Plan
 from fdiff.rows import ByRow
+from fdiff.token_merging import merged
 
 
 class Condition(NamedTuple):
@@ -82,10 +83,14 @@ class Denoiser:
         return out
 
 
-def denoiser(unet: UNet2DConditionModel, params: Params, freeu: Any = None) -> guidance.Conditional:
+def denoiser(
+    unet: UNet2DConditionModel, params: Params, freeu: Any = None, token_merging: float | None = None
+) -> guidance.Conditional:
     """The U-Net as (x, t, condition) -> out; its parameters are data.
 
     freeu: the numbers of `fdiff.models.edits.freeu`, if any.
+
+    token_merging: the share of the tokens that `fdiff.token_merging` merges, if any.
 
     params: "unet" and under "lora", if there, what `fdiff.adapters.lora.collection` gives, which then is added while
     the U-Net runs.
@@ -93,7 +98,8 @@ def denoiser(unet: UNet2DConditionModel, params: Params, freeu: Any = None) -> g
     own = variables_of(params, "unet")
     if freeu is not None:
         own["attention"] = edits.freeu(*freeu)
-    return Partial(Denoiser(unet), own)
+    network = Partial(Denoiser(unet), own)
+    return network if token_merging is None else merged(network, token_merging)
 
 
 def variables_of(params: Params, name: str) -> dict[str, Any]:
@@ -183,12 +189,15 @@ class Denoising(NamedTuple):
     both: Both
 
 
-def denoising(pipe: Any, unet: UNet2DConditionModel, params: Params, both: Both, freeu: Any = None) -> Denoising:
+def denoising(
+    pipe: Any, unet: UNet2DConditionModel, params: Params, both: Both, freeu: Any = None,
+    token_merging: float | None = None,
+) -> Denoising:  # fmt: skip
     """Stage: the U-Net. Raises ValueError for conditions of another one, which then belongs to another pipeline."""
     each(both[0], lambda condition: check_condition(pipe, condition))
     if freeu is not None and (np.shape(freeu) != (4,) or not numeric(np.asarray(freeu))):
         raise ValueError(f"freeu is {freeu!r}; it must be four numbers, s1, s2, b1 and b2")
-    return Denoising(denoiser(unet, params, freeu), both)
+    return Denoising(denoiser(unet, params, freeu, token_merging), both)
 
 
 class Network(NamedTuple):

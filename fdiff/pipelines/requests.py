@@ -61,6 +61,10 @@ class Told(Texted):
     freeu: tuple[float, float, float, float] | None = option(
         None, "(s1, s2, b1, b2) of FreeU (Si et al. 2023), such as (0.9, 0.2, 1.5, 1.6) for SD 1.5"
     )
+    token_merging: float | None = option(
+        None, "the share of its tokens, up to 0.75, that the U-Net merges where it attends to itself at its largest "
+              "level (Bolya & Hoffman 2023), such as 0.5; faster for large pictures"
+    )
     ip_adapter: IPAdapter | None = option(None, "from `fdiff.adapters.ip_adapter.load`, to see a picture as a prompt")
     ip_adapter_image: Pictures = option(
         None, "that picture: PIL, uint8 or float in [-1, 1], one for all prompts or one for each", flag=None

@@ -35,6 +35,7 @@ import jax
 
 from fdiff import sampling
 from fdiff.bars import bar
+from fdiff.caching import Cache, cached
 from fdiff.pipelines.checks import check_finite
 from fdiff.pipelines.draws import Seed
 from fdiff.plan import Plan
@@ -79,6 +80,11 @@ class Request:
         flag=None,
     )
     progress: bool = option(True, "show a bar", flag=None)
+    cache: Cache | None = option(
+        None,
+        "compute what is deep in the network at some steps only, a `fdiff.DeepCache`, `FirstBlockCache` or "
+        "`TaylorSeer`; faster, and nearly the same",
+    )
 
 
 class Option(NamedTuple):
@@ -156,9 +162,11 @@ class Task(Generic[P, Out]):
         for stage in self.stages:
             held |= stage(**_taken(stage, held, pipe))._asdict()
         draws, finish = held["draws"], self.finish
+        network, memory, plan, x = held["network"], held.get("memory"), held["plan"], held["x"]
+        if asked.cache is not None:
+            network, memory = cached(network, plan, x, asked.cache, memory)
         run = sampling.steps(
-            held["network"], held["plan"], held["x"], draws.key, noise=draws.noise, after=held.get("after"),
-            memory=held.get("memory"),
+            network, plan, x, draws.key, noise=draws.noise, after=held.get("after"), memory=memory
         )  # fmt: skip
         return Run(**vars(run), finish=lambda: finish(**_taken(finish, held, pipe)), progress=asked.progress)
 

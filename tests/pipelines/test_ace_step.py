@@ -57,7 +57,7 @@ def test_music(ace, told, tmp_path):
     source = {"task_type": "repaint", "src_audio": sound, "repainting_start": 0.3, "repainting_end": 0.6}
     run = pipe.steps(params, prompt_embeds=told, key=KEY, **source)
     assert run.x.shape == (2, 20, 4)
-    _, condition, *_ = run.network.args
+    _, condition, *_ = run.network.args[0].args
     anew = np.asarray(condition.context[..., 4:])
     assert np.unique(anew).tolist() == [0, 1] and anew[:, 6:12].all() and anew.sum() == 2 * 6 * 4
     np.testing.assert_array_equal(condition.context[:, 6:12, :4], 0)  # the silence of fresh parameters
@@ -87,7 +87,11 @@ def test_a_turbo_model_is_not_guided(ace, told):
         other = pipe.replace(transformer=pipe.transformer.clone(**turbo))
         assert other.steps(params, prompt_embeds=told, key=KEY, audio_duration=0.5).memory is None
     run = pipe.steps(params, prompt_embeds=told, key=KEY, audio_duration=0.5)
-    assert run.memory.shape == run.x.shape == (2, 10, 4)
+    assert run.memory[0].shape == run.x.shape == (2, 10, 4)
+    options = {"prompt_embeds": told, "key": KEY, "audio_duration": 0.5, "cfg_interval_end": 0.9}
+    runs = [pipe.steps(params, **options, num_inference_steps=4, cache=one) for one in (None, fdiff.DeepCache(1, 1))]
+    plain, cached = (list(run) for run in runs)  # both remember the momentum; the cache, around it, what blocks add
+    np.testing.assert_array_equal(cached[-1][0].x, plain[-1][0].x)
 
 
 def test_parts_of_sounds():
