@@ -193,7 +193,8 @@ def test_a_row_that_is_not_guided_costs_one_prediction():
         return x * condition[:, None, None, None]
 
     plan, on = DDIMScheduler().plan(4), ByRow(np.array([0, 1, 1, 0]))
-    guided, plain = guidance.classifier_free(counted, CONDITION, NEGATIVE, 3.0), guidance.given(counted, CONDITION)
+    asked = Partial(counted)
+    guided, plain = guidance.classifier_free(asked, CONDITION, NEGATIVE, 3.0), guidance.given(asked, CONDITION)
     sample(guidance.part(guided, plain, on), plan, X).block_until_ready()
     jax.effects_barrier()
     assert sorted(seen) == [3, 3, 6, 6]

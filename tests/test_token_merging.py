@@ -37,8 +37,7 @@ def test_a_unet_merges_at_its_largest_level_alone():
     for attends, count in (("f32[1,40,2,4]", 3), ("f32[1,20,2,4]", 0)):  # of 5 x 8 tokens; in two heads
         assert attends in plain if count else attends not in plain
     assert "f32[1,20,2,4]" in fewer and "f32[1,12,2,8]" in fewer  # half of them; and all of 3 x 4 below
-    out = jax.jit(merged)(x, 1.0, text)
-    assert out.shape == x.shape and np.isfinite(out).all()
+    assert jax.eval_shape(merged, x, 1.0, text).shape == x.shape
     with pytest.raises(ValueError, match="this network has none"):
         token_merging.merged(lambda x, t: x, 0.5)(x, 1.0)
     with pytest.raises(ValueError, match=r"token_merging is 0\.8; it must be above 0"):
