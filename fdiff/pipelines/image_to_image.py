@@ -11,7 +11,7 @@ from fdiff import sampling
 from fdiff.models import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from fdiff.pipelines import denoise, inputs, latent, steering
 from fdiff.pipelines.draws import Seed, Wanted, draw, draw_as_asked
-from fdiff.pipelines.latent import Begun
+from fdiff.pipelines.latent import Autoencoder, Begun
 from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.requests import Scale, Size
 from fdiff.pipelines.steering import Control
@@ -47,7 +47,7 @@ def noised(plan: Plan, latents: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def from_picture(
-    vae: AutoencoderKL, params: Params, plan: Plan, image: np.ndarray, size: Size, texts: Texts | Counts, key: Key,
+    vae: Autoencoder, params: Params, plan: Plan, image: np.ndarray, size: Size, texts: Texts | Counts, key: Key,
     torch_seed: Seed, denoising_start: float | None = None,
 ) -> Begun:  # fmt: skip
     """Stage: begin with the picture at the plan's first level, where it is already if it has a denoising_start.

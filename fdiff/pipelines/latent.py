@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ import numpy as np
 
 from fdiff import images
 from fdiff.image_processors import CLIPImageProcessor
-from fdiff.models import AutoencoderKL, StableDiffusionSafetyChecker, UNet2DConditionModel
+from fdiff.models import AutoencoderDC, AutoencoderKL, StableDiffusionSafetyChecker, UNet2DConditionModel
+from fdiff.models.autoencoder_kl_wan import StandardizedAutoencoder
 from fdiff.models.layers.vae import DiagonalGaussian
 from fdiff.models.tiling import sliced, tiled_decode
 from fdiff.pipelines.checks import check_finite, finite
@@ -21,6 +22,8 @@ from fdiff.pipelines.pipeline import ImageOutput, Params, tree_of
 from fdiff.pipelines.requests import Pixels, Size
 from fdiff.pipelines.task import Key
 from fdiff.plan import Plan
+
+Autoencoder: TypeAlias = AutoencoderKL | StandardizedAutoencoder | AutoencoderDC  # of pictures
 
 
 def factor_of(vae: Any) -> int:

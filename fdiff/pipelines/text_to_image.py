@@ -10,7 +10,7 @@ from fdiff import sampling
 from fdiff.models import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from fdiff.pipelines import denoise, latent, steering
 from fdiff.pipelines.draws import Seed, Wanted, draw
-from fdiff.pipelines.latent import Begun
+from fdiff.pipelines.latent import Autoencoder, Begun
 from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.requests import Scale, Size
 from fdiff.pipelines.steering import Control
@@ -50,7 +50,7 @@ def text_to_image(
 
 
 def from_noise(
-    vae: AutoencoderKL, plan: Plan, size: Size, texts: Texts | Counts, latents: Any, key: Key, torch_seed: Seed
+    vae: Autoencoder, plan: Plan, size: Size, texts: Texts | Counts, latents: Any, key: Key, torch_seed: Seed
 ) -> Begun:
     """Stage: begin with noise alone, the user's or drawn."""
     shape = (texts.batch_size, *size, vae.latent_channels)
