@@ -21,7 +21,7 @@ from fdiff.pipelines.draws import Seed
 from fdiff.pipelines.flow import Read, T, Tokens, from_masked, pictured, planned, sized
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import masked
-from fdiff.pipelines.latent import Begun, first_latents, pictures
+from fdiff.pipelines.latent import Autoencoder, Begun, first_latents, pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params
 from fdiff.pipelines.requests import (
     READ_AT_MOST,
@@ -135,7 +135,7 @@ def read(
 
 
 def from_noise(
-    vae: AutoencoderKL, plan: Plan, size: Size, texts: Counts, latents: Any, key: Key, torch_seed: Seed
+    vae: Autoencoder, plan: Plan, size: Size, texts: Counts, latents: Any, key: Key, torch_seed: Seed
 ) -> Begun:
     """Stage: begin with noise alone, the user's or drawn, in float32 whatever the text encoder computes in."""
     shape = (texts.batch_size, *size, vae.latent_channels)
