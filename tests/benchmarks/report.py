@@ -166,8 +166,7 @@ def parts(results: dict[str, Found]) -> dict[str, str]:
     """What stands between the marks of the pages."""
     order = [name for name in _order() if name in results]
     beside = [name for name in order if "openvino" in results[name]["sides"] or name in SHORT]
-    own = [name for name in order if name not in beside or set(results[name]["sides"]) - set(SIDES)]
-    rest = [name for name in own if name not in ("product", "copy")]
+    rest = [name for name in order if name not in beside or set(results[name]["sides"]) - set(SIDES)]
     where = sorted({f"{found['machine']}; {found['date']}" for found in results.values()})
     head = "".join(f"{each}.\n" for each in where) + f"{limits(results)}\n\n"
     why = reasons(results)
