@@ -2,9 +2,9 @@
 # Whole checkpoints of ComfyUI hold a transformer behind "model.diffusion_model.". diffusers reads such files of FLUX.1, Stable
 # Diffusion 3, Chroma, Z-Image and others, and its own table of names, by which it tells what a file is, lists FLUX.2's with and
 # without that prefix. One would guess that from_single_file reads both. Of FLUX.2 it reads the bare one alone: its converter, unlike
-# those of the others, does not take the prefix off, counts the words of "model.diffusion_model.double_blocks.0..." from the wrong
-# end, and stops at KeyError: '0.img_attn.norm.key_norm' or the like, which says nothing of a prefix. Who saves a FLUX.2 checkpoint
-# in ComfyUI has to rename its tensors first.
+# those of the others, does not take the prefix off, takes the words of "model.diffusion_model.double_blocks.0..." for others, and
+# stops at KeyError: 'double_blocks.0.img_attn.norm.key_norm', which says nothing of a prefix. Who saves a FLUX.2 checkpoint in
+# ComfyUI has to rename its tensors first.
 # diffusers 0.42.1, torch 2.13.0 (loaders/single_file_utils.py, CHECKPOINT_KEY_NAMES["flux2"] and
 # convert_flux2_transformer_checkpoint_to_diffusers). Seen, for a tiny random model: the bare file has the weights that were saved,
 # the same tensors behind the prefix end in that KeyError.
