@@ -167,8 +167,11 @@ def parts(results: dict[str, Found]) -> dict[str, str]:
     order = [name for name in _order() if name in results]
     beside = [name for name in order if "openvino" in results[name]["sides"] or name in SHORT]
     rest = [name for name in order if name not in beside or set(results[name]["sides"]) - set(SIDES)]
-    where = sorted({f"{found['machine']}; {found['date']}" for found in results.values()})
-    head = "".join(f"{each}.\n" for each in where) + f"{limits(results)}\n\n"
+    where: dict[str, set[str]] = {}
+    for found in results.values():
+        where.setdefault(found["machine"], set()).add(found["date"])
+    head = "".join(f"{each}; {', '.join(sorted(dates))}.\n" for each, dates in where.items())
+    head += f"{limits(results)}\n\n"
     why = reasons(results)
     return {
         "times": head + times(results, beside),
