@@ -23,6 +23,7 @@ from fdiff.schedulers.flow_map_euler_discrete import FlowMapEulerDiscreteSchedul
 from fdiff.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from fdiff.schedulers.flow_match_heun_discrete import FlowMatchHeunDiscreteScheduler
 from fdiff.schedulers.flow_match_lcm import FlowMatchLCMScheduler
+from fdiff.schedulers.full_order_multistep import FullOrderMultistepScheduler
 from fdiff.schedulers.helios import HeliosScheduler
 from fdiff.schedulers.helios_dmd import HeliosDMDScheduler
 from fdiff.schedulers.heun_discrete import HeunDiscreteScheduler
@@ -76,6 +77,7 @@ __all__ = [
     "FlowMatchEulerDiscreteScheduler",
     "FlowMatchHeunDiscreteScheduler",
     "FlowMatchLCMScheduler",
+    "FullOrderMultistepScheduler",
     "HeliosDMDScheduler",
     "HeliosScheduler",
     "HeunDiscreteScheduler",

@@ -25,8 +25,8 @@ from fdiff.schedulers.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LogSnrScheduler(Thresholding, SigmaLayouts, FlowSigmas, Betas, Scheduler):
-    """A scheduler that steps in log-SNR; no Hub class, but what those of this kind inherit."""
+class PreservingScheduler(Thresholding, FlowSigmas, Betas, Scheduler):
+    """A scheduler of variance-preserving levels or a flow's; no Hub class, but what those of this kind inherit."""
 
     prediction_type: PredictionType = "epsilon"
 
@@ -50,6 +50,11 @@ class LogSnrScheduler(Thresholding, SigmaLayouts, FlowSigmas, Betas, Scheduler):
         """The table over these of the steps; a run starts from noise of deviation 1."""
         stochastic = getattr(self, "algorithm_type", "").startswith("sde")
         return tabulate_steps(self, solver, steps, start, stop).drawing(stochastic)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogSnrScheduler(SigmaLayouts, PreservingScheduler):
+    """One that steps in log-SNR, and lays sigmas out as its options say; no Hub class."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

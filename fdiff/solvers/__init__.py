@@ -11,6 +11,7 @@ from fdiff.solvers.dpm_sde import dpm_sde
 from fdiff.solvers.dpm_singlestep import dpm_singlestep
 from fdiff.solvers.euler import euler
 from fdiff.solvers.euler_maruyama import euler_maruyama
+from fdiff.solvers.full_order import full_order
 from fdiff.solvers.heun import heun
 from fdiff.solvers.ipndm import ipndm
 from fdiff.solvers.karras_ve import karras_ve
@@ -36,6 +37,7 @@ __all__ = [
     "dpm_singlestep",
     "euler",
     "euler_maruyama",
+    "full_order",
     "heun",
     "ipndm",
     "karras_ve",

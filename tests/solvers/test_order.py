@@ -153,6 +153,7 @@ ORDERS = [
     *(Order(f"unipc {k}, uncorrected", lambda n, k=k: solvers.unipc(k, uncorrected=range(n)), even_log_snr, k, k)
       for k in (1, 2, 3, 4)),
     *(Order(f"deis {k}", lambda n, k=k: solvers.deis(k), even_log_snr, k, history=k - 1) for k in (1, 2, 4)),
+    *(Order(f"full_order {k}", lambda n, k=k: solvers.full_order(k), exploding, k + 1, history=k) for k in (1, 2, 3)),
     Order("deis 3", lambda n: solvers.deis(3), exploding, 3, history=2),
     *(Order(f"sa {k}, corrected by {k + 1}", lambda n, k=k: solvers.sa([k] * n, [k + 1] * n, [0] * n),
             even_log_snr, k + 1, history=k) for k in (1, 2, 3)),
