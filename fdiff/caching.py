@@ -132,14 +132,17 @@ def cached(network: Callable[..., Any], plan: Plan, x: jax.Array, cache: Cache, 
         cache: what to leave out, and when.
         memory: the first one of a network that remembers.
 
-    Under guidance at a part of the rows, the two networks are cached each by itself. Raises ValueError for a network
-    whose layers are not known, and for rows that the plan does not have.
+    Under guidance at a part of the rows, the two networks are cached each by itself. Where a cache leaves nothing out,
+    the network stays as it is. Raises ValueError for a network whose layers are not known, and for rows that the plan
+    does not have.
     """
     if not isinstance(cache, Cache):
         raise ValueError(f"cache is {cache!r}; it must be a DeepCache, a FirstBlockCache or a TaylorSeer")
     at, rows = getattr(cache, "at", None), np.arange(len(plan))
     if at is not None and not set(at) <= set(rows.tolist()):
         raise ValueError(f"at is {at!r}; the plan has the rows 0 to {len(plan) - 1}")
+    if _computes_all(cache, len(plan)):
+        return as_partial(network), memory
     on = None if at is None else ByRow(np.isin(rows, at))
     inputs = jax.ShapeDtypeStruct(x.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     return _cached(as_partial(network), ByRow(rows), on, inputs, cache, memory)
@@ -223,6 +226,13 @@ def forecast(memory: Remembered, row: Any) -> list[jax.Array]:
     shares = jnp.where(known & ~jnp.eye(k, dtype=bool), (row - nodes) / apart, 1.0)
     weights = jnp.where(known, jnp.prod(shares, axis=1), 0.0)
     return [jnp.tensordot(weights, stack.astype(jnp.float32), 1).astype(stack.dtype) for stack in memory.features]
+
+
+def _computes_all(cache: Cache, count: int) -> bool:
+    """Whether a cache leaves nothing out, so that the network stays as it is, to the last bit."""
+    if isinstance(cache, FirstBlockCache):
+        return cache.threshold == 0
+    return cache.every == 1 if cache.at is None else len(set(cache.at)) == count
 
 
 def _cached(network: Any, rows: ByRow, on: Any, inputs: Any, cache: Cache, inner: Any) -> tuple[Any, Any]:
