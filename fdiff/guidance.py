@@ -230,6 +230,10 @@ def _given(network: Conditional, condition: Any, x: jax.Array, t: jax.Array) -> 
     return network(x, t, condition)
 
 
+def _guided(without: jax.Array, positive: jax.Array, scale: jax.Array, rescale: jax.Array, x: jax.Array) -> jax.Array:
+    return _rescale(without + _column(scale, x) * (positive - without), positive, rescale)
+
+
 def _classifier_free(
     network: Conditional,
     condition: Any,
@@ -240,8 +244,7 @@ def _classifier_free(
     t: jax.Array,
 ) -> jax.Array:
     without, positive, variance = two_predictions(network, condition, negative, x, t)
-    guided = without + _column(scale, x) * (positive - without)
-    return jnp.concatenate([_rescale(guided, positive, rescale), variance], axis=-1)
+    return jnp.concatenate([_guided(without, positive, scale, rescale, x), variance], axis=-1)
 
 
 def _adaptive_projected(
@@ -282,7 +285,7 @@ def _zero_star(
     axes = tuple(range(1, x.ndim))
     dot, square = (jnp.sum(other * without, axes, keepdims=True) for other in (positive, without))
     without = dot / (square + 1e-8) * without
-    guided = _rescale(without + _column(scale, x) * (positive - without), positive, rescale)
+    guided = _guided(without, positive, scale, rescale, x)
     return jnp.concatenate([jnp.where(t >= zero_from, 0.0, guided), variance], axis=-1)
 
 
@@ -298,7 +301,7 @@ def _norm_limited(
 ) -> jax.Array:
     without, positive, variance = two_predictions(network, condition, negative, x, t)
     axes = tuple(range(1, x.ndim))
-    guided = _rescale(without + _column(scale, x) * (positive - without), positive, rescale)
+    guided = _guided(without, positive, scale, rescale, x)
     most, norm = (jnp.sqrt(jnp.sum(one**2, axes, keepdims=True)) for one in (positive, guided))
     guided *= jnp.minimum(1.0, _column(limit, x) * most / jnp.maximum(norm, 1e-12))
     return jnp.concatenate([guided, variance], axis=-1)
@@ -315,7 +318,7 @@ def _as_long(
     t: jax.Array,
 ) -> jax.Array:
     without, positive, variance = two_predictions(network, condition, negative, x, t)
-    guided = _rescale(without + _column(scale, x) * (positive - without), positive, rescale)
+    guided = _guided(without, positive, scale, rescale, x)
     guided *= length(positive) / jnp.maximum(length(guided), 1e-12)
     return jnp.concatenate([guided, variance], axis=-1)
 
@@ -395,23 +398,13 @@ def _interval(
 
 
 def _part(guided: Any, plain: Any, on: Any, x: jax.Array, t: jax.Array, memory: Any = None) -> Any:
-    def call(network: Any, own: Any) -> tuple[jax.Array, Any]:
-        out, own = (network(x, t), None) if own is None else network(x, t, own)
-        return out.astype(jnp.float32), own
-
-    def guide() -> Any:
+    def call(network: Any, k: int) -> Any:
         if memory is None:
-            return call(guided, None)[0]
-        out, own = call(guided, memory[0])
-        return out, (own, memory[1])
+            return network(x, t).astype(jnp.float32)
+        out, own = (network(x, t), None) if memory[k] is None else network(x, t, memory[k])
+        return out.astype(jnp.float32), (*memory[:k], own, *memory[k + 1 :])
 
-    def leave() -> Any:
-        if memory is None:
-            return call(plain, None)[0]
-        out, own = call(plain, memory[1])
-        return out, (memory[0], own)
-
-    return jax.lax.cond(jnp.not_equal(on, 0), guide, leave)
+    return jax.lax.cond(jnp.not_equal(on, 0), lambda: call(guided, 0), lambda: call(plain, 1))
 
 
 IN_PART = (_interval, _part)  # what networks that call one of two others are made of, as their first arguments

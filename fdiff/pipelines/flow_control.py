@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdiff import guidance
 from fdiff.pipelines import inputs
 from fdiff.pipelines.binned import PicturedInShape
+from fdiff.pipelines.denoise import Both
 from fdiff.pipelines.flow import PATCH
 from fdiff.pipelines.latent import factor_of
-from fdiff.pipelines.pipeline import Params
+from fdiff.pipelines.pipeline import Params, tree_of
 from fdiff.pipelines.requests import Pictures, Pixels, Size
-from fdiff.pipelines.steering import several
+from fdiff.pipelines.steering import Control, Numbers, control, several, trees_of
 from fdiff.pipelines.task import Request, option
 from fdiff.pipelines.text import Counts
+from fdiff.plan import Plan
 
 P = TypeVar("P", inputs.Pictured, PicturedInShape)
 
@@ -92,13 +95,40 @@ def control_seen(vae: Any, controlnet: Any, control_image: Pictures, pixels: Siz
     return Seen(found.seen)
 
 
-def check_widths(nets: tuple[Any, ...], transformer: Any) -> None:
-    """Raise ValueError for ControlNets whose patches are not as wide as those of the transformer."""
+class Steering(NamedTuple):
+    """The network with its ControlNets, and what it is told."""
+
+    denoiser: guidance.Conditional
+    both: Both
+
+
+def acting(
+    transformer: Any, controlnet: Any, params: Params, plan: Plan, scale: Numbers, start: Numbers, end: Numbers
+) -> tuple[tuple[Any, ...], list[Any], Control]:
+    """The ControlNets, their parameters, and how strongly each acts at which rows.
+
+    Raises ValueError for another number of settings or trees than of nets, and for nets whose patches are not as wide
+    as those of the transformer.
+    """
+    nets, trees = several(controlnet), trees_of(controlnet, tree_of(params, "controlnet"))
+    acts = control(plan, len(nets), scale, start, end)
     for net in nets:
         found, wanted = (one.num_attention_heads * one.attention_head_dim for one in (net, transformer))
         if found != wanted:
             raise ValueError(f"the ControlNet has patches of width {found}, and the transformer of {wanted}: it is for "
                              "another model; choose one for this")
+    return nets, trees, acts
+
+
+def check_channels(seen: Iterable[int], shown: tuple[jax.Array, ...], masked: str, plain: str) -> None:
+    """Raise ValueError where nets see another number of channels than they are shown.
+
+    masked, plain: the pipelines of nets that see a mask, and of others.
+    """
+    for wanted, picture in zip(seen, shown, strict=True):
+        if picture.shape[-1] != wanted:
+            raise ValueError(f"the ControlNet sees {wanted} channels and is given {picture.shape[-1]}; one that sees a "
+                             f"mask too is for {masked}, another one for {plain}")
 
 
 def latents_seen(

@@ -20,14 +20,14 @@ from fdiff.pipelines import inputs
 from fdiff.pipelines.denoise import Both, guided
 from fdiff.pipelines.draws import Seed, Wanted, draw_before
 from fdiff.pipelines.flow import PATCH, T, from_masked, pictured, places_of, planned
-from fdiff.pipelines.flow_control import check_widths, control_seen, latents_seen, sized_by_control
+from fdiff.pipelines.flow_control import Steering, acting, control_seen, latents_seen, sized_by_control
 from fdiff.pipelines.flux import Asked, Flux, FluxCondition, read
 from fdiff.pipelines.image_to_image import from_picture
 from fdiff.pipelines.inpaint import masked
 from fdiff.pipelines.latent import pictures
-from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.requests import Latents, Pictures, Redrawn, Repainted, RepatchedPicture, Scale, Size
-from fdiff.pipelines.steering import Acting, Control, Numbers, control, of_control, several, trees_of
+from fdiff.pipelines.steering import Acting, Control, Numbers, of_control, several
 from fdiff.pipelines.task import Key, Task, option
 from fdiff.pipelines.text import Counts
 from fdiff.pipelines.text_to_image import from_noise
@@ -163,13 +163,6 @@ def shown(
     return Shown(tuple(found), seed)
 
 
-class Steering(NamedTuple):
-    """The network with its ControlNets, and what it is told."""
-
-    denoiser: guidance.Conditional
-    both: Both
-
-
 def steered(
     transformer: FluxTransformer2DModel, controlnet: Nets, params: Params, plan: Plan, shown: tuple[jax.Array, ...],
     texts: Counts, denoiser: guidance.Conditional, both: Both, controlnet_conditioning_scale: Numbers,
@@ -180,9 +173,10 @@ def steered(
     Raises ValueError for another number of settings or trees than of nets, nets of another model, and kinds that a net
     does not know.
     """
-    nets, trees = several(controlnet), trees_of(controlnet, tree_of(params, "controlnet"))
-    acts = control(plan, len(nets), controlnet_conditioning_scale, control_guidance_start, control_guidance_end)
-    check_widths(nets, transformer)
+    nets, trees, acts = acting(
+        transformer, controlnet, params, plan, controlnet_conditioning_scale, control_guidance_start,
+        control_guidance_end,
+    )  # fmt: skip
     count = texts.batch_size
     modes = modes_of(nets, control_mode, count)
     prompt = both[0]._replace(guidance=jnp.broadcast_to(jnp.asarray(told_scale, jnp.float32), (count,)))

@@ -17,12 +17,21 @@ from fdiff.pipelines import inputs
 from fdiff.pipelines.denoise import Both
 from fdiff.pipelines.draws import Seed, Wanted, draw_before
 from fdiff.pipelines.flow import T, planned
-from fdiff.pipelines.flow_control import InPart, check_widths, latents_seen, rest_latents, rest_seen, sized_by_control
+from fdiff.pipelines.flow_control import (
+    InPart,
+    Steering,
+    acting,
+    check_channels,
+    latents_seen,
+    rest_latents,
+    rest_seen,
+    sized_by_control,
+)
 from fdiff.pipelines.latent import pictures
-from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.qwenimage import Asked, QwenImage, QwenImageCondition, guided, read, squares
 from fdiff.pipelines.requests import Latents, Pictures, RepatchedPicture, Size
-from fdiff.pipelines.steering import Acting, Control, Numbers, control, of_control, several, trees_of
+from fdiff.pipelines.steering import Acting, Control, Numbers, of_control
 from fdiff.pipelines.task import Key, Task
 from fdiff.pipelines.text import Counts
 from fdiff.pipelines.text_to_image import from_noise
@@ -108,13 +117,6 @@ def shown_in_squares(
     return ShownInPart(tuple(squares(one) for one in rest_latents(vae, params, seen, mask, texts)))
 
 
-class Steering(NamedTuple):
-    """The network with its ControlNets, and what it is told."""
-
-    denoiser: guidance.Conditional
-    both: Both
-
-
 def steered(
     transformer: QwenImageTransformer2DModel, controlnet: Nets, params: Params, plan: Plan,
     shown: tuple[jax.Array, ...], denoiser: guidance.Conditional, both: Both, controlnet_conditioning_scale: Numbers,
@@ -125,15 +127,12 @@ def steered(
     Raises ValueError for another number of settings or trees than of nets, and nets of another model or for more or
     fewer channels.
     """
-    nets, trees = several(controlnet), trees_of(controlnet, tree_of(params, "controlnet"))
-    acts = control(plan, len(nets), controlnet_conditioning_scale, control_guidance_start, control_guidance_end)
-    check_widths(nets, transformer)
-    for net, picture in zip(nets, shown, strict=True):
-        wanted = net.in_channels + net.extra_condition_channels
-        if picture.shape[-1] != wanted:
-            raise ValueError(f"the ControlNet sees {wanted} channels and is given {picture.shape[-1]}; one that sees a "
-                             "mask too is for QwenImageControlNetInpaintPipeline, another one for "
-                             "QwenImageControlNetPipeline")
+    nets, trees, acts = acting(
+        transformer, controlnet, params, plan, controlnet_conditioning_scale, control_guidance_start,
+        control_guidance_end,
+    )  # fmt: skip
+    seen = (net.in_channels + net.extra_condition_channels for net in nets)
+    check_channels(seen, shown, "QwenImageControlNetInpaintPipeline", "QwenImageControlNetPipeline")
     positive, negative = (None if side is None else SteeredCondition(side, both[0], shown) for side in both)
     return Steering(Partial(QwenImageControlled(transformer, nets), denoiser, trees, acts), (positive, negative))
 

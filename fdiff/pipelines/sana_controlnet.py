@@ -17,13 +17,13 @@ from fdiff.models import AutoencoderDC, SanaControlNetModel, SanaTransformer2DMo
 from fdiff.pipelines.binned import OWN, pictured_in_shape
 from fdiff.pipelines.denoise import Both, guided
 from fdiff.pipelines.flow import Tokens
-from fdiff.pipelines.flow_control import check_widths, latents_seen, taken_for
+from fdiff.pipelines.flow_control import Steering, acting, latents_seen, taken_for
 from fdiff.pipelines.latent import pictures
-from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.plans import planned
 from fdiff.pipelines.requests import Pictures, Pixels, Size
 from fdiff.pipelines.sana import Sana, SanaText, read
-from fdiff.pipelines.steering import Acting, Control, Numbers, control, of_control, several, trees_of
+from fdiff.pipelines.steering import Acting, Control, Numbers, of_control
 from fdiff.pipelines.task import Task, option
 from fdiff.pipelines.text import Counts
 from fdiff.pipelines.z_image import from_noise
@@ -91,30 +91,22 @@ def sized_by_control(
     return SeenInShape([one.image for one in found], found[0].size, found[0].around)
 
 
-class Told(NamedTuple):
-    """The network, and what it is told."""
-
-    denoiser: guidance.Conditional
-    both: Both
-
-
 def steered(
     vae: AutoencoderDC, transformer: SanaTransformer2DModel, controlnet: Nets, params: Params, plan: Plan,
     seen: list[np.ndarray], texts: Counts, denoiser: guidance.Conditional, both: Both,
     controlnet_conditioning_scale: Numbers, control_guidance_start: Numbers, control_guidance_end: Numbers,
-) -> Told:  # fmt: skip
+) -> Steering:  # fmt: skip
     """Stage: the ControlNets, which see the latents of their pictures, one each.
 
     Raises ValueError for another number of settings, trees or pictures than of nets, and nets of another model.
     """
-    nets, trees = several(controlnet), trees_of(controlnet, tree_of(params, "controlnet"))
-    acts = control(
-        plan, len(nets), controlnet_conditioning_scale, control_guidance_start, control_guidance_end
-    )
-    check_widths(nets, transformer)
+    nets, trees, acts = acting(
+        transformer, controlnet, params, plan, controlnet_conditioning_scale, control_guidance_start,
+        control_guidance_end,
+    )  # fmt: skip
     shown = tuple(latents_seen(vae, params, array, None, texts.batch_size, texts.prompts) for array in seen)
     positive, negative = (None if side is None else SteeredCondition(side, shown) for side in both)
-    return Told(Partial(SanaControlled(transformer, nets), denoiser, trees, acts), (positive, negative))
+    return Steering(Partial(SanaControlled(transformer, nets), denoiser, trees, acts), (positive, negative))
 
 
 drawing = Task(

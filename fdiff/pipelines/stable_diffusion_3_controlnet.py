@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +17,19 @@ from fdiff.models.transformer_sd3 import Patches
 from fdiff.pipelines.denoise import Both
 from fdiff.pipelines.flow_control import (
     InPart,
-    check_widths,
+    Steering,
+    acting,
+    check_channels,
     latents_seen,
     rest_latents,
     rest_seen,
     sized_by_control,
 )
 from fdiff.pipelines.latent import pictures
-from fdiff.pipelines.pipeline import Params, tree_of
+from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.requests import Latents, Pictures, RepatchedPicture
 from fdiff.pipelines.stable_diffusion_3 import Asked, SD3Condition, StableDiffusion3, guided, planned, read
-from fdiff.pipelines.steering import Acting, Control, Numbers, control, of_control, several, trees_of
+from fdiff.pipelines.steering import Acting, Control, Numbers, of_control, several
 from fdiff.pipelines.task import Task
 from fdiff.pipelines.text import Counts
 from fdiff.pipelines.text_to_image import from_noise
@@ -81,18 +83,11 @@ class SD3Controlled:
         return made
 
 
-class Told(NamedTuple):
-    """The network, and what it is told."""
-
-    denoiser: guidance.Conditional
-    both: Both
-
-
 def steered_in_part(
     vae: AutoencoderKL, transformer: SD3Transformer2DModel, controlnet: Nets, params: Params, plan: Plan,
     seen: list[np.ndarray], mask: np.ndarray, texts: Counts, denoiser: guidance.Conditional, both: Both,
     controlnet_conditioning_scale: Numbers, control_guidance_start: Numbers, control_guidance_end: Numbers,
-) -> Told:  # fmt: skip
+) -> Steering:  # fmt: skip
     """Stage: the ControlNets, which see the most probable latents of the rest of a picture, and where that is.
 
     Raises ValueError for another number of settings, trees or pictures than of nets, and nets of another model.
@@ -106,7 +101,7 @@ def steered(
     vae: AutoencoderKL, transformer: SD3Transformer2DModel, controlnet: Nets, params: Params, plan: Plan,
     seen: list[np.ndarray], texts: Counts, denoiser: guidance.Conditional, both: Both,
     controlnet_conditioning_scale: Numbers, control_guidance_start: Numbers, control_guidance_end: Numbers,
-) -> Told:  # fmt: skip
+) -> Steering:  # fmt: skip
     """Stage: the ControlNets, which see the most probable latents of their pictures, one each.
 
     Those that are told no pooled text were trained on latents without the autoencoder's shift.
@@ -126,23 +121,19 @@ def steered(
 def with_nets(
     transformer: SD3Transformer2DModel, controlnet: Nets, params: Params, plan: Plan, denoiser: guidance.Conditional,
     both: Both, shown: tuple[jax.Array, ...], scale: Numbers, start: Numbers, end: Numbers,
-) -> Told:  # fmt: skip
+) -> Steering:  # fmt: skip
     """The network with ControlNets, each of which sees one of the latents (b, h, w, c) that are shown.
 
     Raises ValueError for another number of settings or trees than of nets, and nets of another model or for more or
     fewer channels.
     """
-    nets, trees = several(controlnet), trees_of(controlnet, tree_of(params, "controlnet"))
-    acts = control(plan, len(nets), scale, start, end)
-    check_widths(nets, transformer)
-    for net, latents in zip(nets, shown, strict=True):
-        wanted = net.in_channels + net.extra_conditioning_channels
-        if latents.shape[-1] != wanted:
-            raise ValueError(f"the ControlNet sees {wanted} channels and is given {latents.shape[-1]}; one that sees a "
-                             "mask too is for StableDiffusion3ControlNetInpaintingPipeline, another one for "
-                             "StableDiffusion3ControlNetPipeline")
+    nets, trees, acts = acting(transformer, controlnet, params, plan, scale, start, end)
+    seen = (net.in_channels + net.extra_conditioning_channels for net in nets)
+    check_channels(
+        seen, shown, "StableDiffusion3ControlNetInpaintingPipeline", "StableDiffusion3ControlNetPipeline"
+    )
     positive, negative = (None if side is None else side._replace(pictures=shown) for side in both)
-    return Told(Partial(SD3Controlled(transformer, nets), denoiser, trees, acts), (positive, negative))
+    return Steering(Partial(SD3Controlled(transformer, nets), denoiser, trees, acts), (positive, negative))
 
 
 drawing = Task(
