@@ -21,6 +21,13 @@ def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names that hold an address: workers that run side by side would collect different tests."""
+    for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid} has another name in every process; give its parameters ids")
+
+
 MAPPINGS = Path("/proc/self/maps")  # one line each, on Linux
 MOST_MAPPINGS = 10_000
 

@@ -53,7 +53,7 @@ def test_it_is_made_from_the_scheduler_of_a_flow():
     (lambda: FullOrderMultistepScheduler(), {}, "pass exactly one of"),
     (lambda: FullOrderMultistepScheduler(solver_order=0), {}, "solver_order is 0"),
     (lambda: FullOrderMultistepScheduler.from_config(FlowMatchEulerDiscreteScheduler(invert_sigmas=True)), {}, "Mochi"),
-], ids=str)
+])
 def test_contradictions(make, call, message):
     with pytest.raises(ValueError, match=message):
         make().plan(**call)
