@@ -150,6 +150,9 @@ def states_of(
     return jnp.concatenate(states, axis=-1)
 
 
+Encoder = Callable[[Sequence[str]], Any]  # what it makes of texts
+
+
 class Sides(NamedTuple):
     """What to draw and what not, None without guidance, of k prompts."""
 
@@ -179,9 +182,8 @@ def asked(
 
 
 def sides(
-    encode: Callable[[Sequence[str]], Any], given: Callable[[str, Any], Any], guides: bool, prompt: Prompt,
-    prompt_embeds: Any, negative_prompt: Prompt = None, negative_prompt_embeds: Any = None,
-    encode_negative: Callable[[Sequence[str]], Any] | None = None,
+    encode: Encoder, given: Callable[[str, Any], Any], guides: bool, prompt: Prompt, prompt_embeds: Any,
+    negative_prompt: Prompt = None, negative_prompt_embeds: Any = None, encode_negative: Encoder | None = None,
 ) -> Sides:  # fmt: skip
     """Both sides as the user asks for them: texts, which `encode` reads, or what it made of them, checked by `given`.
 
@@ -203,6 +205,14 @@ def sides(
         raise ValueError(f"negative_prompt_embeds are of {len(jax.tree.leaves(negative)[0])} prompts, and there are "
                          f"{count}; pass as many")
     return Sides(positive, negative, count)
+
+
+def both_sides(
+    encode: Encoder, prompt: Prompt, negative_prompt: Prompt, encode_negative: Encoder | None = None
+) -> tuple[Any, Any]:
+    """What `encode` makes of prompts, and of negative ones, one for all or one for each; see `sides`."""
+    found = sides(encode, given_tokens, True, prompt, None, negative_prompt, encode_negative=encode_negative)
+    return found.positive, found.negative
 
 
 def given_tokens(name: str, embeds: Any, layers: int | None = None) -> Tokens:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import KW_ONLY
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from fdiff.pipelines import flow, inputs, latent
 from fdiff.pipelines.checks import asks_guidance
 from fdiff.pipelines.denoise import guided
 from fdiff.pipelines.draws import Seed
-from fdiff.pipelines.flow import Read, T, Tokens
+from fdiff.pipelines.flow import Read, T
 from fdiff.pipelines.latent import Begun, encoded, first_latents, pictures
 from fdiff.pipelines.pipeline import DiffusionPipeline, Params, tree_of
 from fdiff.pipelines.plans import Planned, empirical_mu, flow_plan
@@ -179,20 +179,13 @@ def encode_prompt(
         max_sequence_length: how many tokens are read, those of the template among them.
         text_encoder_out_layers: which hidden states are read.
     """
-    found = _sides(
-        pipe, params, True, prompt, None, negative_prompt, None, max_sequence_length, text_encoder_out_layers
-    )
-    return found.positive.embeddings, found.negative.embeddings
+    encode = _encoder(pipe, params, max_sequence_length, text_encoder_out_layers)
+    positive, negative = flow.both_sides(encode, prompt, negative_prompt)
+    return positive.embeddings, negative.embeddings
 
 
-def _sides(
-    pipe: Any, params: Params, guides: bool, prompt: Prompt, embeds: Any, negative: Prompt, negative_embeds: Any,
-    length: int, layers: tuple[int, ...],
-) -> flow.Sides:  # fmt: skip
-    def encode(prompts: Sequence[str]) -> Tokens:
-        return flow.read_chat(pipe, params, prompts, length, thinking=False, layers=tuple(layers), whole=True)
-
-    return flow.sides(encode, flow.given_tokens, guides, prompt, embeds, negative, negative_embeds)
+def _encoder(pipe: Any, params: Params, length: int, layers: tuple[int, ...]) -> flow.Encoder:
+    return partial(flow.read_chat, pipe, params, length=length, thinking=False, layers=tuple(layers), whole=True)
 
 
 def read(
@@ -202,9 +195,9 @@ def read(
 ) -> Read:  # fmt: skip
     """Stage: the prompts, and the latents of pictures to keep to. Raises ValueError for prompts that are none."""
     guides = asks_guidance(guidance_scale) and not pipe.is_distilled
-    found = _sides(
-        pipe, params, guides, prompt, prompt_embeds, negative_prompt, negative_prompt_embeds, max_sequence_length,
-        text_encoder_out_layers,
+    found = flow.sides(
+        _encoder(pipe, params, max_sequence_length, text_encoder_out_layers), flow.given_tokens, guides, prompt,
+        prompt_embeds, negative_prompt, negative_prompt_embeds,
     )  # fmt: skip
     texts = flow.repeated((found.positive, found.negative), num_images_per_prompt)
     count = len(texts[0].embeddings)

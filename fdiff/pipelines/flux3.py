@@ -150,18 +150,12 @@ def encode_prompt(
         max_sequence_length: how many tokens are read, those of the template among them.
         text_encoder_out_layers: which hidden states are read.
     """
-    found = _sides(
-        pipe, params, True, prompt, None, negative_prompt, None, max_sequence_length, text_encoder_out_layers
-    )
-    return found.positive, found.negative
+    encode = _encoder(pipe, params, max_sequence_length, text_encoder_out_layers)
+    return flow.both_sides(encode, prompt, negative_prompt)
 
 
-def _sides(
-    pipe: Any, params: Params, guides: bool, prompt: Prompt, embeds: Any, negative: Prompt, negative_embeds: Any,
-    length: int, layers: tuple[int, ...],
-) -> flow.Sides:  # fmt: skip
-    encode = partial(windows, pipe, params, length=length, layers=tuple(layers))
-    return flow.sides(encode, flow.given_tokens, guides, prompt, embeds, negative, negative_embeds)
+def _encoder(pipe: Any, params: Params, length: int, layers: tuple[int, ...]) -> flow.Encoder:
+    return partial(windows, pipe, params, length=length, layers=tuple(layers))
 
 
 def windows(pipe: Any, params: Params, prompts: Sequence[str], length: int, layers: tuple[int, ...]) -> Tokens:
@@ -221,9 +215,9 @@ def read(
 ) -> Read:  # fmt: skip
     """Stage: the prompts, and the latents of pictures to keep to. Raises ValueError for prompts that are none."""
     distilled = pipe.transformer.flow_map
-    found = _sides(
-        pipe, params, asks_guidance(guidance_scale) and not distilled, prompt, prompt_embeds, negative_prompt,
-        negative_prompt_embeds, max_sequence_length, text_encoder_out_layers,
+    found = flow.sides(
+        _encoder(pipe, params, max_sequence_length, text_encoder_out_layers), flow.given_tokens,
+        asks_guidance(guidance_scale) and not distilled, prompt, prompt_embeds, negative_prompt, negative_prompt_embeds,
     )  # fmt: skip
     sides = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
     count = len(sides[0].embeddings)

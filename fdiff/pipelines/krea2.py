@@ -68,17 +68,11 @@ def encode_prompt(
         negative_prompt: one for all or one for each; nothing if not given.
         max_sequence_length: how many tokens are read, those behind the prompt in the template among them.
     """
-    found = _sides(pipe, params, True, prompt, None, negative_prompt, None, max_sequence_length)
-    return found.positive, found.negative
+    return flow.both_sides(_encoder(pipe, params, max_sequence_length), prompt, negative_prompt)
 
 
-def _sides(
-    pipe: Any, params: Params, guides: bool, prompt: Prompt, embeds: Any, negative: Prompt, negative_embeds: Any,
-    length: int,
-) -> flow.Sides:  # fmt: skip
-    encode = partial(read_layers, pipe, params, length=length)
-    given = partial(flow.given_tokens, layers=len(pipe.text_encoder_select_layers))
-    return flow.sides(encode, given, guides, prompt, embeds, negative, negative_embeds)
+def _encoder(pipe: Any, params: Params, length: int) -> flow.Encoder:
+    return partial(read_layers, pipe, params, length=length)
 
 
 def read_layers(pipe: Any, params: Params, prompts: Sequence[str], length: int) -> Tokens:
@@ -122,9 +116,10 @@ def read(
     max_sequence_length: int,
 ) -> Read:  # fmt: skip
     """Stage: the prompts. Raises ValueError for prompts that are none, or given twice."""
-    found = _sides(
-        pipe, params, asks_guidance(guidance_scale, above=0), prompt, prompt_embeds, negative_prompt,
-        negative_prompt_embeds, max_sequence_length,
+    given = partial(flow.given_tokens, layers=len(pipe.text_encoder_select_layers))
+    found = flow.sides(
+        _encoder(pipe, params, max_sequence_length), given, asks_guidance(guidance_scale, above=0), prompt,
+        prompt_embeds, negative_prompt, negative_prompt_embeds,
     )  # fmt: skip
     both = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
     return flow.asked(Krea2Denoiser(transformer), params, both, found.prompts)

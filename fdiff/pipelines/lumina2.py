@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import KW_ONLY
 from functools import partial
 from typing import Any, ClassVar
@@ -80,24 +79,18 @@ def encode_prompt(
         system_prompt: what is read before the prompt; the words of training if not given.
         max_sequence_length: how many tokens are read, those of system_prompt among them.
     """
-    found = _sides(pipe, params, True, prompt, None, negative_prompt, None, system_prompt, max_sequence_length)
-    return found.positive, found.negative
+    encode = _encoder(pipe, params, max_sequence_length)
+    return flow.both_sides(_behind(encode, system_prompt), prompt, negative_prompt, encode)
 
 
-def _sides(
-    pipe: Any, params: Params, guides: bool, prompt: Prompt, embeds: Any, negative: Prompt, negative_embeds: Any,
-    system_prompt: str | None, length: int,
-) -> flow.Sides:  # fmt: skip
+def _encoder(pipe: Any, params: Params, length: int) -> flow.Encoder:
+    return partial(flow.read_texts, pipe, params, length=length, layers=LAYERS)
+
+
+def _behind(encode: flow.Encoder, system_prompt: str | None) -> flow.Encoder:
+    """As `encode`, with the words of training, or others, before each text."""
     before = (SYSTEM if system_prompt is None else system_prompt) + START
-
-    def encode(texts: Sequence[str]) -> Tokens:
-        return flow.read_texts(pipe, params, texts, length, layers=LAYERS)
-
-    def encode_positive(prompts: Sequence[str]) -> Tokens:
-        return encode([before + prompt for prompt in prompts])
-
-    given = flow.given_tokens
-    return flow.sides(encode_positive, given, guides, prompt, embeds, negative, negative_embeds, encode)
+    return lambda prompts: encode([before + prompt for prompt in prompts])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +114,10 @@ def read(
     system_prompt: str | None, max_sequence_length: int,
 ) -> Read:  # fmt: skip
     """Stage: the prompts. Raises ValueError for prompts that are none, or given twice."""
-    found = _sides(
-        pipe, params, asks_guidance(guidance_scale), prompt, prompt_embeds, negative_prompt, negative_prompt_embeds,
-        system_prompt, max_sequence_length,
+    encode = _encoder(pipe, params, max_sequence_length)
+    found = flow.sides(
+        _behind(encode, system_prompt), flow.given_tokens, asks_guidance(guidance_scale), prompt, prompt_embeds,
+        negative_prompt, negative_prompt_embeds, encode,
     )  # fmt: skip
     both = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
     return flow.asked(Lumina2Denoiser(transformer), params, both, found.prompts)

@@ -121,23 +121,17 @@ def encode_prompt(
         negative_prompt: one for all or one for each; nothing if not given.
         max_sequence_length: how many tokens are read, those behind the prompt among them.
     """
-    found = sides(pipe, params, True, prompt, None, negative_prompt, None, max_sequence_length)
-    return found.positive, found.negative
+    return flow.both_sides(_encoder(pipe, params, max_sequence_length), prompt, negative_prompt)
 
 
-def sides(
-    pipe: Any, params: Params, guides: bool, prompt: Prompt, embeds: Any, negative: Prompt, negative_embeds: Any,
-    length: int,
-) -> flow.Sides:  # fmt: skip
-    """What to draw and what not; see `flow.sides`."""
-
+def _encoder(pipe: Any, params: Params, length: int) -> flow.Encoder:
     def encode(prompts: Sequence[str]) -> Tokens:
         check_count("max_sequence_length", length)
         texts = [BEFORE + prompt + BEHIND for prompt in prompts]
         found = flow.read_texts(pipe, params, texts, DROPPED + length, layers=(-1,))
         return Tokens(found.embeddings[:, DROPPED:], found.mask[:, DROPPED:])
 
-    return flow.sides(encode, flow.given_tokens, guides, prompt, embeds, negative, negative_embeds)
+    return encode
 
 
 def read(
@@ -147,9 +141,9 @@ def read(
 ) -> Read:  # fmt: skip
     """Stage: the prompts. Raises ValueError for prompts that are none, or given twice."""
     negates = negative_prompt is not None or negative_prompt_embeds is not None
-    found = sides(
-        pipe, params, asks_guidance(guidance_scale) and negates, prompt, prompt_embeds, negative_prompt,
-        negative_prompt_embeds, max_sequence_length,
+    found = flow.sides(
+        _encoder(pipe, params, max_sequence_length), flow.given_tokens, asks_guidance(guidance_scale) and negates,
+        prompt, prompt_embeds, negative_prompt, negative_prompt_embeds,
     )  # fmt: skip
     both = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
     return flow.asked(

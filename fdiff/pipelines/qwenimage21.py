@@ -78,14 +78,10 @@ def encode_prompt(
         negative_prompt: one for all or one for each; nothing if not given.
         max_sequence_length: how many tokens are read, those of the template among them.
     """
-    found = _sides(pipe, params, True, prompt, None, negative_prompt, None, max_sequence_length)
-    return found.positive, found.negative
+    return flow.both_sides(_encoder(pipe, params, max_sequence_length), prompt, negative_prompt)
 
 
-def _sides(
-    pipe: Any, params: Params, guides: bool, prompt: Prompt, embeds: Any, negative: Prompt, negative_embeds: Any,
-    length: int,
-) -> flow.Sides:  # fmt: skip
+def _encoder(pipe: Any, params: Params, length: int) -> flow.Encoder:
     def encode(prompts: Sequence[str]) -> Tokens:
         _, tokenizer = encoder_of(pipe, tokenizer="processor")
         texts = [SYSTEM + ASKED.format(prompt or " ") for prompt in prompts]
@@ -95,7 +91,7 @@ def _sides(
         start = len(tokenizer.ids(SYSTEM))
         return Tokens(found.embeddings[:, start:], found.mask[:, start:])
 
-    return flow.sides(encode, flow.given_tokens, guides, prompt, embeds, negative, negative_embeds)
+    return encode
 
 
 class QwenImage21Condition(NamedTuple):
@@ -125,9 +121,9 @@ def read(
 ) -> Read:  # fmt: skip
     """Stage: the prompts. Raises ValueError for prompts that are none, or given twice."""
     negates = negative_prompt is not None or negative_prompt_embeds is not None
-    found = _sides(
-        pipe, params, asks_guidance(guidance_scale) and negates, prompt, prompt_embeds, negative_prompt,
-        negative_prompt_embeds, max_sequence_length,
+    found = flow.sides(
+        _encoder(pipe, params, max_sequence_length), flow.given_tokens, asks_guidance(guidance_scale) and negates,
+        prompt, prompt_embeds, negative_prompt, negative_prompt_embeds,
     )  # fmt: skip
     sides = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
     return flow.asked(QwenImage21Denoiser(transformer), params, sides, found.prompts, condition_of)

@@ -186,15 +186,13 @@ def encode_prompt(
         max_sequence_length: how many tokens of a prompt are read.
     """
     shown = pipe.shows(pipe, image, None, None, max_area)
-    found = _sides(pipe, params, shown.seen, shown.numbered, True, prompt, None, negative_prompt, None,
-                   max_sequence_length)  # fmt: skip
-    return found.positive, found.negative
+    encode = _encoder(pipe, params, shown.seen, shown.numbered, max_sequence_length)
+    return flow.both_sides(encode, prompt, negative_prompt)
 
 
-def _sides(
-    pipe: Any, params: Params, seen: tuple[np.ndarray, ...], numbered: bool, guides: bool, prompt: Prompt, embeds: Any,
-    negative: Prompt, negative_embeds: Any, length: int,
-) -> flow.Sides:  # fmt: skip
+def _encoder(
+    pipe: Any, params: Params, seen: tuple[np.ndarray, ...], numbered: bool, length: int
+) -> flow.Encoder:
 
     def encode(prompts: Sequence[str]) -> Tokens:
         check_count("max_sequence_length", length)
@@ -211,7 +209,7 @@ def _sides(
         states = flow.states_of(encoder, (-1,), True, tree, ids, mask, where, seen)
         return Tokens(states[:, DROPPED:], jnp.asarray(mask[:, DROPPED:]))
 
-    return flow.sides(encode, flow.given_tokens, guides, prompt, embeds, negative, negative_embeds)
+    return encode
 
 
 def read(
@@ -221,9 +219,9 @@ def read(
 ) -> Read:  # fmt: skip
     """Stage: the prompts, with the pictures. Raises ValueError for prompts that are none, or given twice."""
     negates = negative_prompt is not None or negative_prompt_embeds is not None
-    found = _sides(
-        pipe, params, seen, numbered, asks_guidance(guidance_scale) and negates, prompt, prompt_embeds, negative_prompt,
-        negative_prompt_embeds, max_sequence_length,
+    found = flow.sides(
+        _encoder(pipe, params, seen, numbered, max_sequence_length), flow.given_tokens,
+        asks_guidance(guidance_scale) and negates, prompt, prompt_embeds, negative_prompt, negative_prompt_embeds,
     )  # fmt: skip
     both = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
     tree, count = tree_of(params, "vae"), len(both[0].embeddings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import KW_ONLY
 from functools import partial
 from typing import Any, ClassVar
@@ -91,18 +90,11 @@ def encode_prompt(
         negative_prompt: one for all or one for each; nothing if not given.
         max_sequence_length: how many tokens are read, those of the template among them.
     """
-    found = _sides(pipe, params, True, prompt, None, negative_prompt, None, max_sequence_length)
-    return found.positive, found.negative
+    return flow.both_sides(_encoder(pipe, params, max_sequence_length), prompt, negative_prompt)
 
 
-def _sides(
-    pipe: Any, params: Params, guides: bool, prompt: Prompt, embeds: Any, negative: Prompt, negative_embeds: Any,
-    length: int,
-) -> flow.Sides:  # fmt: skip
-    def encode(prompts: Sequence[str]) -> Tokens:
-        return flow.read_chat(pipe, params, prompts, length, thinking=True, layers=(-2,))
-
-    return flow.sides(encode, flow.given_tokens, guides, prompt, embeds, negative, negative_embeds)
+def _encoder(pipe: Any, params: Params, length: int) -> flow.Encoder:
+    return partial(flow.read_chat, pipe, params, length=length, thinking=True, layers=(-2,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,9 +118,9 @@ def read(
     max_sequence_length: int,
 ) -> Read:  # fmt: skip
     """Stage: the prompts. Raises ValueError for prompts that are none, or given twice."""
-    found = _sides(
-        pipe, params, asks_guidance(guidance_scale, above=0), prompt, prompt_embeds, negative_prompt,
-        negative_prompt_embeds, max_sequence_length,
+    found = flow.sides(
+        _encoder(pipe, params, max_sequence_length), flow.given_tokens, asks_guidance(guidance_scale, above=0), prompt,
+        prompt_embeds, negative_prompt, negative_prompt_embeds,
     )  # fmt: skip
     both = flow.repeated(flow.equally_long(found.positive, found.negative), num_images_per_prompt)
     return flow.asked(ZImageDenoiser(transformer), params, both, found.prompts)
