@@ -185,7 +185,13 @@ def family(parts: Mapping[str, Mapping[str, Tensor]], said: Said) -> Family:
     changes: dict[str, Config] = {"vae": latents, "unet": {}}
     network = parts.get("unet") or parts.get("controlnet")
     if network is None:  # an autoencoder: which one, its tensors do not tell
-        decoder = parts.get("vae", {}).get("decoder.conv_in.weight")
+        vae = parts.get("vae", {})
+        if "bn.running_mean" in vae:
+            return Family(None, {"vae": ("AutoencoderKLFlux2", {})}, {}, {})
+        decoder = vae.get("decoder.conv_in.weight")
+        if decoder is not None and len(decoder.shape) == 5:
+            raise ValueError("its autoencoder may be Wan's or Qwen-Image's, which are the same under two names; pass "
+                             "config=, a folder or a Hub id with the config.json of one")
         if decoder is not None and decoder.shape[1:2] == (16,):
             raise ValueError("its autoencoder may be FLUX.1's or Stable Diffusion 3's, which scale latents otherwise; "
                              "pass config=, a folder or a Hub id with the config.json of one")

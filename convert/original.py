@@ -1,4 +1,4 @@
-"""The names of CompVis and Stability AI for the modules of Stable Diffusion, and the names of today.
+"""The names of CompVis and Stability AI for the modules of Stable Diffusion, and the names of today; Wan's of its VAE.
 
 They hold for parameters ("input_blocks.1.0.in_layers.2.weight") and, with "_" in place of ".", for modules as
 LoRA files spell them ("input_blocks_1_0_in_layers_2"). A name that is none of theirs is returned as it is.
@@ -74,6 +74,7 @@ VAE_LEVELS = 4  # the decoder numbers its levels from the picture, the names of 
 
 VAE = _rules({
     r"(encoder|decoder).norm_out": r"\1.conv_norm_out",
+    r"(encoder|decoder).(quant_conv|post_quant_conv)": r"\2",  # of FLUX.2
     r"(encoder|decoder).mid.block_1": r"\1.mid_block.resnets.0",
     r"(encoder|decoder).mid.block_2": r"\1.mid_block.resnets.1",
     r"(encoder|decoder).mid.attn_1": r"\1.mid_block.attentions.0",
@@ -90,6 +91,35 @@ VAE_INSIDE = _rules({
     "k": "to_k",
     "v": "to_v",
     "proj_out": "to_out.0",
+})  # fmt: skip
+
+WAN_LAYERS = LAYERS + 2  # of a level of the decoder of Wan and Qwen-Image: blocks, and what doubles the size
+
+
+def _wan_up(i: int) -> str:
+    level, layer = divmod(i, WAN_LAYERS)
+    return f"decoder.up_blocks.{level}." + (f"resnets.{layer}" if layer < WAN_LAYERS - 1 else "upsamplers.0")
+
+
+WAN_VAE = _rules({
+    "conv1": "quant_conv",
+    "conv2": "post_quant_conv",
+    r"(encoder|decoder).conv1": r"\1.conv_in",
+    r"(encoder|decoder).middle.0": r"\1.mid_block.resnets.0",
+    r"(encoder|decoder).middle.1": r"\1.mid_block.attentions.0",
+    r"(encoder|decoder).middle.2": r"\1.mid_block.resnets.1",
+    r"(encoder|decoder).head.0": r"\1.norm_out",
+    r"(encoder|decoder).head.2": r"\1.conv_out",
+    r"encoder.downsamples.(\d+)": lambda i: f"encoder.down_blocks.{i}",
+    r"decoder.upsamples.(\d+)": _wan_up,
+})  # fmt: skip
+
+WAN_INSIDE = _rules({
+    "residual.0": "norm1",
+    "residual.2": "conv1",
+    "residual.3": "norm2",
+    "residual.6": "conv2",
+    "shortcut": "conv_shortcut",
 })  # fmt: skip
 
 OPENCLIP = _rules({
@@ -115,8 +145,9 @@ def unet(name: str) -> str:
 
 
 def vae(name: str) -> str:
-    """Of an autoencoder with four levels: without "first_stage_model."."""
-    return _translate(name, VAE, VAE_INSIDE)
+    """Of an autoencoder with four levels: without "first_stage_model.". Wan's and FLUX.2's are among them."""
+    found = _translate(name, WAN_VAE, WAN_INSIDE)
+    return _translate(name, VAE, VAE_INSIDE) if found == name else found
 
 
 def openclip(name: str) -> str:

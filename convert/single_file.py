@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convert import families, gguf, original, original_transformers, transformer_families, views
+from convert import families, gguf, original, original_tables, original_transformers, transformer_families, views
 from convert.tensors import Tensor, check_floating
 
 Parts = dict[str, dict[str, Tensor]]  # component -> name of today -> tensor
@@ -42,6 +42,7 @@ ALONE = {
     "controlnet_cond_embedding.conv_in.weight": "control_model.",
     "input_blocks.0.0.weight": "model.diffusion_model.",
     "encoder.conv_in.weight": "first_stage_model.",
+    "encoder.conv1.weight": "first_stage_model.",  # of Wan and Qwen-Image
     "conv_in.weight": "model.diffusion_model.",
 }
 
@@ -72,6 +73,9 @@ NO_WEIGHTS_OF_TRANSFORMERS = re.compile(rf"norm_final\.weight|repa_projectors\..
 NO_WEIGHTS_OF_ENCODERS = re.compile(r"(.*\.)?(position_ids|logit_scale|spiece_model)")
 AVERAGE = "model_ema."  # and the name of a tensor without its dots
 
+# The linear maps of AutoencoderKL's attention.
+ATTENTION = re.compile(r"\.mid_block\.attentions\.0\.to_(q|k|v|out\.0)\.weight$")
+
 # OpenCLIP's encoder in SD 2.x: what is behind the last but one layer is not used, and the Hub leaves it out.
 SD2_UNUSED = re.compile(r"cond_stage_model\.model\.(transformer\.resblocks\.23\..*|text_projection(\.weight)?)")
 
@@ -85,7 +89,7 @@ def parts(found: Mapping[str, Tensor], *, file: str | Path, ema: bool = False) -
     """
     found = {name: tensor for name, tensor in found.items() if name not in MARKERS}
     for start in PREFIXES:
-        for mark, table in original_transformers.FILES.items():
+        for mark, table in original_tables.FILES.items():
             if start + mark in found:
                 return _of_transformer(found, start, table, file, ema)
     prefix = next((prefix for name, prefix in ALONE.items() if name in found), "")
@@ -131,7 +135,7 @@ def _put(
 
 
 def _of_transformer(
-    found: Mapping[str, Tensor], start: str, table: original_transformers.Table, file: str | Path, ema: bool
+    found: Mapping[str, Tensor], start: str, table: original_tables.Table, file: str | Path, ema: bool
 ) -> Parts:
     """The components in a file with a transformer, whose names begin so and are of that table."""
     if ema:
@@ -187,7 +191,7 @@ def _relaid(old: str, name: str, tensor: Tensor) -> dict[str, Tensor] | None:
         }
     if old.endswith(".text_projection"):  # OpenCLIP multiplies from the other side
         return {name: views.permuted(tensor, (1, 0))} if len(tensor.shape) == 2 else None
-    if ".mid_block.attentions.0." in name and name.endswith(".weight") and len(tensor.shape) > 2:
+    if ATTENTION.search(name) and len(tensor.shape) > 2:
         bare = set(tensor.shape[2:]) == {1}  # a 1x1 convolution, which is a linear map
         return {name: views.squeezed(tensor, 2)} if bare else None
     return {name: tensor}

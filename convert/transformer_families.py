@@ -242,6 +242,51 @@ def _ernie_image(part: Part) -> Config:
     }  # fmt: skip
 
 
+def _lumina2(part: Part) -> Config:
+    width, numbers = _shape(part, "x_embedder.weight")
+    heads = _heads(part, "layers.0.attn.norm_q", width)
+    size, inner = heads["attention_head_dim"], _shape(part, "layers.0.feed_forward.linear_1.weight")[0]
+    if size != 96:
+        raise ValueError(f"its heads have {size} features, of which it is not known which turn by which axis")
+    return {
+        "hidden_size": width, "in_channels": numbers // 4, "num_layers": _count(part, "layers"),
+        "num_refiner_layers": _count(part, "noise_refiner"), "num_attention_heads": heads["num_attention_heads"],
+        "num_kv_heads": _shape(part, "layers.0.attn.to_k.weight")[0] // size,
+        "ffn_dim_multiplier": None if inner == 4 * width else inner / (4 * width),
+        "cap_feat_dim": _shape(part, "time_caption_embed.caption_embedder.1.weight")[1],
+    }  # fmt: skip
+
+
+def _sana(part: Part) -> Config:
+    width, channels, patch, _ = _shape(part, "patch_embed.proj.weight", 4)
+    heads = {1152: 16, 2240: 20}.get(width)  # of the attention to the text
+    if heads is None:
+        raise ValueError(f"it is {width} wide, of which it is not known how many heads that makes")
+    return {
+        "in_channels": channels, "out_channels": _shape(part, "proj_out.weight")[0] // patch**2, "patch_size": patch,
+        "attention_head_dim": 32, "num_attention_heads": width // 32, "num_layers": _count(part, "transformer_blocks"),
+        "num_cross_attention_heads": heads, "cross_attention_head_dim": width // heads, "cross_attention_dim": width,
+        "caption_channels": _shape(part, "caption_projection.linear_1.weight")[1],
+        "mlp_ratio": _shape(part, "transformer_blocks.0.ff.conv_inverted.weight", 4)[0] / (2 * width),
+        "guidance_embeds": "time_embed.guidance_embedder.linear_1.weight" in part,
+        "qk_norm": "rms_norm_across_heads" if "transformer_blocks.0.attn1.norm_q.weight" in part else None,
+    }  # fmt: skip
+
+
+def _pixart(part: Part) -> Config:
+    width, channels, patch, _ = _shape(part, "pos_embed.proj.weight", 4)
+    if "adaln_single.emb.resolution_embedder.linear_1.weight" not in part:
+        raise ValueError("it is PixArt-Sigma, or PixArt-alpha of 512 pixels or less, and its tensors do not tell which")
+    if width % 72:
+        raise ValueError(f"it is {width} wide, of which it is not known how many heads that makes")
+    return {
+        "in_channels": channels, "out_channels": _shape(part, "proj_out.weight")[0] // patch**2, "patch_size": patch,
+        "attention_head_dim": 72, "num_attention_heads": width // 72, "num_layers": _count(part, "transformer_blocks"),
+        "cross_attention_dim": width, "caption_channels": _shape(part, "caption_projection.linear_1.weight")[1],
+        "sample_size": 128, "use_additional_conditions": True,
+    }  # fmt: skip
+
+
 def _of_flux(config: Config) -> str:
     """The pipeline of FLUX.1: what goes into the network beside the latents tells Fill and Depth or Canny."""
     return {384: "FluxFillPipeline", 128: "FluxControlPipeline"}.get(config["in_channels"], "FluxPipeline")
@@ -249,6 +294,10 @@ def _of_flux(config: Config) -> str:
 
 def _of_flux2(config: Config) -> str:
     return "Flux2Pipeline" if config["guidance_embeds"] else "Flux2KleinPipeline"
+
+
+def _of_sana(config: Config) -> str:
+    return "SanaSprintPipeline" if config["guidance_embeds"] else "SanaPipeline"
 
 
 def _always(pipeline: str | None) -> Callable[[Config], str | None]:
@@ -283,5 +332,11 @@ KINDS = (
          _LANGUAGE_MODELS, {}, "black-forest-labs/flux-3-image-klein-base"),
     Kind("layers.0.adaLN_sa_ln.weight", "ErnieImageTransformer2DModel", _ernie_image, _always("ErnieImagePipeline"),
          _LANGUAGE_MODELS, {}, "baidu/ERNIE-Image"),
+    Kind("time_caption_embed.caption_embedder.1.weight", "Lumina2Transformer2DModel", _lumina2,
+         _always("Lumina2Pipeline"), {"gemma2_2b": "text_encoder"}, _VAE_OF_FLUX, "Alpha-VLLM/Lumina-Image-2.0"),
+    Kind("transformer_blocks.0.ff.conv_inverted.weight", "SanaTransformer2DModel", _sana, _of_sana,
+         {}, {}, "Efficient-Large-Model/Sana_1600M_1024px_diffusers"),
+    Kind("pos_embed.proj.weight", "PixArtTransformer2DModel", _pixart, _always("PixArtAlphaPipeline"),
+         {}, {}, "PixArt-alpha/PixArt-XL-2-1024-MS"),
 )  # fmt: skip
 

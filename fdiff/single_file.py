@@ -5,8 +5,8 @@
 
 Such a file has neither configs nor vocabularies. The configs follow from its tensors, the vocabulary is that
 of a repository, or of a folder where there is no network. Files of transformers (FLUX.1 to 3, Chroma, Stable Diffusion
-3, Z-Image, Qwen-Image and -2.1, ERNIE-Image, Krea 2) lack text encoders and autoencoders too, which
-`DiffusionPipeline.from_single_file` takes from there.
+3, Z-Image, Qwen-Image and -2.1, ERNIE-Image, Krea 2, Lumina 2, Sana, PixArt) lack text encoders and autoencoders too,
+which `DiffusionPipeline.from_single_file` takes from there.
 """
 
 import dataclasses
@@ -156,7 +156,9 @@ def described(
         return single_file.family(found, parts, file=file, prediction_type=prediction_type)
     family = from_configs(place._replace(name=config), parts)
     if "transformer" in parts:
-        kind, said = transformer_families.kind(parts["transformer"]), family.models["transformer"][0]
+        kind = transformer_families.kind(parts["transformer"])
+        name, told = family.models["transformer"]
+        said = find_component(name, config, told).__name__
         if said != kind.cls:
             raise ValueError(f"{file} holds a {kind.cls}, and {config} describes a {said}; pass the config of a model "
                              f"of that class, such as {kind.hub}")

@@ -88,3 +88,24 @@ def openclip(names: Mapping[str, Any], join: Callable[[list[Any]], Any], turn: C
         elif "k_proj" not in name and "v_proj" not in name:
             found[new] = value
     return found
+
+
+WAN = {
+    "norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6",
+    "conv_shortcut": "shortcut",
+}  # fmt: skip
+WAN_TOP = {
+    "quant_conv": "conv1", "post_quant_conv": "conv2", "conv_in": "conv1", "norm_out": "head.0", "conv_out": "head.2",
+    "mid_block.resnets.0": "middle.0", "mid_block.attentions.0": "middle.1", "mid_block.resnets.1": "middle.2",
+}  # fmt: skip
+
+
+def wan_vae(name: str) -> str:
+    """A parameter of the autoencoder of Wan 2.1 and Qwen-Image, which has two blocks on a level."""
+    half, rest = re.fullmatch(r"((?:en|de)coder\.|)(.+)", name).groups()  # type: ignore[union-attr]
+    rest = re.sub(r"(?<=\.)(\w+)(?=\.\w+$)", lambda match: WAN.get(match[1], match[1]), rest)
+    rest = re.sub(r"^down_blocks", "downsamples", rest)
+    rest = re.sub(r"^up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"upsamples.{4 * int(m[1]) + int(m[2])}", rest)
+    rest = re.sub(r"^up_blocks\.(\d)\.upsamplers\.0", lambda m: f"upsamples.{4 * int(m[1]) + 3}", rest)
+    top = next((old for old in WAN_TOP if rest.startswith(f"{old}.")), "")
+    return half + WAN_TOP.get(top, "") + rest.removeprefix(top)

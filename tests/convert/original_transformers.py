@@ -7,7 +7,7 @@ from convert import original_transformers, safetensors, weights
 
 def full(name):
     """A parameter's name with its leaf, which only weights lack in the tables."""
-    whole = (".bias", ".scale", "pos_embed", "_pad_token", ".mod.lin", "last.modulation.lin", ".scale_shift_table")
+    whole = (".bias", ".scale", "pos_embed", "_pad_token", ".mod.lin", "last.modulation.lin", "scale_shift_table")
     return name if name.endswith(whole) else f"{name}.weight"
 
 

@@ -26,6 +26,7 @@ HUB = {
     "chroma": "lodestones/Chroma1-HD", "sd3": "stabilityai/stable-diffusion-3-medium-diffusers",
     "sd35-large": "stabilityai/stable-diffusion-3.5-large", "z-image-turbo": "Tongyi-MAI/Z-Image-Turbo",
     "qwen-image": "Qwen/Qwen-Image", "krea2": "krea/Krea-2-Raw", "ernie-image": "baidu/ERNIE-Image",
+    "neta-lumina2": "neta-art/Neta-Lumina",
 }  # fmt: skip
 
 
@@ -195,6 +196,52 @@ def test_a_whole_checkpoint(tmp_path):
         fdiff.DiffusionPipeline.from_single_file(file, config=tmp_path)
 
 
+SAID = {  # what follows from the tensors of files whose configs the Hub has alone, by the classes' arguments
+    "sana-1600m-1024": {},
+    "sana-600m": {"num_layers": 28, "num_attention_heads": 36, "num_cross_attention_heads": 16,
+                  "cross_attention_head_dim": 72, "cross_attention_dim": 1152},
+    "sana15-4800m": {"num_layers": 60, "qk_norm": "rms_norm_across_heads"},
+    "pixart-alpha-1024": {"caption_channels": 4096, "use_additional_conditions": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*SAID, "sana-sprint-600m"])
+def test_configs_by_the_arguments_of_classes(name, shared_data):
+    shapes = shapes_of(shared_data, f"{name}-transformer")
+    stacks = original_transformers.originals(shapes)
+    found = on_file({full(key): original_transformers.shape(stack, shapes) for key, stack in stacks.items()})
+    found |= on_file({"pos_embed": (1, 1024, 1152), "y_embedder.y_embedding": (300, 2304)})
+    parts = single_file.parts(found, file="x")
+    assert {key: one.shape for key, one in parts["transformer"].items()} == {
+        full(key): shape for key, shape in shapes.items()
+    }
+    family = single_file.family(found, parts, file="x")
+    cls, config = family.models["transformer"]
+    sprint = {**SAID["sana-600m"], "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}
+    model = getattr(fdiff, cls)
+    assert model.from_config(config) == model(**SAID.get(name, sprint))
+    wanted = {"sana-sprint": "SanaSprintPipeline", "pixart": "PixArtAlphaPipeline"}
+    assert family.pipeline == next((pipe for start, pipe in wanted.items() if name.startswith(start)), "SanaPipeline")
+
+
+def test_pixart_whose_size_no_tensor_tells(tmp_path):
+    """The Hub's configs of PixArt name an older class."""
+    model = fdiff.PixArtTransformer2DModel(**make_transformers.CONFIGS["pixart_sigma"][1])
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), model.shapes())
+    file = write(tmp_path / "sigma.safetensors", original(arrays(params)))
+    with pytest.raises(ValueError, match=r"does not say how its PixArtTransformer2DModel is built; pass config="):
+        fdiff.PixArtTransformer2DModel.from_single_file(file)
+    (tmp_path / "transformer").mkdir()
+    config = {**model.config(), "_class_name": "Transformer2DModel"}
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps(config))
+    fdiff.DPMSolverMultistepScheduler().save_pretrained(tmp_path / "scheduler")
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "PixArtSigmaPipeline"}))
+    loaded = fdiff.single_file.load(file, config=tmp_path)
+    assert loaded.pipeline == "PixArtSigmaPipeline" and loaded.models == {"transformer": model}
+    assert equal(loaded.params["transformer"], params)
+
+
 def test_what_is_wrong_is_told_in_a_sentence(flux, tmp_path):
     file, folder, _, params = flux
     with pytest.raises(ValueError, match="holds a FluxTransformer2DModel, not a SD3Transformer2DModel; load it with"):
@@ -222,6 +269,7 @@ PARITY = {
     "sd3": ("SD3Transformer2DModel", make_joint.CONFIGS["sd35"][1]),
     "flux2": make_transformers.CONFIGS["flux2"],
     "z_image": make_transformers.CONFIGS["z_image"],
+    "sana": make_transformers.CONFIGS["sana"],
 }
 
 
@@ -235,7 +283,10 @@ def test_files_are_read_as_diffusers_reads_them(name, tmp_path):
     random = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), model.shapes())
     prefix = "" if name == "flux2" else "model.diffusion_model."  # which diffusers does not read of FLUX.2
-    file = write(tmp_path / "x.safetensors", original(arrays(params), prefix))
+    found = original(arrays(params), prefix)
+    if name == "sana":
+        found |= dict.fromkeys((f"{prefix}pos_embed", f"{prefix}y_embedder.y_embedding"), np.zeros(1, np.float32))
+    file = write(tmp_path / "x.safetensors", found)
     getattr(diffusers, cls)(**config).save_config(tmp_path / "transformer")
     theirs = getattr(diffusers, cls).from_single_file(str(file), config=str(tmp_path), subfolder="transformer")
     again, tree = getattr(fdiff, cls).from_single_file(file, config=tmp_path, subfolder="transformer")
