@@ -110,6 +110,7 @@ def test_convert(cats, tmp_path, capsys):
         (["generate", "{cats}", "--out", "{tmp}/picture.psd"], "picture.psd does not end like a picture"),
         (["generate", "{cats}", "--out", "{tmp}/picture.h5"], "picture.h5 does not end like a picture"),
         (["generate", "{cats}", "--out", "{tmp}/a.mp3"], "a.mp3 ends in .mp3, which is not written; call a sound"),
+        (["generate", "{cats}", "--out", "{tmp}/a.pdb"], "a.pdb ends in .pdb, which is not written; call molecules"),
         (["generate", "{cats}", "--audio", "{tmp}/a.wav"], "a.wav is not there; check its name"),
         (["generate", "{cats}", "--seconds", "nan"], "--seconds is nan; give a finite number"),
         (["generate", "{cats}", "--out", ""], "--out is empty"),

@@ -95,7 +95,11 @@ def _draw_molecules(found: Any) -> Any:
 
 
 SHOWN = 100  # molecules of a sheet
-NOT_WRITTEN = (".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".wma")  # endings of sounds
+NOT_WRITTEN: Mapping[str, str] = {  # endings, and what to call a file in their place
+    **dict.fromkeys((".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".wma"),
+                    "a sound something.wav or .flac"),
+    **dict.fromkeys((".pdb", ".mol", ".mol2", ".cif", ".smi"), "molecules something.sdf, .xyz or .npz"),
+}  # fmt: skip
 OUTPUTS: Mapping[str, Output] = {
     "sounds": Output("sound", (".wav", ".flac"), lambda made: len(made.audios), _in_a_row, _write_sound, _draw_sound),
     "molecules": Output(
@@ -116,7 +120,7 @@ def check_ending(file: Path) -> None:
 
     kind = kind_of(file)
     if file.suffix.lower() in NOT_WRITTEN:
-        raise ValueError(f"{file} ends in {file.suffix}, which is not written; call a sound something.wav or .flac")
+        raise ValueError(f"{file} ends in {file.suffix}, which is not written; call {NOT_WRITTEN[file.suffix.lower()]}")
     if kind == "pictures":
         images.picture_format(file)
     if file.suffix.lower() == ".flac" and importlib.util.find_spec("soundfile") is None:

@@ -85,8 +85,8 @@ def stability(molecules: Molecules) -> Stability:
     unknown = np.argwhere((numbers > 0) & ~known[numbers])
     if len(unknown):
         i, atom = unknown[0]
-        raise ValueError(f"molecule {i + 1} has an atom of {SYMBOLS[numbers[i, atom]]}, whose stability is not known; "
-                         f"leave such molecules out, what is known are {', '.join(VALENCES)}")
+        raise ValueError(f"molecule number {i + 1} has an atom of {SYMBOLS[numbers[i, atom]]}, whose stability is not "
+                         f"known; leave such molecules out, what is known are {', '.join(VALENCES)}")
     chunks = range(0, len(numbers), 1000)  # so that (b, n, n, 3) stays small
     counts = np.concatenate([
         bond_orders(positions[i : i + 1000], numbers[i : i + 1000]).sum(-1) for i in chunks

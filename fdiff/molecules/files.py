@@ -92,8 +92,8 @@ def _arrays(file: Path) -> Molecules:
                          "each molecule needs an atom")
     finite = np.isfinite(positions).all(-1) | ~there
     if not finite.all():
-        raise ValueError(f"molecule {int(np.argwhere(~finite)[0, 0]) + 1} has a position that is not finite; correct "
-                         "or remove it")
+        raise ValueError(f"molecule number {int(np.argwhere(~finite)[0, 0]) + 1} has a position that is not finite; "
+                         "correct or remove it")
     charges = arrays.get("formal_charges")
     if charges is not None and charges.shape != numbers.shape:
         raise ValueError(f"formal_charges of shape {charges.shape} are not those of {name} of shape {numbers.shape}")

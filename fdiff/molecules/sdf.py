@@ -86,7 +86,7 @@ def _block(one: Molecule, i: int) -> str:
     orders = orders_of(one)
     bonds = np.argwhere(np.triu(orders))
     if max(len(one.numbers), len(bonds)) > MOST or np.abs(one.positions).max() >= ROOM:
-        raise ValueError(f"molecule {i} has {len(one.numbers)} atoms and {len(bonds)} bonds, up to "
+        raise ValueError(f"molecule number {i} has {len(one.numbers)} atoms and {len(bonds)} bonds, up to "
                          f"{np.abs(one.positions).max():.0f} angstrom away; .sdf has room for {MOST} of each and "
                          f"{ROOM:.0f} angstrom, write .xyz or .npz")
     lines = [f"molecule {i}", "  fdiff             3D", "", f"{len(one.numbers):3}{len(bonds):3}  0  0  0  0"

@@ -123,7 +123,7 @@ def test_arrays_that_are_no_molecules_are_refused(tmp_path):
     file = tmp_path / "a.npz"
     good = {"positions": np.zeros((1, 2, 3)), "atomic_numbers": np.array([[6, 0]])}
     for changed, said in (
-        ({"positions": np.full((1, 2, 3), np.nan)}, "molecule 1 has a position that is not finite"),
+        ({"positions": np.full((1, 2, 3), np.nan)}, "molecule number 1 has a position that is not finite"),
         ({"positions": np.zeros((1, 3, 3))}, "must be (b, n, 3) and (b, n)"),
         ({"atomic_numbers": np.array([[0, 0]])}, "each molecule needs an atom"),
         ({"atomic_numbers": np.array([[200, 0]])}, "must be whole numbers from 1 to 118"),

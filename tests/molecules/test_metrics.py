@@ -30,7 +30,7 @@ def test_an_atom_is_stable_with_its_valence():
     assert stability(methane()).molecules.all() and stability(methane()).atoms.all()
     broken = stability(methane(1.2))
     assert not broken.molecules.any() and not broken.atoms.any()
-    with pytest.raises(ValueError, match=r"molecule 1 has an atom of Xe, whose stability is not known"):
+    with pytest.raises(ValueError, match=r"molecule number 1 has an atom of Xe, whose stability is not known"):
         stability(molecule(np.zeros((1, 3)), ["Xe"]))
 
 
@@ -82,3 +82,6 @@ def test_the_command_prints_them(tmp_path, capsys):
     assert "does not end like a file of molecules" in capsys.readouterr().err
     assert main(["evaluate", "mine", str(tmp_path / "some.xyz")]) == 2
     assert "is of no use beside mine" in capsys.readouterr().err
+    molecules.write(tmp_path / "xenon.xyz", molecules.molecule([[0, 0, 0]], ["Xe"]))
+    assert main(["evaluate", "molecules", str(tmp_path / "xenon.xyz")]) == 2
+    assert capsys.readouterr().err.startswith("fdiff: molecule number 1 has an atom of Xe")
