@@ -22,7 +22,7 @@ READ = {
     "Atoms": ("int", "N"), "Modes": ("int", "N"), "Molecules | None": ("str", "FILE"), "Bonded": ("str", "SMILES"),
     "Prompt": ("str", "TEXT"), "Labels": ("str", "CLASS"), "Pictures": ("str", "FILE"),
     "References": ("str", "FILE"), "Audio": ("str", "FILE"),
-    "Cache | None": ("str", "KIND:N"),
+    "Cache | None": ("str", "KIND:N"), "Properties": ("str", "NAME=X,..."),
     "str": ("str", "TEXT"), "str | None": ("str", "TEXT"),
 }  # fmt: skip
 PICTURES = ("Pictures", "References")  # whose docs say which arrays they may be, behind a colon

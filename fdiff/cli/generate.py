@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -174,9 +175,21 @@ def _cache(text: str) -> Any:
     return caching.named(text)
 
 
+def _properties(text: str) -> Any:
+    names, numbers = zip(*(one.partition("=")[::2] for one in text.split(",")), strict=True)
+    try:
+        found = {name.strip(): float(number) for name, number in zip(names, numbers, strict=True)}
+    except ValueError:
+        found = {"": math.nan}
+    if not all(map(math.isfinite, found.values())):
+        raise ValueError(f"--properties is {text!r}; give names and numbers, such as gap=0.25,alpha=75")
+    return found
+
+
 # How an option whose value is a file, or a word for something, is read, by its type as the request writes it.
 OPENED: Mapping[str, Callable[[str], Any]] = {
     "Pictures": open_picture, "References": open_picture, "Molecules | None": _open_molecules, "Cache | None": _cache,
+    "Properties": _properties,
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from fdiff.spacing import check_count
 
 Energy = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 Atoms = int | Sequence[int] | None
+Properties = Mapping[str, Any] | None
 Known = tuple[jax.Array, jax.Array]  # a scaffold as the network has it, (1, n, d), and (n,) where its atoms are
 
 
@@ -158,8 +159,8 @@ class Molecular(Request):
         None, "a molecule, as `fdiff.molecules.read` gives it, whose atoms stay where they are while others are drawn"
     )
     resamplings: int = option(1, "how often each step is made, so that a scaffold and what is drawn fit together")
-    properties: Mapping[str, Any] | None = option(
-        None, "of the molecules, for models that were trained with such: numbers or (b,) by their names"
+    properties: Properties = option(
+        None, "of the molecules, for models that were trained with such: by their names a number, or one for each"
     )
     energy: Energy | None = option(
         None, "(positions (b, n, 3) in angstrom, elements (b, n, k), nearly 0 and 1, mask (b, n)) -> (b,), any "
@@ -237,7 +238,7 @@ def kept(plan: Plan, mask: jax.Array, known: Known | None, draws: Draws) -> Afte
 
 
 def told(
-    pipe: MoleculePipeline, params: Params, mask: jax.Array, properties: Mapping[str, Any] | None,
+    pipe: MoleculePipeline, params: Params, mask: jax.Array, properties: Properties,
     energy: Energy | None, energy_scale: float,
 ) -> Network:  # fmt: skip
     """Stage: the network, told of properties, and guided down a slope where asked.
@@ -318,8 +319,8 @@ class MoleculePipeline(DiffusionPipeline):
     def context(self, properties: Mapping[str, Any], mask: jax.Array) -> jax.Array | None:
         """(b, n, properties) what the network is told: each less its mean, over its mean absolute deviation."""
         if set(properties) != set(self.properties):
-            raise ValueError(f"properties are {', '.join(properties) or 'none'}, and the model was trained with "
-                             f"{', '.join(self.properties) or 'none'}; give those")
+            raise ValueError(f"properties is {', '.join(properties) or 'none'}, and the model was trained with "
+                             f"{', '.join(self.properties) or 'none'}; give a number for each of those")
         if not self.properties:
             return None
         shape = mask.shape[:1]

@@ -302,8 +302,8 @@ def _npz(path: Path) -> Arrays:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no .npz file or is damaged ({error}); make it with numpy.savez") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise ValueError(f"{path} is no .npz file or is damaged; make it with numpy.savez") from None
     pictures = [name for name, array in arrays.items() if array.ndim in (3, 4)]
     if not pictures:
         raise ValueError(f"{path} holds no array (n, h, w, c) of pictures; it holds {', '.join(arrays) or 'nothing'}")

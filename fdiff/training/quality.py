@@ -70,6 +70,9 @@ def draw(pipe: Any, params: Any, source: Source, samples: int, seed: int = 0) ->
     Raises ValueError for a pipeline that asks for something else, or for texts or classes that the source has not.
     """
     names = {one.name for one in pipe.steps.task.options}
+    if pipe.makes == "molecules":
+        raise ValueError(f"a {type(pipe).__name__} makes molecules, and pictures are what is compared; draw molecules "
+                         "into a file and say fdiff evaluate molecules FILE")
     parts, asked = [], None
     if "class_labels" in names:
         classes = pipe.unet.num_class_embeds - 1

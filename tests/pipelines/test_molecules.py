@@ -98,7 +98,7 @@ def test_encoding_is_undone_by_decoding(small):
     ({"scaffold": molecules.concatenate([WATER, WATER])}, "the scaffold is 2 molecules; give one"),
     ({"scaffold": molecule(np.zeros((1, 3)), ["Cl"])}, "the model knows no Cl; its elements are H, C, N, O, F"),
     ({"scaffold": molecule(np.eye(7)[:, :3], "C" * 7)}, "a molecule has 7 atoms; the model knows those of up to 6"),
-    ({"properties": {}}, "properties are none, and the model was trained with alpha; give those"),
+    ({"properties": {}}, "properties is none, and the model was trained with alpha; give a number for each of those"),
     ({"key": None}, "molecules are drawn from a JAX key"),
 ])  # fmt: skip
 def test_what_cannot_be_drawn_is_said_in_a_sentence(small, options, said):
@@ -215,6 +215,9 @@ def test_the_command_writes_molecules_and_a_picture(folder, tmp_path, capsys, mo
     (["--scaffold", "none.sdf"], "none.sdf"),
     (["--num-atoms", "7"], "--num-atoms is 7; the model knows molecules of 1 to 6 atoms"),
     (["--steps", "5"], "--steps is 5; the model was trained with 4"),
+    (["--properties", "gap=0.2, mu=3"], "--properties is gap, mu, and the model was trained with none"),
+    (["--properties", "gap"], "--properties is 'gap'; give names and numbers"),
+    (["--properties", "gap=nan"], "--properties is 'gap=nan'; give names and numbers"),
     (["--out", "m.png"], "a molecule is called something like m.sdf"),
     (["--animate", "m.gif"], "--animate shows pictures"),
 ])  # fmt: skip

@@ -107,3 +107,9 @@ def test_what_is_no_model_of_pictures(tmp_path, capsys):
     ):
         assert main(["evaluate", "colored-digits", "--data", str(tmp_path / "data.npz"), *line]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_model_of_molecules_is_not_compared_with_pictures():
+    egnn = fdiff.EGNNModel(hidden_features=4, num_layers=1)
+    with pytest.raises(ValueError, match="makes molecules, and pictures are what is compared"):
+        quality.draw(fdiff.MoleculePipeline(egnn, fdiff.PolynomialScheduler(), sizes=(0, 1)), None, [], 10)
