@@ -24,7 +24,7 @@ from fdiff.catalogue import declared_order
 
 OUT = {"DDIMInverse", "DPMSolverMultistepInverse"}  # from a picture to noise
 OUT |= {"ConsistencyDecoder", "DDIMParallel", "DDPMParallel", ""}  # of two steps; second names; the base class
-OUT |= {"Polynomial"}  # of molecules
+OUT |= {"AnnealedLangevin", "Polynomial"}  # of molecules
 OPTIONS = {
     "Helios": {"stages": 1, "stage_range": (0, 1)},
     "HeliosDMD": {"stages": 1, "stage_range": (0, 1)},

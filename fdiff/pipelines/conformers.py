@@ -81,8 +81,7 @@ def atoms_of(model: MoleculeGNN, bonded: Graph) -> Atoms:
 def from_key(plan: Plan, atoms: Atoms, key: jax.Array, batch_size: int) -> Begun:
     """Noise for the atoms, as strong over the signal as the first row has it, and keys for the steps."""
     first, later = image_keys(checked_key(key, batch_size), batch_size)
-    strength = plan.start * plan.sigma[0] / plan.alpha[0]
-    return Begun(strength * normal(first, (atoms.numbers.shape[1], 3)), Draws((), later))
+    return Begun(plan.sigma[0] / plan.alpha[0] * normal(first, (atoms.numbers.shape[1], 3)), Draws((), later))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,8 +126,8 @@ class Conformers(Request):
     num_inference_steps: int | None = option(
         None, "steps, as many as the scheduler has timesteps if not given", flag="steps"
     )
-    w_global: float = option(1.0, "how much atoms count that no local edge joins", flag=None)
-    global_start_sigma: float = option(0.5, "the noise below which they do", flag=None)
+    w_global: float = option(1.0, "how much atoms count that no local edge joins")
+    global_start_sigma: float = option(0.5, "the noise below which atoms count that no local edge joins")
 
 
 def read(model: MoleculeGNN, molecule: Bonded) -> Told:
@@ -185,7 +184,7 @@ class ConformerPipeline(DiffusionPipeline):
     """Conformers of a molecule whose bonds are known, GeoDiff (Xu et al. 2022).
 
     As in diffusers' example, the scheduler steps through the positions that the network sees, from noise of the
-    deviation sigma / alpha of the first timestep on.
+    deviation sigma / alpha of the first timestep on. AnnealedLangevinScheduler is what the paper's own code runs.
     """
 
     model: MoleculeGNN

@@ -1,6 +1,7 @@
 """Schedulers: one frozen dataclass for each Hub class, from scheduler_config.json to a plan."""
 
 from fdiff import registry
+from fdiff.schedulers.annealed_langevin import AnnealedLangevinScheduler
 from fdiff.schedulers.cm_stochastic_iterative import CMStochasticIterativeScheduler
 from fdiff.schedulers.cogvideox_ddim import CogVideoXDDIMScheduler
 from fdiff.schedulers.cogvideox_dpm import CogVideoXDPMScheduler
@@ -53,6 +54,7 @@ from fdiff.schedulers.unipc_multistep import UniPCMultistepScheduler
 DDIMParallelScheduler, DDPMParallelScheduler = DDIMScheduler, DDPMScheduler
 
 __all__ = [
+    "AnnealedLangevinScheduler",
     "CMStochasticIterativeScheduler",
     "CogVideoXDDIMScheduler",
     "CogVideoXDPMScheduler",

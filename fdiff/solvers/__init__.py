@@ -15,6 +15,7 @@ from fdiff.solvers.full_order import full_order
 from fdiff.solvers.heun import heun
 from fdiff.solvers.ipndm import ipndm
 from fdiff.solvers.karras_ve import karras_ve
+from fdiff.solvers.langevin import langevin
 from fdiff.solvers.lms import lms
 from fdiff.solvers.one_noise import one_noise
 from fdiff.solvers.pndm import pndm
@@ -41,6 +42,7 @@ __all__ = [
     "heun",
     "ipndm",
     "karras_ve",
+    "langevin",
     "lms",
     "one_noise",
     "pndm",

@@ -10,7 +10,7 @@ from fdiff import molecules, sampling
 from fdiff.cli import main
 from fdiff.molecules import Graph
 from fdiff.molecules.bonded import edge_kinds
-from fdiff.pipelines.conformers import atoms_of, denoiser
+from fdiff.pipelines.conformers import atoms_of, denoiser, from_key
 
 SCHEDULE = {"beta_schedule": "sigmoid", "beta_start": 1e-3, "beta_end": 0.2, "clip_sample": False}
 BONDS = np.array([[0, 1, 1], [1, 0, 0], [1, 0, 0]])
@@ -92,7 +92,7 @@ def test_the_command_writes_the_bonds_of_a_smiles(small, tmp_path, capsys):
     pipe.save_pretrained(tmp_path / "mine", params)
     again, tree = fdiff.DiffusionPipeline.from_pretrained(tmp_path / "mine")
     assert again == pipe and all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), tree, params)))
-    command = ["generate", str(tmp_path / "mine"), "--steps", "4", "--num-molecules", "2"]
+    command = ["generate", str(tmp_path / "mine"), "--steps", "4", "--num-molecules", "2", "--w-global", "0.5"]
     assert main([*command, "--molecule", "C[NH2+]C=O", "--out", str(tmp_path / "drawn.sdf")]) == 0
     capsys.readouterr()
     read = list(chem.SDMolSupplier(str(tmp_path / "drawn.sdf"), removeHs=False))
@@ -107,6 +107,30 @@ def _first(folder):
     block = (folder / "drawn.sdf").read_text().split("$$$$")[0]
     (folder / "first.sdf").write_text(f"{block}$$$$\n")
     return folder / "first.sdf"
+
+
+def test_langevin_dynamics_are_those_of_the_papers_code(small):
+    """Per step x + h score and noise of variance 2 h, h = 1e-6 (sigma / 0.01)^2, score = -noise / sigma."""
+    pipe, params = small
+    own = fdiff.AnnealedLangevinScheduler.from_config(pipe.scheduler)
+    pipe = pipe.replace(scheduler=own)
+    signal = np.cumprod(1 - 1 / (1 + np.exp(-np.linspace(-6, 6, 20))) * (0.2 - 1e-3) - 1e-3)
+    sigmas, rng = np.sqrt((1 - signal) / signal), np.random.default_rng(0)
+    x, noise = rng.normal(size=(1, 3, 3)), rng.normal(size=(20, 1, 3, 3))
+    plan, position = own.plan(20), x * sigmas[-1]
+    for sigma, fresh in zip(sigmas[::-1], noise, strict=True):
+        predicted = pipe.model.apply(
+            {"params": params["model"]}, np.float32(position), 0, WATER.numbers[None], edge_kinds(BONDS, 3)[None],
+            np.float32(sigma),
+        )  # fmt: skip
+        h = 1e-6 * (sigma / 0.01) ** 2
+        position = position - h / sigma * np.asarray(predicted) + np.sqrt(2 * h) * fresh
+        position = position - position.mean(1, keepdims=True)
+    run = pipe.steps(params, WATER, key=jax.random.key(0))
+    found = sampling.sample(run.network, plan, np.float32(sigmas[-1] * x), noise=np.float32(noise), after=run.after)
+    assert np.abs(found - position).max() < 1e-4 * np.abs(position).max()
+    first = np.asarray(from_key(plan, atoms_of(pipe.model, WATER), jax.random.key(0), 1000).x)
+    assert abs(first.std() / sigmas[-1] - 1) < 0.03
 
 
 @pytest.mark.parity
@@ -134,6 +158,5 @@ def test_the_run_is_that_of_diffusers_example(small, monkeypatch):
         position = position - position.mean(1, keepdim=True)
     plan = pipe.scheduler.plan(20)
     run = pipe.steps(params, WATER, key=jax.random.key(0))
-    strength = plan.start * plan.sigma[0] / plan.alpha[0]
-    found = sampling.sample(network, plan, strength * x, noise=jnp.asarray(noise), after=run.after)
+    found = sampling.sample(network, plan, plan.sigma[0] / plan.alpha[0] * x, noise=jnp.asarray(noise), after=run.after)
     assert np.abs(found - position.numpy()).max() < 1e-4 * np.abs(position.numpy()).max()

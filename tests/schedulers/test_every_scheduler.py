@@ -15,7 +15,7 @@ CLASSES = hub_classes()
 every = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 STEPS = {"ConsistencyDecoderScheduler": 2, "RFD4ProteinaScheduler": 20, "SCMScheduler": 2}
 REQUIRED = {"RFD4ProteinaScheduler": {"schedule_mode": "log", "noise_mode": "1/t", "tsr_k": 1.0, "tsr_sigma": 1.0}}
-OWN = {"PolynomialScheduler", "FullOrderMultistepScheduler"}  # which no Hub class is
+OWN = {"AnnealedLangevinScheduler", "FullOrderMultistepScheduler", "PolynomialScheduler"}  # which no Hub class is
 ROWS = 24  # more than any of these plans has
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fdiff import solvers, spacing
-from fdiff.plan import Grid, Solver
+from fdiff.plan import Grid, Memory, Solver
 
 MEAN, DEVIATION = 0.6, 0.5
 STEPS = 100
@@ -204,3 +204,17 @@ def exact(grid: Grid, alpha: float, sigma: float, size: int) -> np.ndarray:
 
 def unit(size: int, index: int) -> np.ndarray:
     return np.eye(size)[index]
+
+
+def test_langevin_dynamics_end_at_the_law_of_their_level():
+    """From anywhere, but for the variance that steps of their length add: 1 / (1 - k / 2), k the pull of a step."""
+    sigma, size, n = 0.7, 0.1, 300
+    grid = Grid(*np.broadcast_to([[0], [1], [sigma], [1], [sigma]], (5, n)))
+    variance, x, step = DEVIATION**2 + sigma**2, np.array([9.0, 0.0]), solvers.langevin(size).step  # mean, deviation
+    for i in range(n):
+        eps = sigma * (x - [MEAN, 0]) / variance
+        pulled = step(i, grid, Memory(x), 0 * x, eps, 0 * x).x
+        fresh = step(i, grid, Memory(0.0), 0.0, 0.0, 1.0).x
+        x = np.array([pulled[0], np.hypot(pulled[1], fresh)])
+    pull = size * sigma**2 / variance
+    assert abs(x[0] - MEAN) < 1e-3 and abs(x[1] ** 2 * (1 - pull / 2) / variance - 1) < 1e-6
