@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from convert import layout, packed, quantized
+from fdiff import lean
 from fdiff.manifest import Manifest, Part
 from fdiff.pipelines.pipeline import OPT_IN
 
@@ -41,7 +42,7 @@ class Estimate(NamedTuple):
 TRANSFORMER, CONVOLUTIONS = 30, 15
 DECODER = 5  # the same for each pixel and channel that enters the last level of an autoencoder
 COPIES = 0.05  # of the network's parameters, which are copied in another layout while it runs
-COMPUTED = 4  # bytes of a number while it is computed with: CPUs know float32 alone, and turn all parameters into that
+COMPUTED = 4  # bytes of a number while it is computed with: CPUs know float32 alone (see `fdiff.lean`)
 CONFIGS = ("vae", "vqvae", "movq")
 
 
@@ -61,7 +62,8 @@ def estimate(
     decoders = sum(stored[name].nbytes for name in stored if name in CONFIGS)
     others = [stored[name].nbytes for name in stored if name not in CONFIGS]
     parameters = decoders + (max(others, default=0) if in_turn else sum(others))
-    copied = COMPUTED if each < COMPUTED and jax.default_backend() == "cpu" else COPIES * each
+    widened = each < COMPUTED and jax.default_backend() == "cpu" and jax.__version_info__ < lean.SINCE
+    copied = COMPUTED if widened else COPIES * each
     held = activations({name: part.module for name, part in models.items()}, size, count, guided)
     return Estimate(parameters, held + int(max((one.wide for one in stored.values()), default=0) * copied))
 

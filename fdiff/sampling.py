@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdiff import keys
+from fdiff.lean import Program
 from fdiff.plan import Plan
 from fdiff.rows import at_row, fitted
 
@@ -166,7 +167,7 @@ class Steps:
             yield state, x0
 
 
-@partial(jax.jit, static_argnames="remat", inline=True)
+@partial(Program, static_argnames="remat", inline=True)
 def _sample(
     network: Network,
     plan: Plan,
@@ -185,7 +186,7 @@ def _sample(
     return jax.lax.scan(row, init(plan, x)._replace(memory=memory), (plan, noise))[0].x
 
 
-@jax.jit
+@Program
 def _advance(
     network: Network, row: Plan, state: State, key: jax.Array | None, given: jax.Array | None, after: Edit | None
 ) -> tuple[State, jax.Array]:

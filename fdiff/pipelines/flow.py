@@ -12,6 +12,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from fdiff import guidance
+from fdiff.lean import Program
 from fdiff.pipelines import crop, inpaint, inputs
 from fdiff.pipelines.checks import either, finite, one_of
 from fdiff.pipelines.denoise import Both, variables_of
@@ -140,7 +141,7 @@ def read_texts(
     return Tokens(states, jnp.asarray(mask))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(Program, static_argnums=(0, 1, 2))
 def states_of(
     encoder: Any, layers: tuple[int, ...], norm_last: bool, params: Any, ids: Any, mask: Any, places: Any = None,
     shown: Sequence[Any] = (),

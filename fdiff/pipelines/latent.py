@@ -12,6 +12,7 @@ import numpy as np
 
 from fdiff import images
 from fdiff.image_processors import CLIPImageProcessor
+from fdiff.lean import Program
 from fdiff.models import AutoencoderDC, AutoencoderKL, StableDiffusionSafetyChecker, UNet2DConditionModel
 from fdiff.models.autoencoder_kl_wan import StandardizedAutoencoder
 from fdiff.models.layers.vae import DiagonalGaussian
@@ -89,7 +90,7 @@ def checked_latents(latents: Any, shape: tuple[int, ...]) -> jax.Array:
     return finite("latents", jnp.asarray(latents, jnp.float32))
 
 
-@partial(jax.jit, static_argnums=(0, 3))
+@partial(Program, static_argnums=(0, 3))
 def decoded(vae: Any, params: Any, latents: jax.Array, tile_size: int | None = None) -> jax.Array:
     """Pictures (b, H, W, 3), float32, of latents as a denoiser has them; one at a time, to save memory."""
 
@@ -102,7 +103,7 @@ def decoded(vae: Any, params: Any, latents: jax.Array, tile_size: int | None = N
     return sliced(one, rescaled(vae, params, latents, "unscale")).astype(jnp.float32)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(Program, static_argnums=0)
 def decoded_around(vae: Any, params: Any, latents: jax.Array, image: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Pictures (b, H, W, 3), float32, of latents and of the pictures around them."""
     unscaled = rescaled(vae, params, latents, "unscale")
@@ -110,13 +111,13 @@ def decoded_around(vae: Any, params: Any, latents: jax.Array, image: jax.Array, 
     return drawn.astype(jnp.float32)
 
 
-@partial(jax.jit, static_argnums=0)
-def encoded(vae: Any, params: Any, pictures: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+@partial(Program, static_argnums=0)
+def encoded(vae: Any, params: Any, pictures: jax.Array | np.ndarray, noise: jax.Array | None = None) -> jax.Array:
     """Latents as a denoiser takes them, float32: the most probable ones, or drawn with `noise` (b, h, w, c).
 
     There may be fewer pictures than noise; each is then drawn as often as that takes.
     """
-    latents = sliced(lambda x: vae.apply({"params": params}, x, method="encode"), pictures)
+    latents = sliced(lambda x: vae.apply({"params": params}, x, method="encode"), jnp.asarray(pictures))
     if noise is not None:
         latents = jax.tree.map(lambda leaf: jnp.repeat(leaf, len(noise) // len(leaf), axis=0), latents)
     if isinstance(latents, DiagonalGaussian):

@@ -9,11 +9,11 @@ from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
-import jax
 import jax.numpy as jnp
 
 from fdiff import hub, registry, single_file, upload
 from fdiff.display import attempted
+from fdiff.lean import Program
 from fdiff.pipelines.components import (
     INDEX,
     check_complete,
@@ -294,7 +294,7 @@ def encoder_of(pipe: Any, encoder: str = "text_encoder", tokenizer: str = "token
     return found
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(Program, static_argnums=0)
 def applied(model: Any, params: Any, *inputs: Any) -> Any:
     """What the model makes of the inputs."""
     return model.apply({"params": params}, *inputs)

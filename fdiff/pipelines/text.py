@@ -16,6 +16,7 @@ from fdiff.adapters.ip_adapter import IPAdapter
 from fdiff.adapters.ip_adapter import collection as adapter_collection
 from fdiff.adapters.ip_adapter import features as adapter_features
 from fdiff.image_processors import CLIPImageProcessor
+from fdiff.lean import Program
 from fdiff.models import UNet2DConditionModel, edits
 from fdiff.pipelines import changing
 from fdiff.pipelines.checks import either, finite, one_of
@@ -84,7 +85,7 @@ class CLIPEncoder:
         return encode_jit(model, tree, tokens, penultimate=self.penultimate, clip_skip=clip_skip, lora=lora)
 
 
-encode_jit = functools.partial(jax.jit, static_argnums=0, static_argnames=("penultimate", "clip_skip"))(prompts.encode)
+encode_jit = functools.partial(Program, static_argnums=0, static_argnames=("penultimate", "clip_skip"))(prompts.encode)
 
 
 def encode_prompt(
