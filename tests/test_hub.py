@@ -1,6 +1,8 @@
 """Downloads from and uploads to a stand-in for the Hub, by the real huggingface_hub."""
 
+import collections
 import os
+import re
 import subprocess
 import sys
 import time
@@ -271,6 +273,23 @@ def test_force_download_mends_all_of_a_pipeline(fake: FakeHub, tmp_path):
     assert found == pipe
     same(found_params, params)
     same(fdiff.UNet2DModel.from_pretrained("me/digits", subfolder="unet")[1], params["unet"])
+
+
+def test_how_often_the_hub_is_asked_for_a_pipeline(fake: FakeHub):
+    """Twice about each file that comes, by fdiff and by huggingface_hub; where all is in the cache, once in all."""
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained(fdiff.DIGITS, dtype=None)
+    pipe.push_to_hub("me/digits", params)
+    fake.requests.clear()
+    fdiff.DiffusionPipeline.from_pretrained("me/digits")
+    asked = collections.Counter(re.sub("[^ ]*/(resolve|revision)/[^/]*/?", "", line) for line in fake.requests)
+    files = ("model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
+             "scheduler/scheduler_config.json")  # fmt: skip
+    once = {"HEAD unet/diffusion_pytorch_model.safetensors.index.json": 1}  # of which there is none
+    folders = {"GET ": 2}  # which files there are, for each component
+    assert asked == {f"HEAD {file}": 2 for file in files} | {f"GET {file}": 1 for file in files} | once | folders
+    fake.requests.clear()
+    fdiff.DiffusionPipeline.from_pretrained("me/digits")
+    assert fake.requests == ["HEAD me/digits/resolve/main/model_index.json"]
 
 
 def test_a_variant_that_is_here_asks_no_hub(tmp_path, monkeypatch):
