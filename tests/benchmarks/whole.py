@@ -136,7 +136,8 @@ def _training_fdiff(config: Any, x0: np.ndarray, remat: bool) -> Ready:
 def fresh(code: str, setting: Setting, cache: str = os.devnull, *arguments: str) -> float:
     """The seconds that a new process says it took, or else those from its start to its end."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
-    environ |= {"PYTHONPATH": _checkout(), "XDG_CACHE_HOME": cache, "HF_HUB_OFFLINE": "1"}
+    environ |= {"PYTHONPATH": _checkout(), "XDG_CACHE_HOME": cache, "HF_HUB_OFFLINE": "1",
+                "JAX_TRACEBACK_FILTERING": "off"}  # whose last line is not the error
     if cache != os.devnull:
         environ |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     said: list[str] = []
@@ -192,9 +193,11 @@ edge, width = unet.sample_size, unet.cross_attention_dim
 plan = fdiff.DDIMScheduler().plan(20)
 jax.device_put(0.0)
 
+def asked(params, x, t, text):
+    return unet.apply({"params": params}, x, t, text)
+
 def draw(params, x, words, nothing):
-    def network(x, t, text):
-        return unet.apply({"params": params}, x, t, text)
+    network = Partial(asked, params)
     return fdiff.sample(fdiff.guidance.classifier_free(network, words, nothing, 7.5), plan, x)
 
 text = jax.ShapeDtypeStruct((1, 77, width), "float32")
