@@ -56,12 +56,9 @@ def tree(model: Any, kind: str | None) -> Any:
             wide = math.sqrt(3 / math.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.0
             return Random(leaf.shape, np.dtype(ml_dtypes.bfloat16), one - wide, one + wide)
         shape = layout.torch_shape(path, leaf.shape)
-        size = math.sqrt(3 / shape[1]) / (127 if how == "int8" else 8)
-        span = {"int8": (-127, 128), "int4": (0, 256)}[how]
-        parts = {
-            name: Random(*found, *((size, size) if name == "scales" else span))
-            for name, found in quantized.sizes(how, shape).items()
-        }
+        size = math.sqrt(3 / shape[1]) / {"int8": 127, "int4": 120}[how]
+        spans = {"codes": {"int8": (-127, 128), "int4": (0, 256)}[how], "factors": (1, 16), "scales": (size, size)}
+        parts = {name: Random(*found, *spans[name]) for name, found in quantized.sizes(how, shape).items()}
         return quantized.Quantized(how, parts, shape[1], path[-1] == "kernel", np.dtype(np.float32))
 
     return jax.tree_util.tree_map_with_path(one, model.shapes())

@@ -3,6 +3,7 @@
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from convert.quantized import Streamed, holds_quantized, is_quantized, widened
 from fdiff.adapters import lora
 from fdiff.cli.commands import main
 from fdiff.conversion import convert
+from fdiff.pipelines.in_turn import InTurn
 from tests.convert.test_quantized import written
 from tests.pipelines import transformers
 
@@ -65,6 +67,20 @@ def test_one_model_at_a_time(saved):
     assert jax.tree.leaves(params["text_encoder"])[0] is not first[0]
     images = pipe(params, "a cat", key=jax.random.key(0), **OPTIONS).images
     np.testing.assert_array_equal(images, drawn(saved))
+
+
+def test_a_model_is_dropped_when_what_reads_it_is_done():
+    """A program holds what it reads until it ends, and Python goes on before: two models would be in memory."""
+
+    @jax.jit
+    def slow(x):
+        return jax.lax.fori_loop(0, 100, lambda i, x: x @ x / 400, x)
+
+    made = []
+    params = InTurn({"text_encoder": lambda: jnp.ones((400, 400)), "vae": lambda: made[0].is_ready()})
+    slow(jnp.ones((400, 400))).block_until_ready()
+    made.append(slow(params["text_encoder"]))
+    assert params["vae"]
 
 
 @pytest.mark.parametrize("kind", [None, "int8"])
