@@ -112,6 +112,8 @@ LORAS = {
     "kohya, Qwen-Image": ("qwen-image-transformer", "lora_unet_", "_convert_non_diffusers_qwen_lora_to_diffusers"),
     "lightx2v, Qwen-Image": ("qwen-image-transformer", "diffusion_model.",
                              "_convert_non_diffusers_qwen_lora_to_diffusers"),
+    "ComfyUI, Lumina 2": ("neta-lumina2-transformer", "diffusion_model.",
+                          "_convert_non_diffusers_lumina2_lora_to_diffusers"),
     "XLabs, FLUX.1": ("flux1-dev-transformer", "", "_convert_xlabs_flux_lora_to_diffusers"),
 }  # fmt: skip
 IN_BLOCKS = ("_blocks.", "layers.", "refiner.")
@@ -136,10 +138,11 @@ def test_loras_are_read_as_diffusers_reads_them(name, shared_data, tmp_path):
     utils = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
     manifest, prefix, converter = LORAS[name]
     shapes = shapes_of(shared_data, manifest)
-    stacks = original_transformers.originals(shapes) if "flux" in manifest else dict.fromkeys(shapes, ())
+    known = original_transformers.originals(shapes)
+    stacks = known if "flux" in manifest or "lumina" in manifest else dict.fromkeys(shapes, ())
     known = {key: original_transformers.shape(stack, shapes) if stack else shapes[key] for key, stack in stacks.items()}
     known = {key: shape for key, shape in known.items() if len(shape) == 2 and not key.endswith("pad_token")}
-    if prefix != "diffusion_model." or "Qwen" in name:  # other tools train the blocks alone
+    if prefix != "diffusion_model." or "Qwen" in name or "Lumina" in name:  # other tools train the blocks alone
         known = {key: shape for key, shape in known.items() if any(part in key for part in IN_BLOCKS)}
     if name == "ai-toolkit, FLUX.2":  # diffusers 0.42.1 leaves its halves as they are, which its own files have swapped
         known.pop("final_layer.adaLN_modulation.1")
@@ -153,9 +156,9 @@ def test_loras_are_read_as_diffusers_reads_them(name, shared_data, tmp_path):
         }, ".down.weight", ".up.weight")  # fmt: skip
     else:
         flat = {prefix + (key.replace(".", "_") if prefix == "lora_unet_" else key): known[key] for key in known}
-        ends = (".lora_A.weight", ".lora_B.weight") if "ai-toolkit" in name else (
-            ".lora_down.weight", ".lora_up.weight")  # fmt: skip
-        halves = None if "ai-toolkit" in name or "final_layer.linear" in known else 0.5  # diffusers drops alphas there
+        peft = "ai-toolkit" in name or "Lumina" in name
+        ends = (".lora_A.weight", ".lora_B.weight") if peft else (".lora_down.weight", ".lora_up.weight")
+        halves = None if peft or "final_layer.linear" in known else 0.5  # diffusers drops alphas there
         arrays = factors_of(flat, *ends, halves)
     wanted = getattr(utils, converter)({key: torch.from_numpy(np.asarray(array)) for key, array in arrays.items()})
     file = dialects.write(tmp_path / "x.safetensors", (arrays, {}))
