@@ -34,6 +34,7 @@ PLACES: tuple[tuple[str, str, Callable[[str], str]], ...] = (
 # Where a transformer is in the file: ComfyUI's whole checkpoints, its parts of one, and the files of the authors.
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
 ENCODER = re.compile(r"text_encoders\.(\w+)\.(?:transformer\.)?(.+)")  # its name in whole checkpoints, and a tensor's
+HEADLESS = ("gemma2_2b",)  # a whole language model there, and the part of it without a head on the Hub
 PROJECTION = "text_projection.weight"  # of CLIP: a pair of texts and pictures has it, what reads a text alone may not
 
 # Files of one component have no prefix: it is known by a tensor that only that component has.
@@ -153,7 +154,8 @@ def _of_transformer(
         encoder = ENCODER.fullmatch(name)
         if encoder and encoder[1] in kind.encoders:
             if not NO_WEIGHTS_OF_ENCODERS.fullmatch(encoder[2]):
-                components.setdefault(kind.encoders[encoder[1]], {})[encoder[2]] = tensor
+                inner = encoder[2].removeprefix("model.") if encoder[1] in HEADLESS else encoder[2]
+                components.setdefault(kind.encoders[encoder[1]], {})[inner] = tensor
             continue
         place = next((place for place in PLACES if place[1] == "vae" and name.startswith(place[0])), None)
         if place is None:

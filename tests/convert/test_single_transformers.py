@@ -14,12 +14,13 @@ from convert.quantized import holds_quantized, widened
 from fdiff import conversion
 from fdiff.adapters import lora
 from fdiff.cli.commands import main
+from tests.convert import original_names
 from tests.convert.original_transformers import arrays, full, original, write
 from tests.convert.test_original_transformers import shapes_of
 from tests.convert.test_quantized import said, written
 from tests.convert.test_single_file import equal, on_file, prefixed
 from tests.pipelines import transformers
-from tests.reference import make_joint, make_transformers
+from tests.reference import make_causal_lm, make_joint, make_single_stream, make_transformers
 
 HUB = {
     "flux1-dev": "black-forest-labs/FLUX.1-dev", "flux2-klein-4b": "black-forest-labs/FLUX.2-klein-4B",
@@ -194,6 +195,70 @@ def test_a_whole_checkpoint(tmp_path):
         clip.from_single_file(file, config=tmp_path)
     with pytest.raises(ValueError, match=r"has no vae, which StableDiffusion3Pipeline needs; pass config=, .* such as"):
         fdiff.DiffusionPipeline.from_single_file(file, config=tmp_path)
+
+
+VAE = {**transformers.FOUR, "norm_num_groups": 2, "latent_channels": 4, "layers_per_block": 1, "use_quant_conv": False,
+       "use_post_quant_conv": False}  # fmt: skip
+CLIP = ("CLIPTextModel", {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+                          "vocab_size": 20})  # fmt: skip
+T5 = ("T5EncoderModel", transformers.T5)
+WHOLE = {  # pipeline: its transformer, and its text encoders by ComfyUI's names
+    "FluxPipeline": (("FluxTransformer2DModel", transformers.FLUX),
+                     {"clip_l": ("text_encoder", CLIP), "t5xxl": ("text_encoder_2", T5)}),
+    "ChromaPipeline": (make_joint.CONFIGS["chroma"], {"t5xxl": ("text_encoder", T5)}),
+    "ZImagePipeline": (("ZImageTransformer2DModel", transformers.Z_IMAGE),
+                       {"qwen3_4b": ("text_encoder", ("Qwen3ForCausalLM", transformers.QWEN))}),
+    "Lumina2Pipeline": (make_single_stream.CONFIGS["lumina2"],
+                        {"gemma2_2b": ("text_encoder", make_causal_lm.CONFIGS["gemma2"])}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pipeline", WHOLE)
+def test_whole_checkpoints_of_comfyui(pipeline, tmp_path):
+    """Text encoders and the VAE beside the transformer, with what ComfyUI saves of them and nobody reads."""
+    transformer, encoders = WHOLE[pipeline]
+    known = {"transformer": transformer, "vae": ("AutoencoderKL", VAE), **dict(encoders.values())}
+    models = {name: getattr(fdiff, cls)(**config) for name, (cls, config) in known.items()}
+    random = np.random.default_rng(0)
+    params = {name: jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), model.shapes())
+              for name, model in models.items()}  # fmt: skip
+    found = original(arrays(params["transformer"]), "model.diffusion_model.")
+    found |= prefixed("vae.", original_names.vae(arrays(params["vae"]), lambda x: x[..., None, None]))
+    for place, (name, (cls, _)) in encoders.items():
+        inside = arrays(params[name])
+        if cls == "T5EncoderModel":
+            inside["encoder.embed_tokens.weight"] = inside["shared.weight"]
+        elif cls == "CLIPTextModel":
+            inside["text_projection.weight"] = np.eye(8, dtype=np.float32)
+        elif not any(key.startswith("model.") for key in inside):
+            inside = prefixed("model.", inside)
+        found |= prefixed(f"text_encoders.{place}.transformer.", inside)
+        found[f"text_encoders.{place}.logit_scale"] = np.zeros((), np.float32)
+    file = write(tmp_path / "whole.safetensors", found)
+    for name, model in models.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(model.config()))
+    fdiff.FlowMatchEulerDiscreteScheduler().save_pretrained(tmp_path / "scheduler")
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    loaded = fdiff.single_file.load(file, config=tmp_path)
+    assert loaded.pipeline == pipeline and loaded.models == models
+    assert equal(loaded.params, params)
+
+
+def test_t5_in_one_file(tmp_path):
+    model = fdiff.T5EncoderModel(**transformers.T5)
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), model.shapes())
+    found = arrays(params)
+    found["encoder.embed_tokens.weight"] = found["shared.weight"]
+    file = write(tmp_path / "t5xxl.safetensors", found)
+    (tmp_path / "text_encoder_2").mkdir()
+    (tmp_path / "text_encoder_2" / "config.json").write_text(json.dumps(model.config()))
+    (tmp_path / "model_index.json").write_text(json.dumps({"text_encoder_2": ["transformers", "T5EncoderModel"]}))
+    again, tree = fdiff.T5EncoderModel.from_single_file(file, config=tmp_path)
+    assert again == model and equal(tree, params)
+    with pytest.raises(ValueError, match="does not say how its T5EncoderModel is built; pass config="):
+        fdiff.T5EncoderModel.from_single_file(file)
 
 
 SAID = {  # what follows from the tensors of files whose configs the Hub has alone, by the classes' arguments
