@@ -12,6 +12,7 @@ from fdiff.registry import register
 from fdiff.rows import ByRow, at_row
 from fdiff.sampling import State, init, predict, sample, step, steps
 from fdiff.schedulers import *  # noqa: F403
+from fdiff.stacked import stack_blocks, unstack_blocks
 from fdiff.tokenizers import *  # noqa: F403
 
 __all__ = [
@@ -44,11 +45,13 @@ __all__ = [
     "schedulers",
     "slerp",
     "solvers",
+    "stack_blocks",
     "step",
     "steps",
     "tabulate",
     "tokenizers",
     "torch_random",
+    "unstack_blocks",
 ]
 __all__ += models.__all__
 __all__ += pipelines.__all__

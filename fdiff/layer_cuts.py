@@ -192,8 +192,8 @@ def _layers(network: Any, inputs: Any) -> tuple[list[dict[int, str]], list[Any]]
 
         def act(i: int, path: str, args: tuple[Any, ...], call: Callable[[], Any]) -> Any:
             if current_trace() != trace:
-                raise ValueError("the layers of this network are called in a loop, such as that over the windows of a "
-                                 "long sound; use TaylorSeer, which forecasts what any network says")
+                raise ValueError("the layers of this network are called in a loop, such as that over stacked blocks or "
+                                 "the windows of a long sound; use TaylorSeer, which forecasts what any network says")
             paths.append(path)
             outs[i], structures[i] = jax.tree.flatten(out := call())
             return out

@@ -32,6 +32,7 @@ from convert.methods import Factors, Hadamard, Kronecker, Part
 from convert.quantized import Quantized, Streamed, is_quantized
 from fdiff import hub
 from fdiff.adapters import files
+from fdiff.stacked import check_unstacked, holds_stacked, unstack_blocks
 
 Params = Mapping[str, Any]
 Number = float | jax.Array
@@ -97,6 +98,7 @@ def merge(params: Params, *adapters: Scaled) -> tuple[dict[str, Any], Originals]
     """
     merged, originals = dict(params), Originals()
     for component, changes in _by_parameter(adapters).items():
+        check_unstacked(params.get(component), "merging an adapter")
         known = parameters(params.get(component, {}))
         for name, added in changes.items():
             where, leaf = _find(known, component, name, added)
@@ -145,7 +147,8 @@ def collection(params: Params, *adapters: Scaled) -> dict[str, Any]:
     """
     edits: dict[str, Any] = {}
     for component, changes in _by_parameter(adapters).items():
-        known = parameters(params.get(component, {}))
+        tree = params.get(component, {})
+        known = parameters(jax.eval_shape(unstack_blocks, tree) if holds_stacked(tree) else tree)
         for name, added in changes.items():
             where, leaf = _find(known, component, name, added)
             if any(one.dora_scale is not None for one, _ in added):

@@ -14,8 +14,12 @@ from fdiff.models.layers.checks import require
 from fdiff.models.layers.decoder import DecoderLayer
 from fdiff.models.layers.linear import Embed
 from fdiff.models.layers.norm import RMSNorm
+from fdiff.models.layers.repeated import at, repeated
 from fdiff.models.layers.rotary import rotary_angles
 from fdiff.models.model import Model
+
+MASKS = ("full_attention", "sliding_attention")  # the kinds of layers
+States = tuple[jax.Array, list[jax.Array]]  # what a layer is given, and those of the states before it that are wanted
 
 
 class CausalLM(Model):
@@ -79,14 +83,24 @@ class CausalLM(Model):
         masks = self.masks(input_ids.shape[1], attention_mask)
         angles = self.angles(jnp.arange(input_ids.shape[1]) if position_ids is None else position_ids)
         x = Embed(self.vocab_size, self.hidden_size, name=f"{self.prefix}embed_tokens")(input_ids)
-        states = [self.sighted(x * jnp.asarray(self.embedding_scale(), x.dtype), input_ids, shown)]
-        for i, kind in enumerate(self.kinds()):
-            if i >= max(wanted) and not self.is_initializing():
-                break
-            states.append(self.layer(i)(states[-1], angles, masks[kind]))
-        if len(states) == count + 1 and (norm_last or self.is_initializing()):
-            states[-1] = RMSNorm(self.rms_norm_eps, offset=self.norm_offset, name=f"{self.prefix}norm")(states[-1])
-        return tuple(states[layer] for layer in wanted)
+        x = self.sighted(x * jnp.asarray(self.embedding_scale(), x.dtype), input_ids, shown)
+        kinds = self.kinds()
+
+        def step(layer: Any, both: States, i: Any) -> States:
+            if isinstance(i, int):
+                x = layer(both[0], angles, masks[kinds[i]])
+                return x, [x if number == i + 1 else one for number, one in zip(wanted, both[1], strict=True)]
+            number = jnp.array([MASKS.index(kind) for kind in kinds])[i]
+            mask = masks[kinds[0]] if len(set(kinds)) == 1 else at([masks[kind] for kind in MASKS], number)
+            x = layer(both[0], angles, mask)
+            return x, [jnp.where(number == i + 1, x, one) for number, one in zip(wanted, both[1], strict=True)]
+
+        most = count if self.is_initializing() else max(wanted)
+        x, states = repeated(self, most, self.layer, step, (x, [x] * len(wanted)))
+        if most == count and (norm_last or self.is_initializing()):
+            last = RMSNorm(self.rms_norm_eps, offset=self.norm_offset, name=f"{self.prefix}norm")(x)
+            states = [last if number == count else one for number, one in zip(wanted, states, strict=True)]
+        return tuple(states)
 
     def sighted(self, x: jax.Array, input_ids: jax.Array, shown: Sequence[jax.Array]) -> jax.Array:
         """Embeddings x (b, n, c), with what is seen in their place where tokens stand for it."""

@@ -13,12 +13,14 @@ from fdiff.models.layers.checks import check_axes, require
 from fdiff.models.layers.joint_attention import check_sequence
 from fdiff.models.layers.linear import Embed, Linear
 from fdiff.models.layers.patches import packed
+from fdiff.models.layers.repeated import all_repeated
 from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.model import Model
 from fdiff.models.transformer_flux import (
     THETA,
     FluxSingleTransformerBlock,
     FluxTransformerBlock,
+    apart,
     told,
 )
 
@@ -89,16 +91,22 @@ class FluxControlNetModel(Model):
             y = jnp.concatenate([kind[:, None].astype(y.dtype), y], axis=1)
             txt_ids = jnp.concatenate([txt_ids[:1], txt_ids])
         angles = axes_angles(jnp.concatenate([txt_ids, img_ids]), self.axes_dims_rope, THETA)
-        joint, single = [], []
-        for i in range(self.num_layers):
-            x, y = FluxTransformerBlock(self.num_attention_heads, name=f"transformer_blocks.{i}")(x, y, angles, temb)
-            joint.append(Linear(width, name=f"controlnet_blocks.{i}")(x))
-        for i in range(self.num_single_layers):
-            block = FluxSingleTransformerBlock(self.num_attention_heads, name=f"single_transformer_blocks.{i}")
-            both = block(jnp.concatenate([y, x], axis=1), angles, temb)
-            y, x = both[:, : y.shape[1]], both[:, y.shape[1] :]
-            single.append(Linear(width, name=f"controlnet_single_blocks.{i}")(x))
-        found = FluxControlNetOutput(tuple(joint), tuple(single))
+        heads, length = self.num_attention_heads, y.shape[1]
+        joint = all_repeated(
+            self, self.num_layers, lambda i: FluxTransformerBlock(heads, name=f"transformer_blocks.{i}"),
+            lambda block, both, i: block(*both, angles, temb), (x, y),
+        )  # fmt: skip
+        single = all_repeated(
+            self, self.num_single_layers,
+            lambda i: FluxSingleTransformerBlock(heads, name=f"single_transformer_blocks.{i}"),
+            lambda block, both, i: apart(block(jnp.concatenate(both[::-1], axis=1), angles, temb), length),
+            joint[-1] if joint else (x, y),
+        )  # fmt: skip
+        said = {"controlnet_blocks": joint, "controlnet_single_blocks": single}
+        found = FluxControlNetOutput(*(
+            tuple(Linear(width, name=f"{name}.{i}")(one) for i, (one, _) in enumerate(states))
+            for name, states in said.items()
+        ))  # fmt: skip
         return jax.tree.map(lambda one: one * jnp.asarray(conditioning_scale, one.dtype), found)
 
     def check_options(self) -> None:

@@ -11,6 +11,7 @@ from fdiff.models.fields import Count, Layers, between
 from fdiff.models.layers.checks import check_axes
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import RMSNorm
+from fdiff.models.layers.repeated import all_repeated
 from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.model import Model
 from fdiff.models.transformer_qwenimage import THETA, QwenImageTransformerBlock, places, seen, told
@@ -54,11 +55,12 @@ class QwenImageControlNetModel(Model):
         temb = told(width, jnp.broadcast_to(jnp.asarray(timestep, jnp.float32), (batch,)))
         y = Linear(width, name="txt_in")(RMSNorm(name="txt_norm")(encoder_hidden_states))
         angles = axes_angles(places(y.shape[1], [sample.shape[1:3]]), self.axes_dims_rope, THETA)
-        mask, said = seen(encoder_hidden_states_mask, x.shape[:2]), []
-        for i in range(self.num_layers):
-            block = QwenImageTransformerBlock(self.num_attention_heads, name=f"transformer_blocks.{i}")
-            x, y = block(x, y, angles, mask, temb, None, x.shape[1])
-            said.append(Linear(width, name=f"controlnet_blocks.{i}")(x))
+        mask, heads = seen(encoder_hidden_states_mask, x.shape[:2]), self.num_attention_heads
+        states = all_repeated(
+            self, self.num_layers, lambda i: QwenImageTransformerBlock(heads, name=f"transformer_blocks.{i}"),
+            lambda block, both, i: block(*both, angles, mask, temb, None, x.shape[1]), (x, y),
+        )  # fmt: skip
+        said = [Linear(width, name=f"controlnet_blocks.{i}")(one) for i, (one, _) in enumerate(states)]
         return tuple(one * jnp.asarray(conditioning_scale, one.dtype) for one in said)
 
     def check_options(self) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from fdiff.models.fields import Layers
 from fdiff.models.layers.linear import Linear
+from fdiff.models.layers.repeated import all_repeated
 from fdiff.models.transformer_sana import SanaModel
 
 
@@ -36,10 +37,8 @@ class SanaControlNetModel(SanaModel):
         x, text, mask, numbers, _ = self.begun(
             hidden_states, encoder_hidden_states, timestep, encoder_attention_mask, controlnet_cond
         )
-        said = []
-        for i in range(self.num_layers):
-            x = self.block(i)(x, text, mask, numbers)
-            said.append(Linear(self.width, name=f"controlnet_blocks.{i}")(x))
+        states = all_repeated(self, self.num_layers, self.block, lambda block, x, i: block(x, text, mask, numbers), x)
+        said = [Linear(self.width, name=f"controlnet_blocks.{i}")(one) for i, one in enumerate(states)]
         return tuple(one * jnp.asarray(conditioning_scale, one.dtype) for one in said)
 
     def example_inputs(self) -> tuple[np.ndarray, ...]:

@@ -13,6 +13,7 @@ from fdiff.models.layers.checks import require
 from fdiff.models.layers.feed_forward import FeedForward
 from fdiff.models.layers.linear import Conv, Linear
 from fdiff.models.layers.modulation import Modulation, modulated
+from fdiff.models.layers.repeated import all_repeated
 from fdiff.models.model import Model
 from fdiff.models.transformer_sd3 import JointTransformerBlock, Norm, Patches, TimeAndText, check_joint
 
@@ -67,15 +68,21 @@ class SD3ControlNetModel(Model):
         y = encoder_hidden_states
         if y is not None:
             y = Linear(self.caption_projection_dim, name="context_embedder")(y)
-        said = []
-        for i in range(self.num_layers):
+
+        def make(i: int) -> Any:
             name = f"transformer_blocks.{i}"
             if y is None:
-                x = SD3SingleTransformerBlock(self.num_attention_heads, name=name)(x, temb)
-            else:
-                dual = i in self.dual_attention_layers
-                x, y = JointTransformerBlock(self.num_attention_heads, self.qk_norm, dual, name=name)(x, y, temb)
-            said.append(Linear(self.width, name=f"controlnet_blocks.{i}")(x))
+                return SD3SingleTransformerBlock(self.num_attention_heads, name=name)
+            return JointTransformerBlock(
+                self.num_attention_heads, self.qk_norm, i in self.dual_attention_layers, name=name
+            )
+
+        def step(block: Any, both: tuple[jax.Array, Any], i: Any) -> tuple[jax.Array, Any]:
+            x, y = both
+            return (block(x, temb), None) if y is None else block(x, y, temb)
+
+        states = all_repeated(self, self.num_layers, make, step, (x, y))
+        said = [Linear(self.width, name=f"controlnet_blocks.{i}")(one) for i, (one, _) in enumerate(states)]
         return tuple(one * jnp.asarray(conditioning_scale, one.dtype) for one in said)
 
     @property

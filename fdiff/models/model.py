@@ -16,6 +16,7 @@ from fdiff import hub, registry, sources, upload
 from fdiff.messages import show
 from fdiff.models import one_file
 from fdiff.models.fields import checked
+from fdiff.stacked import unstack_blocks
 
 CONFIG = "config.json"
 # How weights were averaged while they were trained, which training scripts write into the config.json of "unet_ema".
@@ -202,6 +203,7 @@ class Model(nn.Module):
 
         Raises ValueError for parameters that are not this module's, OSError where the disk is full.
         """
+        params = unstack_blocks(params)
         weights.check(params, self.shapes())
         with files.staged(folder) as temporary:
             hub.write_json(temporary / CONFIG, self.config())

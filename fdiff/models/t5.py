@@ -14,6 +14,7 @@ from fdiff.models.layers.activations import FUNCTIONS
 from fdiff.models.layers.checks import require
 from fdiff.models.layers.linear import Embed
 from fdiff.models.layers.norm import RMSNorm
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.t5 import T5Block
 from fdiff.models.model import CONFIG, Model
 
@@ -75,10 +76,10 @@ class T5Encoder(Model):
         mask = jnp.zeros((1, 1, 1, 1))
         if attention_mask is not None:
             mask = jnp.where(attention_mask != 0, 0.0, MASKED)[:, None, None]
-        bias = mask
-        for i in range(self.num_layers):
+
+        def make(i: int) -> T5Block:
             own = self.each_has_bias or i == 0
-            block = T5Block(
+            return T5Block(
                 self.num_heads,
                 self.d_kv,
                 self.d_ff,
@@ -89,7 +90,12 @@ class T5Encoder(Model):
                 self.relative_attention_max_distance,
                 name=f"encoder.block.{i}",
             )
-            x, bias = block(x, mask if own else bias)
+
+        def step(block: T5Block, both: tuple[jax.Array, jax.Array], i: Any) -> tuple[jax.Array, jax.Array]:
+            x, bias = block(*both)
+            return x, both[1] if self.each_has_bias else bias
+
+        x, _ = repeated(self, self.num_layers, make, step, (x, mask))
         return RMSNorm(self.layer_norm_epsilon, name="encoder.final_layer_norm")(x).astype(dtype)
 
     def example_inputs(self) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from fdiff.models.layers.embeddings import sinusoidal
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import RMSNorm
 from fdiff.models.layers.parameter import parameter
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.rotary import rotary_angles
 from fdiff.models.model import Model
 
@@ -74,17 +75,23 @@ class AceStepTransformer1DModel(Model):
         told = Linear(self.hidden_size, name="condition_embedder")(encoder_hidden_states)
         angles = rotary_angles(jnp.arange(x.shape[1]), self.head_dim, self.rope_theta)
         masks = windows(x.shape[1], self.sliding_window)
-        for i, kind in enumerate(kinds_of_layers(self.layer_types, self.num_hidden_layers)):
-            block = AceStepTransformerBlock(
-                self.num_attention_heads,
-                self.num_key_value_heads,
-                self.head_dim,
-                self.intermediate_size,
-                self.attention_bias,
-                self.rms_norm_eps,
-                name=f"layers.{i}",
-            )
-            x = block(x, told, parts, angles, masks[kind] if kind == "sliding_attention" else None)
+        near = [kind == "sliding_attention" for kind in kinds_of_layers(self.layer_types, self.num_hidden_layers)]
+        sizes = (
+            self.num_attention_heads, self.num_key_value_heads, self.head_dim, self.intermediate_size,
+            self.attention_bias, self.rms_norm_eps,
+        )  # fmt: skip
+
+        def step(block: Any, x: jax.Array, i: Any) -> jax.Array:
+            if isinstance(i, int):
+                mask = masks["sliding_attention"] if near[i] else None
+            else:
+                mask = jnp.where(jnp.array(near)[i], masks["sliding_attention"], masks["full_attention"])
+            out: jax.Array = block(x, told, parts, angles, mask)
+            return out
+
+        x = repeated(
+            self, self.num_hidden_layers, lambda i: AceStepTransformerBlock(*sizes, name=f"layers.{i}"), step, x
+        )
         table = parameter(self, "scale_shift_table", table_of(self.hidden_size), (1, 2, self.hidden_size))
         shift, scale = jnp.split((table + whole[:, None]).astype(x.dtype), 2, axis=1)
         x = RMSNorm(self.rms_norm_eps, name="norm_out")(x) * (1 + scale) + shift

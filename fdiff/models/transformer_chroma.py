@@ -15,11 +15,14 @@ from fdiff.models.layers.joint_attention import check_sequence
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.modulation import modulated
 from fdiff.models.layers.norm import RMSNorm
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.model import Model
 from fdiff.models.transformer_flux import (
     THETA,
     TIME_SCALE,
+    Both,
+    apart,
     attend_and_feed,
     attend_beside_feeding,
     share,
@@ -78,20 +81,30 @@ class ChromaTransformer2DModel(Model):
         y = Linear(width, name="context_embedder")(encoder_hidden_states)
         angles = axes_angles(jnp.concatenate([txt_ids, img_ids]), self.axes_dims_rope, THETA)
         mask = None if attention_mask is None else attention_mask[:, None, :, None] * attention_mask[:, None, None, :]
-        for i in range(self.num_layers):
-            a, b = (told[start + 6 * i :][:6] for start in (single, single + joint))
-            x, y = JointBlock(self.num_attention_heads, name=f"transformer_blocks.{i}")(x, y, angles, a, b, mask)
-            x = x + share(controlnet_block_samples, i, self.num_layers)
-        for i in range(self.num_single_layers):
-            block = SingleBlock(self.num_attention_heads, name=f"single_transformer_blocks.{i}")
-            both = block(jnp.concatenate([y, x], axis=1), angles, told[3 * i :][:3], mask)
-            y, x = both[:, : y.shape[1]], both[:, y.shape[1] :]
-            x = x + share(controlnet_single_block_samples, i, self.num_single_layers)
-        channels = self.out_channels or self.in_channels
-        return Linear(self.patch_size**2 * channels, name="proj_out")(modulated(x, told[-2], told[-1]))
 
-    def told(self, t: jax.Array, dtype: Any) -> list[jax.Array]:
-        """What each place of modulation is told of the time (b,), as arrays (b, 1, width).
+        def of_joint(block: Any, both: Both, i: Any) -> Both:
+            a, b = (numbers(told, start + 6 * i, 6) for start in (single, single + joint))
+            x, y = block(*both, angles, a, b, mask)
+            return x + share(controlnet_block_samples, i, self.num_layers), y
+
+        def of_single(block: Any, both: Both, i: Any) -> Both:
+            tokens = block(jnp.concatenate(both[::-1], axis=1), angles, numbers(told, 3 * i, 3), mask)
+            x, y = apart(tokens, both[1].shape[1])
+            return x + share(controlnet_single_block_samples, i, self.num_single_layers), y
+
+        heads = self.num_attention_heads
+        both = repeated(
+            self, self.num_layers, lambda i: JointBlock(heads, name=f"transformer_blocks.{i}"), of_joint, (x, y)
+        )
+        x, _ = repeated(
+            self, self.num_single_layers, lambda i: SingleBlock(heads, name=f"single_transformer_blocks.{i}"),
+            of_single, both,
+        )  # fmt: skip
+        channels, last = self.out_channels or self.in_channels, numbers(told, told.shape[1] - 2, 2)
+        return Linear(self.patch_size**2 * channels, name="proj_out")(modulated(x, last[0], last[1]))
+
+    def told(self, t: jax.Array, dtype: Any) -> jax.Array:
+        """What each place of modulation is told of the time (b,): (b, places, width).
 
         Places: three for each single block, six for the picture in each joint one, six for the text, two for the end.
         """
@@ -108,10 +121,11 @@ class ChromaTransformer2DModel(Model):
             jnp.broadcast_to(places, (len(t), count, 2 * features)),
         ], axis=-1)  # fmt: skip
         width = self.num_attention_heads * self.attention_head_dim
-        numbers = Approximator(
+        approximator = Approximator(
             width, self.approximator_hidden_dim, self.approximator_layers, name="distilled_guidance_layer"
-        )(told.astype(dtype))
-        return jnp.split(numbers, count, axis=1)
+        )
+        said: jax.Array = approximator(told.astype(dtype))
+        return said
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""
@@ -124,6 +138,11 @@ class ChromaTransformer2DModel(Model):
         x, y = (np.zeros((1, 1, width), np.float32) for width in (self.in_channels, self.joint_attention_dim))
         ids = np.zeros((1, 3), np.float32)
         return x, y, np.zeros(1, np.float32), ids, ids
+
+
+def numbers(told: jax.Array, start: Any, count: int) -> list[jax.Array]:
+    """What so many places from there on are told, (b, 1, width) each."""
+    return jnp.split(jax.lax.dynamic_slice_in_dim(told, start, count, axis=1), count, axis=1)
 
 
 class Approximator(nn.Module):

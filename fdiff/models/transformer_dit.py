@@ -17,6 +17,7 @@ from fdiff.models.layers.linear import Conv, Embed, Linear
 from fdiff.models.layers.modulation import Modulation, modulated
 from fdiff.models.layers.norm import LayerNorm
 from fdiff.models.layers.patches import from_patches
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.model import Model
 
 TIME_FEATURES = 256
@@ -67,9 +68,14 @@ class DiTTransformer2DModel(Model):
         x = Conv(self.width, self.patch_size, self.patch_size, 0, name="pos_embed.proj")(sample)
         x = x + self.places(*x.shape[1:3]).astype(x.dtype)
         x = x.reshape(batch, -1, self.width)
-        x, told = self.block(0)(x, t, labels)
-        for i in range(1, self.num_layers):
-            x, _ = self.block(i)(x, t, labels)
+
+        def step(block: Any, both: tuple[jax.Array, jax.Array], i: Any) -> tuple[jax.Array, jax.Array]:
+            x, told = block(both[0], t, labels)
+            if isinstance(i, int):
+                return x, both[1] if i else told
+            return x, jnp.where(i == 0, told, both[1])
+
+        x, told = repeated(self, self.num_layers, self.block, step, (x, jnp.zeros((batch, self.width), x.dtype)))
         numbers = Linear(2 * self.width, name="proj_out_1")(nn.silu(told))[:, None]
         shift, scale = jnp.split(numbers, 2, axis=-1)
         channels = self.out_channels or self.in_channels

@@ -15,6 +15,7 @@ from fdiff.models.layers.linear import Conv, Linear
 from fdiff.models.layers.modulation import modulated
 from fdiff.models.layers.norm import RMSNorm
 from fdiff.models.layers.patches import from_patches
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.layers.self_attention import SelfAttention
 from fdiff.models.model import Model
@@ -66,9 +67,11 @@ class ErnieImageTransformer2DModel(Model):
         numbers = Linear(6 * self.hidden_size, name="adaLN_modulation.1")(nn.silu(temb))
         modulation = jnp.split(numbers[:, None], 6, axis=-1)
         both = jnp.concatenate([x, text.astype(x.dtype)], axis=1)
-        for i in range(self.num_layers):
-            block = ErnieImageBlock(self.num_attention_heads, self.ffn_hidden_size, self.eps, name=f"layers.{i}")
-            both = block(both, angles, seen, modulation)
+        sizes = self.num_attention_heads, self.ffn_hidden_size, self.eps
+        both = repeated(
+            self, self.num_layers, lambda i: ErnieImageBlock(*sizes, name=f"layers.{i}"),
+            lambda block, x, i: block(x, angles, seen, modulation), both,
+        )  # fmt: skip
         scale, shift = jnp.split(Linear(2 * self.hidden_size, name="final_norm.linear")(temb)[:, None], 2, axis=-1)
         last = modulated(both[:, : x.shape[1]], shift, scale, self.eps)
         return from_patches(Linear(size**2 * self.out_channels, name="final_linear")(last), height, width, size)

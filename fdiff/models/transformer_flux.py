@@ -18,6 +18,7 @@ from fdiff.models.layers.joint_attention import JointAttention, check_sequence, 
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.modulation import Modulation, modulated
 from fdiff.models.layers.norm import RMSNorm
+from fdiff.models.layers.repeated import at, repeated
 from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.model import Model
 
@@ -25,6 +26,8 @@ TIME_SCALE = 1000.0
 TIME_FEATURES = 256
 THETA = 10000.0
 MLP_RATIO = 4
+
+Both = tuple[jax.Array, jax.Array]  # the tokens of a picture and of a text
 
 
 class FluxTransformer2DModel(Model):
@@ -72,15 +75,23 @@ class FluxTransformer2DModel(Model):
         x = Linear(width, name="x_embedder")(hidden_states)
         y = Linear(width, name="context_embedder")(encoder_hidden_states)
         angles = axes_angles(jnp.concatenate([txt_ids, img_ids]), self.axes_dims_rope, THETA)
-        for i in range(self.num_layers):
-            block = FluxTransformerBlock(self.num_attention_heads, name=f"transformer_blocks.{i}")
-            x, y = block(x, y, angles, temb)
-            x = x + share(controlnet_block_samples, i, self.num_layers)
-        for i in range(self.num_single_layers):
-            single = FluxSingleTransformerBlock(self.num_attention_heads, name=f"single_transformer_blocks.{i}")
-            both = single(jnp.concatenate([y, x], axis=1), angles, temb)
-            y, x = both[:, : y.shape[1]], both[:, y.shape[1] :]
-            x = x + share(controlnet_single_block_samples, i, self.num_single_layers)
+
+        def joint(block: Any, both: Both, i: Any) -> Both:
+            x, y = block(*both, angles, temb)
+            return x + share(controlnet_block_samples, i, self.num_layers), y
+
+        def single(block: Any, both: Both, i: Any) -> Both:
+            x, y = apart(block(jnp.concatenate(both[::-1], axis=1), angles, temb), both[1].shape[1])
+            return x + share(controlnet_single_block_samples, i, self.num_single_layers), y
+
+        heads = self.num_attention_heads
+        both = repeated(
+            self, self.num_layers, lambda i: FluxTransformerBlock(heads, name=f"transformer_blocks.{i}"), joint, (x, y)
+        )
+        x, _ = repeated(
+            self, self.num_single_layers,
+            lambda i: FluxSingleTransformerBlock(heads, name=f"single_transformer_blocks.{i}"), single, both,
+        )  # fmt: skip
         scale, shift = Modulation(2, width, name="norm_out")(temb)
         channels = self.out_channels or self.in_channels
         return Linear(self.patch_size**2 * channels, name="proj_out")(modulated(x, shift, scale))
@@ -164,6 +175,11 @@ def told(
     return temb
 
 
-def share(samples: Sequence[jax.Array], block: int, blocks: int) -> jax.Array | float:
+def apart(both: jax.Array, length: int) -> Both:
+    """Tokens (b, m + n, c) of which the first m, `length`, are a text: those of the picture, and these."""
+    return both[:, length:], both[:, :length]
+
+
+def share(samples: Sequence[jax.Array], block: Any, blocks: int) -> jax.Array | float:
     """What of the samples is added behind a block: each serves ceil(blocks / samples) blocks, one after the other."""
-    return samples[block // -(-blocks // len(samples))] if samples else 0.0
+    return at(samples, block // -(-blocks // len(samples))) if samples else 0.0

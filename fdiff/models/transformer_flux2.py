@@ -15,6 +15,7 @@ from fdiff.models.layers.joint_attention import JointAttention, check_sequence, 
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.modulation import Modulation, modulated, swiglu
 from fdiff.models.layers.norm import RMSNorm
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.model import Model
 
@@ -70,12 +71,15 @@ class Flux2Transformer2DModel(Model):
         y = Linear(width, False, name="context_embedder")(encoder_hidden_states)
         angles = axes_angles(jnp.concatenate([txt_ids, img_ids]), self.axes_dims_rope, self.rope_theta)
         common = self.num_attention_heads, self.mlp_ratio, self.eps
-        for i in range(self.num_layers):
-            block = Flux2TransformerBlock(*common, name=f"transformer_blocks.{i}")
-            x, y = block(x, y, angles, picture, words)
-        both = jnp.concatenate([y, x], axis=1)
-        for i in range(self.num_single_layers):
-            both = Flux2SingleTransformerBlock(*common, name=f"single_transformer_blocks.{i}")(both, angles, single)
+        x, y = repeated(
+            self, self.num_layers, lambda i: Flux2TransformerBlock(*common, name=f"transformer_blocks.{i}"),
+            lambda block, both, i: block(*both, angles, picture, words), (x, y),
+        )  # fmt: skip
+        both = repeated(
+            self, self.num_single_layers,
+            lambda i: Flux2SingleTransformerBlock(*common, name=f"single_transformer_blocks.{i}"),
+            lambda block, both, i: block(both, angles, single), jnp.concatenate([y, x], axis=1),
+        )  # fmt: skip
         scale, shift = Modulation(2, width, False, name="norm_out")(temb)
         x = modulated(both[:, y.shape[1] :], shift, scale, self.eps)
         return Linear(self.patch_size**2 * (self.out_channels or self.in_channels), False, name="proj_out")(x)

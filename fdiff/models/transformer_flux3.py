@@ -13,6 +13,7 @@ from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
 from fdiff.models.layers.joint_attention import check_sequence
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.modulation import Modulation, modulated, swiglu
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.layers.self_attention import SelfAttention
 from fdiff.models.model import Model
@@ -85,15 +86,12 @@ class Flux3Transformer2DModel(Model):
             embedder = "context_embedder" if name == "txt" else f"x_embedders.{name}"
             blocks = "txt_mode_blocks" if name == "txt" else f"mode_blocks.{name}"
             inside = [Linear(self.width(), False, name=embedder)(x)]
-            for i in range(self.num_layers):
-                inside = self.block(f"{blocks}.{i}")(inside, turns[-1], [own], there if name == "txt" else None)
-            tokens += inside
+            tokens += self.through(blocks, self.num_layers, inside, turns[-1], [own], there if name == "txt" else None)
         angles = jnp.concatenate(turns)
         if there is not None:
             more = len(angles) - there.shape[-1]
             there = jnp.pad(there, ((0, 0), (0, 0), (0, 0), (0, more)), constant_values=True)
-        for i in range(self.num_single_layers):
-            tokens = self.block(f"single_transformer_blocks.{i}")(tokens, angles, numbers, there)
+        tokens = self.through("single_transformer_blocks", self.num_single_layers, tokens, angles, numbers, there)
         scale, shift = Modulation(2, self.width(), False, name="norm_out")(temb)
         return Linear(self.in_channels, False, name="proj_out")(modulated(tokens[1], shift, scale, self.eps))
 
@@ -106,9 +104,13 @@ class Flux3Transformer2DModel(Model):
         numbers = TIME_SCALE * jnp.broadcast_to(jnp.asarray(t, jnp.float32), batch)
         return sinusoidal(numbers, self.timestep_channels, flip_sin_to_cos=True, freq_shift=0)
 
-    def block(self, name: str) -> "Flux3Block":
-        """One of the blocks."""
-        return Flux3Block(self.num_attention_heads, self.mlp_ratio, self.eps, name=name)
+    def through(self, name: str, count: int, streams: list[jax.Array], *others: Any) -> list[jax.Array]:
+        """What so many blocks make of streams."""
+        common = self.num_attention_heads, self.mlp_ratio, self.eps
+        return repeated(
+            self, count, lambda i: Flux3Block(*common, name=f"{name}.{i}"),
+            lambda block, streams, i: block(streams, *others), streams,
+        )  # fmt: skip
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""

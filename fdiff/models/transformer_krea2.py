@@ -15,6 +15,7 @@ from fdiff.models.layers.joint_attention import check_sequence
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import RMSNorm
 from fdiff.models.layers.parameter import parameter
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.layers.self_attention import SelfAttention
 from fdiff.models.model import Model
@@ -78,30 +79,30 @@ class Krea2Transformer2DModel(Model):
         both = [Linear(width, name="txt_in.linear_2")(text), Linear(width, name="img_in")(hidden_states)]
         x = jnp.concatenate(both, axis=1)
         angles = axes_angles(jnp.concatenate([txt_ids, img_ids]), self.axes_dims_rope, self.rope_theta)
-        for i in range(self.num_layers):
-            block = Krea2Block(
-                self.num_attention_heads, self.num_key_value_heads, self.intermediate_size, self.norm_eps,
-                name=f"transformer_blocks.{i}",
-            )  # fmt: skip
-            x = block(x, angles, seen, modulation)
+        sizes = self.num_attention_heads, self.num_key_value_heads, self.intermediate_size, self.norm_eps
+        x = repeated(
+            self, self.num_layers, lambda i: Krea2Block(*sizes, name=f"transformer_blocks.{i}"),
+            lambda block, x, i: block(x, angles, seen, modulation), x,
+        )  # fmt: skip
         return Krea2FinalLayer(self.in_channels, self.norm_eps, name="final_layer")(x[:, length:], temb)
 
     def fused(self, states: jax.Array, seen: jax.Array | None) -> jax.Array:
         """The layers (b, m, layers, d) of a text as one (b, m, d): those of a token see each other, then its tokens."""
         batch, length, layers, width = states.shape
         x = states.reshape(batch * length, layers, width)
-        for i in range(self.num_layerwise_text_blocks):
-            x = self.text_block(f"layerwise_blocks.{i}")(x)
+        x = self.read("layerwise_blocks", self.num_layerwise_text_blocks, x, None)
         x = x.reshape(states.shape).swapaxes(2, 3)
         x = Linear(1, False, name="text_fusion.projector")(x)[..., 0]
-        for i in range(self.num_refiner_text_blocks):
-            x = self.text_block(f"refiner_blocks.{i}")(x, mask=seen)
-        return x
+        return self.read("refiner_blocks", self.num_refiner_text_blocks, x, seen)
 
-    def text_block(self, name: str) -> "Krea2Block":
-        """One of the blocks that read the text."""
+    def read(self, name: str, count: int, x: jax.Array, seen: jax.Array | None) -> jax.Array:
+        """What so many blocks, of those that read the text, make of x."""
         heads, shared = self.text_num_attention_heads, self.text_num_key_value_heads
-        return Krea2Block(heads, shared, self.text_intermediate_size, self.norm_eps, name=f"text_fusion.{name}")
+        sizes = heads, shared, self.text_intermediate_size, self.norm_eps
+        return repeated(
+            self, count, lambda i: Krea2Block(*sizes, name=f"text_fusion.{name}.{i}"),
+            lambda block, x, i: block(x, mask=seen), x,
+        )  # fmt: skip
 
     def check_options(self) -> None:
         """Refuse options that do not fit together."""

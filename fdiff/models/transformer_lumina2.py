@@ -14,6 +14,7 @@ from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.modulation import Modulation
 from fdiff.models.layers.norm import LayerNorm, RMSNorm
 from fdiff.models.layers.patches import from_patches, to_patches
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.layers.self_attention import SelfAttention
 from fdiff.models.model import Model
@@ -72,24 +73,25 @@ class Lumina2Transformer2DModel(Model):
         own = jnp.ones(text.shape[:2], bool) if encoder_attention_mask is None else encoder_attention_mask != 0
         seen = jnp.concatenate([jnp.ones(x.shape[:2], bool), own], axis=1)[:, None, None]
         text_angles, angles = self.angles(own.sum(-1), text.shape[1], height // size, width // size)
-        for i in range(self.num_refiner_layers):
-            text = self.block(f"context_refiner.{i}")(text, text_angles, own[:, None, None])
-        for i in range(self.num_refiner_layers):
-            x = self.block(f"noise_refiner.{i}")(x, angles, None, temb)
+        text = self.through("context_refiner", self.num_refiner_layers, text, text_angles, own[:, None, None])
+        x = self.through("noise_refiner", self.num_refiner_layers, x, angles, None, temb)
         both = jnp.concatenate([x, text.astype(x.dtype)], axis=1)
         angles = jnp.concatenate([angles, text_angles], axis=1)
-        for i in range(self.num_layers):
-            both = self.block(f"layers.{i}")(both, angles, seen, temb)
+        both = self.through("layers", self.num_layers, both, angles, seen, temb)
         scale = Linear(self.hidden_size, name="norm_out.linear_1")(nn.silu(temb))[:, None]
         last = LayerNorm(1e-6, affine=False)(both[:, : x.shape[1]]) * (1 + scale)
         patches = Linear(size**2 * (self.out_channels or self.in_channels), name="norm_out.linear_2")(last)
         return from_patches(patches, height, width, size)
 
-    def block(self, name: str) -> "Lumina2TransformerBlock":
-        """One of the blocks."""
+    def through(self, name: str, count: int, x: jax.Array, *others: Any) -> jax.Array:
+        """What so many blocks make of x."""
         inner = int((self.ffn_dim_multiplier or 1) * 4 * self.hidden_size)
         inner += -inner % self.multiple_of
-        return Lumina2TransformerBlock(self.num_attention_heads, self.num_kv_heads, inner, self.norm_eps, name=name)
+        sizes = self.num_attention_heads, self.num_kv_heads, inner, self.norm_eps
+        return repeated(
+            self, count, lambda i: Lumina2TransformerBlock(*sizes, name=f"{name}.{i}"),
+            lambda block, x, i: block(x, *others), x,
+        )  # fmt: skip
 
     def angles(self, lengths: jax.Array, length: int, rows: int, columns: int) -> tuple[jax.Array, jax.Array]:
         """Rotary angles of the tokens of the text (b, length, d / 2), and of the patches (b, rows columns, d / 2).

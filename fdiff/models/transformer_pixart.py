@@ -17,6 +17,7 @@ from fdiff.models.layers.linear import Conv, Linear
 from fdiff.models.layers.modulation import modulated, told_by
 from fdiff.models.layers.norm import LayerNorm
 from fdiff.models.layers.patches import from_patches
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.model import Model
 
 FEATURES = 256  # of a number, before it is embedded
@@ -86,8 +87,7 @@ class PixArtTransformer2DModel(Model):
             text = TimestepEmbedding(self.width, "gelu_pytorch_tanh", name="caption_projection")(text)
         if mask is not None:
             mask = (1 - jnp.asarray(mask, x.dtype))[:, None, None] * HIDDEN
-        for i in range(self.num_layers):
-            x = self.block(i)(x, text, mask, numbers)
+        x = repeated(self, self.num_layers, self.block, lambda block, x, i: block(x, text, mask, numbers), x)
         shift, scale = told_by(self, told[:, None], 2)
         x = Linear(self.patch_size**2 * (self.out_channels or self.in_channels), name="proj_out")(
             modulated(x, shift, scale)

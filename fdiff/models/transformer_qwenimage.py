@@ -16,9 +16,10 @@ from fdiff.models.layers.joint_attention import JointAttention
 from fdiff.models.layers.linear import Embed, Linear
 from fdiff.models.layers.modulation import Modulation, modulated
 from fdiff.models.layers.norm import RMSNorm
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.model import Model
-from fdiff.models.transformer_flux import share
+from fdiff.models.transformer_flux import Both, share
 
 TIME_FEATURES, TIME_SCALE, THETA = 256, 1000.0, 10000.0
 
@@ -75,10 +76,16 @@ class QwenImageTransformer2DModel(Model):
         sizes = [*(sample.shape[-3:-1],) * layers, *(one.shape[1:3] for one in kept)]
         angles = axes_angles(places(y.shape[1], sizes, self.use_layer3d_rope), self.axes_dims_rope, THETA)
         mask, drawn = seen(encoder_hidden_states_mask, x.shape[:2]), tokens[0].shape[1]
-        for i in range(self.num_layers):
-            block = QwenImageTransformerBlock(self.num_attention_heads, name=f"transformer_blocks.{i}")
-            x, y = block(x, y, angles, mask, now, still, drawn)
-            x = x + share(controlnet_block_samples, i, self.num_layers)
+
+        def step(block: Any, both: Both, i: Any) -> Both:
+            x, y = block(*both, angles, mask, now, still, drawn)
+            return x + share(controlnet_block_samples, i, self.num_layers), y
+
+        heads = self.num_attention_heads
+        x, _ = repeated(
+            self, self.num_layers, lambda i: QwenImageTransformerBlock(heads, name=f"transformer_blocks.{i}"), step,
+            (x, y),
+        )  # fmt: skip
         scale, shift = Modulation(2, width, name="norm_out")(now)
         channels = self.patch_size**2 * (self.out_channels or self.in_channels)
         out = Linear(channels, name="proj_out")(modulated(x[:, :drawn], shift, scale))

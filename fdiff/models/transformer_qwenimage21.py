@@ -16,6 +16,7 @@ from fdiff.models.layers.checks import check_axes, require
 from fdiff.models.layers.embeddings import TimestepEmbedding, sinusoidal
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import RMSNorm, standardized
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.rotary import axes_angles
 from fdiff.models.layers.self_attention import SelfAttention
 from fdiff.models.model import Model
@@ -89,9 +90,11 @@ class QwenImage21Transformer2DModel(Model):
             drawn_here = (np.arange(len(order)) >= before)[:, None] * np.array([1, 0, 0])
             places = places + later * drawn_here
         angles = axes_angles(jnp.asarray(places), self.axes_dims_rope, THETA)
-        for i in range(self.num_layers):
-            block = QwenImage21Block(self.num_attention_heads, self.mlp_ratio, self.eps, name=f"transformer_blocks.{i}")
-            x = block(x, angles, seen, pictures[:before], numbers[0], numbers[-1])
+        common = self.num_attention_heads, self.mlp_ratio, self.eps
+        x = repeated(
+            self, self.num_layers, lambda i: QwenImage21Block(*common, name=f"transformer_blocks.{i}"),
+            lambda block, x, i: block(x, angles, seen, pictures[:before], numbers[0], numbers[-1]), x,
+        )  # fmt: skip
         scale = Linear(width, False, name="norm_out.linear")(nn.silu(temb))[:, None]
         last = standardized(x[:, before:], self.eps).astype(x.dtype) * (1 + scale)
         features = self.out_channels or self.in_channels

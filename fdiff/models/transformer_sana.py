@@ -17,6 +17,7 @@ from fdiff.models.layers.linear import Conv, Linear
 from fdiff.models.layers.modulation import modulated, told_by
 from fdiff.models.layers.norm import LayerNorm, RMSNorm
 from fdiff.models.layers.patches import from_patches
+from fdiff.models.layers.repeated import at, repeated
 from fdiff.models.model import Model
 
 FEATURES = 256  # of a number, before it is embedded
@@ -163,10 +164,17 @@ class SanaTransformer2DModel(SanaModel):
         x, text, mask, numbers, told = self.begun(
             hidden_states, encoder_hidden_states, timestep, encoder_attention_mask, guidance=guidance
         )
-        for i in range(self.num_layers):
-            x = self.block(i, self.qk_norm)(x, text, mask, numbers)
-            if 0 < i <= len(controlnet_block_samples):
-                x = x + controlnet_block_samples[i - 1].astype(x.dtype)
+        said = controlnet_block_samples
+
+        def step(block: Any, x: jax.Array, i: Any) -> jax.Array:
+            x = block(x, text, mask, numbers)
+            if not said:
+                return x
+            if isinstance(i, int):
+                return x + said[i - 1].astype(x.dtype) if 0 < i <= len(said) else x
+            return x + jnp.where((i > 0) & (i <= len(said)), at(said, i - 1), 0).astype(x.dtype)
+
+        x = repeated(self, self.num_layers, lambda i: self.block(i, self.qk_norm), step, x)
         shift, scale = told_by(self, told[:, None], 2)
         x = modulated(x.reshape(batch, -1, self.width), shift, scale)
         x = Linear(self.patch_size**2 * (self.out_channels or self.in_channels), name="proj_out")(x)

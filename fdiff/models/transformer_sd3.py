@@ -18,6 +18,7 @@ from fdiff.models.layers.linear import Conv, Linear
 from fdiff.models.layers.modulation import Modulation, modulated
 from fdiff.models.layers.parameter import parameter
 from fdiff.models.layers.patches import from_patches
+from fdiff.models.layers.repeated import at, repeated
 from fdiff.models.model import Model
 
 TIME_FEATURES = 256
@@ -63,17 +64,23 @@ class SD3Transformer2DModel(Model):
         x = Patches(self.width, self.patch_size, self.pos_embed_max_size, self.base, name="pos_embed")(hidden_states)
         temb = TimeAndText(self.width, name="time_text_embed")(jnp.broadcast_to(timestep, (batch,)), pooled_projections)
         y = Linear(self.caption_projection_dim, name="context_embedder")(encoder_hidden_states)
-        for i in range(self.num_layers):
-            before, last = (x, y), i == self.num_layers - 1
-            x, y = JointTransformerBlock(
-                self.num_attention_heads, self.qk_norm, i in self.dual_attention_layers, last,
-                name=f"transformer_blocks.{i}",
-            )(x, y, temb)  # fmt: skip
+        last, said = self.num_layers - 1, block_controlnet_hidden_states
+
+        def make(i: int) -> "JointTransformerBlock":
+            dual = i in self.dual_attention_layers
+            name = f"transformer_blocks.{i}"
+            return JointTransformerBlock(self.num_attention_heads, self.qk_norm, dual, i == last, name=name)
+
+        def step(block: Any, before: tuple[jax.Array, jax.Array], i: Any) -> tuple[jax.Array, jax.Array]:
+            x, y = block(*before, temb)
             if skip_layers is not None:
                 out = skip_layers[:, i, None, None]
                 x, y = jnp.where(out, before[0], x), jnp.where(out, before[1], y)
-            if block_controlnet_hidden_states and not last:
-                x = x + block_controlnet_hidden_states[i * len(block_controlnet_hidden_states) // self.num_layers]
+            if said and not block.last:
+                x = x + at(said, i * len(said) // self.num_layers)
+            return x, y
+
+        x, y = repeated(self, self.num_layers, make, step, (x, y))
         scale, shift = Modulation(2, self.width, name="norm_out")(temb)
         channels = self.out_channels or self.in_channels
         x = Linear(self.patch_size**2 * channels, name="proj_out")(modulated(x, shift, scale))

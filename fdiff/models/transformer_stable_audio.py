@@ -16,6 +16,7 @@ from fdiff.models.layers.feed_forward import FeedForward
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import LayerNorm
 from fdiff.models.layers.parameter import parameter
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.rotary import rotary_angles, rotate_halves
 from fdiff.models.model import Model
 
@@ -64,14 +65,11 @@ class StableAudioDiTModel(Model):
         x = Linear(width, False, name="proj_in")(x)
         x = jnp.concatenate([first.astype(x.dtype), x], axis=1)
         angles = rotary_angles(jnp.arange(x.shape[1]), self.attention_head_dim // 2)
-        for i in range(self.num_layers):
-            block = StableAudioDiTBlock(
-                self.num_attention_heads,
-                self.num_key_value_attention_heads,
-                self.attention_head_dim,
-                name=f"transformer_blocks.{i}",
-            )
-            x = block(x, text, angles)
+        sizes = self.num_attention_heads, self.num_key_value_attention_heads, self.attention_head_dim
+        x = repeated(
+            self, self.num_layers, lambda i: StableAudioDiTBlock(*sizes, name=f"transformer_blocks.{i}"),
+            lambda block, x, i: block(x, text, angles), x,
+        )  # fmt: skip
         x = Linear(self.out_channels, False, name="proj_out")(x)[:, 1:]
         return Conv1d(self.out_channels, 1, use_bias=False, name="postprocess_conv")(x) + x
 

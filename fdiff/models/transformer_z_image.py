@@ -16,6 +16,7 @@ from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import LayerNorm, RMSNorm
 from fdiff.models.layers.parameter import parameter
 from fdiff.models.layers.patches import from_patches, to_patches
+from fdiff.models.layers.repeated import repeated
 from fdiff.models.layers.rotary import axes_angles, rotate_pairs
 from fdiff.models.model import Model
 
@@ -75,25 +76,26 @@ class ZImageTransformer2DModel(Model):
         suffix = f"{size}-{self.all_f_patch_size[0]}"
         x = Linear(self.dim, name=f"all_x_embedder.{suffix}")(padded(patches))
         x = self.filled("x_pad_token", x, jnp.full((batch,), patches.shape[1]))
-        for i in range(self.n_refiner_layers):
-            x = self.block(f"noise_refiner.{i}")(x, angles, None, temb)
+        x = self.through("noise_refiner", self.n_refiner_layers, x, angles, None, temb)
         y = RMSNorm(self.norm_eps, name="cap_embedder.0")(text)
         y = self.filled("cap_pad_token", Linear(self.dim, name="cap_embedder.1")(y), lengths)
-        for i in range(self.n_refiner_layers):
-            y = self.block(f"context_refiner.{i}")(y, text_angles, seen, None)
+        y = self.through("context_refiner", self.n_refiner_layers, y, text_angles, seen, None)
 
         both = jnp.concatenate([x, y], axis=1)
         angles = jnp.concatenate([angles, text_angles], axis=1)
         seen = jnp.concatenate([jnp.ones(x.shape[:2], bool), seen], axis=1)
-        for i in range(self.n_layers):
-            both = self.block(f"layers.{i}")(both, angles, seen, temb)
+        both = self.through("layers", self.n_layers, both, angles, seen, temb)
         features = size**2 * self.in_channels
         last = FinalLayer(features, name=f"all_final_layer.{suffix}")(both[:, : patches.shape[1]], temb)
         return from_patches(last, height, width, size)
 
-    def block(self, name: str) -> "ZImageTransformerBlock":
-        """One of the blocks."""
-        return ZImageTransformerBlock(self.n_heads, self.norm_eps, self.qk_norm, name=name)
+    def through(self, name: str, count: int, x: jax.Array, *others: Any) -> jax.Array:
+        """What so many blocks make of x."""
+        return repeated(
+            self, count,
+            lambda i: ZImageTransformerBlock(self.n_heads, self.norm_eps, self.qk_norm, name=f"{name}.{i}"),
+            lambda block, x, i: block(x, *others), x,
+        )  # fmt: skip
 
     def angles(self, ends: jax.Array, length: int, rows: int, columns: int) -> tuple[jax.Array, jax.Array]:
         """Rotary angles (b, n, d / 2) of the tokens of the text, and of the patches and the tokens behind them.

@@ -20,6 +20,7 @@ from fdiff import hub, registry
 from fdiff.models.model import CONFIG, Model
 from fdiff.registry import find_component
 from fdiff.schedulers.scheduler import Scheduler
+from fdiff.stacked import stacked_in_place
 
 INDEX = "model_index.json"
 DIFFUSERS_VERSION = "0.42.1"  # whose layout is written: diffusers asks an index for it
@@ -174,7 +175,7 @@ def load_model(component: Any, source: str | Path, **how: Any) -> tuple[Any, Any
 
 def open_model(
     component: Any, source: str | Path, *, variant: str | None, dtype: Any, sharding: Any, quantize: str | None = None,
-    streamed: bool = False, **place: Any,
+    streamed: bool = False, stack_blocks: bool = False, **place: Any,
 ) -> tuple[Any, Callable[[], Any] | None]:  # fmt: skip
     """The model, and what reads its parameters, None for what is no model.
 
@@ -183,6 +184,11 @@ def open_model(
     """
     if not issubclass(component, Model):
         return component.from_pretrained(source, **place), None
+    if stack_blocks:
+        how: dict[str, Any] = {"variant": variant, "dtype": dtype, "sharding": sharding, "quantize": quantize}
+        model, read = open_model(component, source, streamed=streamed, **how, **place)
+        assert read  # it is a model
+        return model, lambda: stacked_in_place(read())
     where = hub.Source(source, **place)
     options: dict[str, Any] = {"variant": hub.available_variant(where, variant), "sharding": sharding}
     if str(where.subfolder).startswith(QUANTIZED):

@@ -75,7 +75,7 @@ class DiffusionPipeline:
         cls, source: str | Path, *, revision: str | None = None, variant: str | None = None,
         cache_dir: str | Path | None = None, token: str | bool | None = None, local_files_only: bool = False,
         force_download: bool = False, dtype: Any = jnp.float32, sharding: Any = None, quantize: str | None = None,
-        in_turn: bool = False, streamed: bool = False, **components: Any,
+        in_turn: bool = False, streamed: bool = False, stack_blocks: bool = False, **components: Any,
     ) -> tuple[Self, Params]:  # fmt: skip
         """(pipeline, params) from a Hub id or a folder; params holds the tree of each model under its name.
 
@@ -91,6 +91,8 @@ class DiffusionPipeline:
                 less memory (see `fdiff.pipelines.in_turn`).
             streamed: the networks and the text encoders stay in their files, and their layers are read whenever they
                 are computed with: for what does not fit into memory.
+            stack_blocks: the blocks that a model repeats come as one, see `fdiff.stack_blocks`: programs are traced and
+                compiled in a fraction of the time.
             components: a component to use in place of the repository's, such as scheduler=...; a model comes as
                 (module, params), several ControlNets as a list of those; None leaves an optional one out, and True
                 loads one that is loaded only when asked for, such as the safety checker.
@@ -110,7 +112,7 @@ class DiffusionPipeline:
         if cls is DiffusionPipeline:
             found: Any = find_pipeline(index.get("_class_name"), source).from_pretrained(
                 source, variant=variant, dtype=dtype, sharding=sharding, quantize=quantize, in_turn=in_turn,
-                streamed=streamed, **where, **components
+                streamed=streamed, stack_blocks=stack_blocks, **where, **components
             )
             return found
         check_family(cls, index.get("_class_name"), source)
@@ -119,7 +121,7 @@ class DiffusionPipeline:
         check_complete(cls, {**entries, **given}, source, "pass it by its name or choose another model")
         hub.available_variant(place._replace(revision=where["revision"]), variant)
         options: dict[str, Any] = {"variant": variant, "dtype": dtype, "sharding": sharding, "quantize": quantize,
-                                   "streamed": streamed}
+                                   "streamed": streamed, "stack_blocks": stack_blocks}
         load = functools.partial(open_model if in_turn else load_model, **options)
         built, params = assembled(cls, given, entries, source, where, load, components)
         return cls(**completed(cls, built)), cast(Params, InTurn(params)) if in_turn else params

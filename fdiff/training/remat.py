@@ -73,7 +73,7 @@ def _seemingly_of(inputs: Any, gradient: Any) -> Any:
 def _intercept(method: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], context: Any) -> Any:
     """The call of a block as a function of its parameters and inputs; any other call as it is."""
     module = context.module
-    inside = isinstance(module.parent, nn.Module) and not isinstance(module, OF_BLOCKS)
+    inside = not isinstance(module, OF_BLOCKS)  # and no whole model, which has no name
     if context.method_name != "__call__" or not inside or not BLOCK.search(module.name or ""):
         return method(*args, **named)
     leaves, form = jax.tree.flatten((args, named))

@@ -7,6 +7,7 @@ from fdiff.models.layers.activations import activation
 from fdiff.models.layers.attention import attention, merge_heads, split_heads
 from fdiff.models.layers.linear import Linear
 from fdiff.models.layers.norm import LayerNorm
+from fdiff.models.layers.repeated import all_repeated
 
 
 class CLIPLayer(nn.Module):
@@ -39,8 +40,8 @@ class CLIPEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, ...]:
-        states = [x]
-        for i in range(self.layers):
-            layer = CLIPLayer(self.heads, self.intermediate_size, self.hidden_act, self.eps, name=f"layers.{i}")
-            states.append(layer(states[-1], mask))
-        return tuple(states)
+        sizes = self.heads, self.intermediate_size, self.hidden_act, self.eps
+        states = all_repeated(
+            self, self.layers, lambda i: CLIPLayer(*sizes, name=f"layers.{i}"), lambda layer, x, i: layer(x, mask), x
+        )
+        return (x, *states)

@@ -8,6 +8,7 @@ from fdiff.models.layers.attention import Attention
 from fdiff.models.layers.feed_forward import FeedForward
 from fdiff.models.layers.linear import Conv, Linear
 from fdiff.models.layers.norm import GroupNorm, LayerNorm
+from fdiff.models.layers.repeated import repeated
 
 # So many tokens are text, for the second part of a dual transformer; the others are an image, for the first.
 DUAL_TEXT_TOKENS = 77
@@ -67,14 +68,11 @@ class Transformer2DModel(nn.Module):
         residual, inner = x, self.heads * self.dim_head
         x = GroupNorm(self.norm_num_groups, 1e-6, name="norm")(x)
         x = self.project(x, inner, "proj_in").reshape(x.shape[0], -1, inner)
-        for i in range(self.num_layers):
-            block = BasicTransformerBlock(
-                self.heads,
-                self.dim_head,
-                only_cross_attention=self.only_cross_attention,
-                name=f"transformer_blocks.{i}",
-            )
-            x = block(x, context, context_mask, mask)
+        how = self.heads, self.dim_head, self.only_cross_attention
+        x = repeated(
+            self, self.num_layers, lambda i: BasicTransformerBlock(*how, name=f"transformer_blocks.{i}"),
+            lambda block, x, i: block(x, context, context_mask, mask), x,
+        )  # fmt: skip
         x = self.project(x.reshape(*residual.shape[:-1], inner), residual.shape[-1], "proj_out")
         return x + residual
 
