@@ -12,13 +12,14 @@ from jax.interpreters import ad, batching, mlir
 Map = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def bilinear(forward: Map, to_x: Map, to_kernel: Map) -> Map:
+def bilinear(forward: Map, to_x: Map, to_kernel: Map, differentiated: Map | None = None) -> Map:
     """forward(x, kernel) -> y, linear in each, with the gradients that a CPU is given:
 
         sum(forward(x, kernel) * y) = sum(x * to_x(kernel, y)) = sum(kernel * to_kernel(x, y))
 
     JAX's own are products too, but in other forms: that for the kernel of a convolution is a convolution with a kernel
-    as large as the picture, for instance, and up to eight times slower than products of matrices.
+    as large as the picture, for instance, and up to eight times slower than products of matrices. `differentiated` is
+    forward as a CPU computes it on the way to a gradient, where it may round in other ways.
     """
     def from_kernel(kernel: jax.Array, x: jax.Array) -> jax.Array:
         return forward(x, kernel)
@@ -34,9 +35,18 @@ def bilinear(forward: Map, to_x: Map, to_kernel: Map) -> Map:
             parts.append(_linear(from_kernel, to_x, kernel, dx))
         if not isinstance(dkernel, SymbolicZero):
             parts.append(_linear(forward, to_kernel, x, dkernel))
-        return run(x, kernel), sum(parts[1:], parts[0])
+        return along(x, kernel), sum(parts[1:], parts[0])
 
+    along = bilinear(_either(differentiated, forward), to_x, to_kernel) if differentiated else run
     run.defjvp(derivative, symbolic_zeros=True)
+    return run
+
+
+def _either(on_cpu: Map, other: Map) -> Map:
+    def run(x: jax.Array, y: jax.Array) -> jax.Array:
+        found: jax.Array = jax.lax.platform_dependent(x, y, cpu=on_cpu, default=other)
+        return found
+
     return run
 
 
@@ -48,12 +58,7 @@ def transposed(function: Map, like: Any, fixed: jax.Array, y: jax.Array) -> jax.
 
 def _linear(function: Map, on_cpu: Map, fixed: jax.Array, x: jax.Array) -> jax.Array:
     """function(fixed, x), whose gradient for x is on_cpu(fixed, y) on a CPU."""
-    like = jax.typeof(x)
-
-    def back(fixed: jax.Array, y: jax.Array) -> jax.Array:
-        x: jax.Array = jax.lax.platform_dependent(fixed, y, cpu=on_cpu, default=partial(transposed, function, like))
-        return x
-
+    back = _either(on_cpu, partial(transposed, function, jax.typeof(x)))
     y: jax.Array = linear.bind(fixed, x, function=function, transpose=back)
     return y
 

@@ -12,6 +12,7 @@ from fdiff.models.layers.bilinear import Map, bilinear, transposed
 
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
 LARGE_KERNEL = 2**21  # numbers: 8 MB, more than the caches of a core hold
+MANY_PIXELS, MANY_CHANNELS = 512, 32  # from which squares of pixels are quicker to convolve, too
 
 
 @partial(jax.jit, static_argnames=("stride", "padding", "groups"))  # layers of equal shapes are traced and lowered once
@@ -69,7 +70,9 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding 
     size = kernel.shape[0]
     if (stride, groups) == (1, 1) and kernel.shape[1] == size and pads == ((size // 2,) * 2,) * 2 and size % 2:
         if size == 3 and x.dtype == jnp.float32 and not (x.shape[1] % 2 or x.shape[2] % 2 or sharded(x)):
-            return bilinear(forward, winograd.gradient_of_input, winograd.gradient_of_kernel)(x, kernel)
+            many = x.shape[0] * x.shape[1] * x.shape[2] >= MANY_PIXELS and min(kernel.shape[2:]) >= MANY_CHANNELS
+            quick = winograd.convolve if many else None
+            return bilinear(forward, winograd.gradient_of_input, winograd.gradient_of_kernel, quick)(x, kernel)
         to_kernel = partial(transposed, _in_rows, jax.typeof(kernel))
         return bilinear(forward, partial(_turning, direct), to_kernel)(x, kernel)
     return forward(x, kernel)

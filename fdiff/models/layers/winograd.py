@@ -1,4 +1,4 @@
-"""Gradients of convolutions in squares of pixels, with fewer multiplications than a kernel has numbers."""
+"""Convolutions in squares of pixels, and their gradients, with fewer multiplications than a kernel has numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +13,18 @@ OF_KERNEL = np.array([(1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)])
 OF_PRODUCTS = np.array([(1, 1, 1, 0), (0, 1, -1, -1)])
 
 
-def gradient_of_input(kernel: jax.Array, y: jax.Array) -> jax.Array:
-    """The gradient of sum(convolve(x, kernel) * y) for x (b, h, w, in), from kernel (3, 3, in, out), y (b, h, w, out).
+def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution with one zero around, (b, h, w, out), of x (b, h, w, in) with kernel (3, 3, in, out).
 
     Sixteen products of matrices for the squares of 2 x 2 pixels instead of 36 (Lavin and Gray 2016, section 4.1), whose
     sums round as those of the convolution do; h and w are even.
     """
-    batch, height, width, _ = y.shape
-    taps = merge(_both(OF_KERNEL[:, ::-1], kernel), 0)
-    products = jax.lax.dot_general(_squares(y), taps, (((2,), (2,)), ((0,), (0,))))
-    x = _both(OF_PRODUCTS, products.reshape(4, 4, batch, height // 2, width // 2, -1))
-    return merge(x.transpose(2, 3, 0, 4, 1, 5), 1, 2)
+    return _of_taps(x, _both(OF_KERNEL, kernel), 2)
+
+
+def gradient_of_input(kernel: jax.Array, y: jax.Array) -> jax.Array:
+    """The gradient of sum(convolve(x, kernel) * y) for x, from kernel and y (b, h, w, out)."""
+    return _of_taps(y, _both(OF_KERNEL[:, ::-1], kernel), 3)
 
 
 def gradient_of_kernel(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -33,6 +34,14 @@ def gradient_of_kernel(x: jax.Array, y: jax.Array) -> jax.Array:
     of_y = _both(OF_PRODUCTS.T, pairs).reshape(16, -1, features)
     products = jax.lax.dot_general(_squares(x), of_y, (((1,), (1,)), ((0,), (0,))))
     return _both(OF_KERNEL.T, products.reshape(4, 4, *products.shape[1:]))
+
+
+def _of_taps(x: jax.Array, taps: jax.Array, axis: int) -> jax.Array:
+    """The products of the squares of x with what is made of a kernel, whose channels of that axis are those of x."""
+    batch, height, width, _ = x.shape
+    products = jax.lax.dot_general(_squares(x), merge(taps, 0), (((2,), (axis - 1,)), ((0,), (0,))))
+    y = _both(OF_PRODUCTS, products.reshape(4, 4, batch, height // 2, width // 2, -1))
+    return merge(y.transpose(2, 3, 0, 4, 1, 5), 1, 2)
 
 
 def _squares(x: jax.Array) -> jax.Array:

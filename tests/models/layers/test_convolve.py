@@ -129,6 +129,23 @@ def test_what_a_gradient_computes(size, of_x, of_kernel):
     assert counts(0) == of_x and counts(1) == of_kernel
 
 
+def test_the_way_to_a_gradient_takes_squares_of_pixels_too():
+    x, kernel, dx = arrays((2, 16, 16, 32), (3, 3, 32, 32), (2, 16, 16, 32))
+
+    def of(function):
+        return jax.value_and_grad(lambda x, kernel: jnp.sin(function(x, kernel)).sum(), argnums=(0, 1))
+
+    def twice(function):
+        return jax.jvp(lambda x: of(function)(x, kernel)[1], (x,), (dx,))[1]
+
+    np.testing.assert_array_equal(padded(x, kernel), plain(x, kernel))
+    assert jax.jit(of(padded)).lower(x, kernel).as_text().count("stablehlo.convolution") == 0
+    assert_close(jax.vjp(padded, x, kernel)[0], plain(x, kernel), 1e-5)
+    found, wanted = (of(function)(x, kernel)[1] + twice(function) for function in (padded, plain))
+    for one, other in zip(found, wanted, strict=True):
+        assert_close(one, other, 1e-5)
+
+
 def test_a_sum_of_many_numbers_of_few_bits_does_not_stall():
     """1,024 ones in bfloat16, one after the other, come to 256."""
     x, kernel = jnp.ones((1, 32, 32, 1), jnp.bfloat16), jnp.zeros((1, 1, 1, 1), jnp.bfloat16)
