@@ -298,7 +298,7 @@ def _check_labels(place: Any, labels: Sequence[int]) -> None:
 
 
 def _npz(path: Path) -> Arrays:
-    """The first array of pictures, by its shape, and the first of as many labels."""
+    """The first array of pictures, by its shape, and "labels" or else the first of as many."""
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
@@ -308,8 +308,8 @@ def _npz(path: Path) -> Arrays:
     if not pictures:
         raise ValueError(f"{path} holds no array (n, h, w, c) of pictures; it holds {', '.join(arrays) or 'nothing'}")
     images = arrays[pictures[0]]
-    labels = next((array for array in arrays.values() if array.ndim == 1 and len(array) == len(images)), None)
-    return _arrays(path, images, labels)
+    as_many = next((array for array in arrays.values() if array.shape == images.shape[:1]), None)
+    return _arrays(path, images, arrays.get("labels", as_many))
 
 
 def _idx(path: Path) -> Arrays:
@@ -336,8 +336,8 @@ def _arrays(path: Path, images: np.ndarray, labels: np.ndarray | None) -> Arrays
         raise ValueError(f"{path} holds pictures of shape {images.shape[1:]}; make it (h, w, 1) or (h, w, 3)")
     if labels is None:
         return Arrays(str(path), images)
-    if len(labels) != len(images) or labels.dtype.kind not in "iu":
-        raise ValueError(f"{path} holds {len(labels)} labels for {len(images)} pictures; give each a whole number "
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(f"{path} holds {labels.size} labels for {len(images)} pictures; give each a whole number "
                          "from 0 on")
     _check_labels(path, labels.tolist())
     return Arrays(str(path), images, labels, tuple(str(i) for i in range(int(labels.max(initial=0)) + 1)))

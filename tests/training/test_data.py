@@ -99,6 +99,7 @@ BAD = {
     "of float64": lambda path: saved(path, images=np.zeros((2, 4, 4))),
     "no array": lambda path: saved(path, labels=np.arange(3)),
     "labels for 2": lambda path: saved(path, images=np.zeros((2, 4, 4), np.uint8), labels=np.array([0.5, 1])),
+    "3 labels for 2": lambda path: saved(path, images=np.zeros((2, 4, 4), np.uint8), labels=np.arange(3)),
     "picture 1 with -1, which is out of range": lambda path: saved(
         path, images=np.zeros((2, 4, 4), np.uint8), labels=np.array([0, -1])),
     "is not there; add": lambda path: described(path, '{"file_name": "no.png", "text": "a"}'),
