@@ -13,7 +13,7 @@ from convert import ggml, gguf, quantized, safetensors, views, weights
 from convert.lazy import lazy
 from convert.quantized import Quantized, Streamed, is_quantized
 from fdiff.models.layers.linear import Embed, Linear
-from fdiff.models.layers.product import int8_product
+from fdiff.models.layers.product import int8_product, product
 
 SHAPES = {
     "blocks.0": {"kernel": (64, 96), "bias": (96,)},
@@ -426,3 +426,21 @@ def test_matrices_that_stay_in_their_file(file, tmp_path, kind):
     np.testing.assert_array_equal(quantized.widened(kernel), quantized.widened(whole["blocks.0"]["kernel"]))
     with pytest.raises(ValueError, match=r"blocks\.0\.weight stays in its file; copy that"):
         weights.save(tmp_path, left)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_one_matrix_is_widened_at_a_time(kind):
+    """What a program needs beside its matrices does not grow with their number."""
+    matrix = np.random.default_rng(0).standard_normal((256, 256), np.float32)
+    leaf = Quantized(kind, quantized.made(kind, matrix), 256, True, np.dtype(np.float32))
+
+    def through(x, leaves):
+        for one in leaves:
+            x = x + product(jnp.tanh(x), one)
+        return x
+
+    def held(count):
+        program = jax.jit(through).lower(np.ones((8, 256), np.float32), [leaf] * count).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert held(12) < held(2) + 2 * 256 * 256

@@ -28,7 +28,8 @@ def product(x: jax.Array, kernel: jax.Array | Quantized | Streamed, dtype: Any =
     if kernel.kind == "int8":
         y = int8_product(flat, kernel.parts["codes"], kernel.parts["scales"])
     elif kernel.kind in INTEGERS:
-        y = int8_product(flat, jnp.where(there, INTEGERS[kernel.kind](kernel.parts), 0), kernel.parts["scales"])
+        parts = {**kernel.parts, "codes": jnp.where(there, kernel.parts["codes"], 0)}  # so that no step of it is early
+        y = int8_product(flat, INTEGERS[kernel.kind](parts), kernel.parts["scales"])
     else:
         y = jax.lax.dot_general(flat, jnp.where(there, kernel.rows(), jnp.nan), LAST, preferred_element_type=dtype)
     return y.astype(dtype or x.dtype).reshape(*x.shape[:-1], -1)
