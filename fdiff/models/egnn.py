@@ -159,7 +159,7 @@ class OfPairs(nn.Module):
         bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
         h, edges = h.astype(kernel.dtype), edges.astype(kernel.dtype)
         own, other = jnp.dot(h, kernel[:width]) + bias, jnp.dot(h, kernel[width : 2 * width])
-        of_edges = jnp.dot(_rows(edges), kernel[2 * width :], precision="highest").reshape(*edges.shape[:-1], -1)
+        of_edges = sum(edges[..., k, None] * kernel[2 * width + k] for k in range(extra))
         return own[:, :, None] + other[:, None] + of_edges
 
 
