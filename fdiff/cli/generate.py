@@ -32,31 +32,34 @@ def generate(arguments: argparse.Namespace) -> list[str]:
     arguments = outputs.suited(pipe, arguments)
     options |= _call_options(pipe, arguments)
     run = pipe.steps(params, **options)
-    told = remember.Told(arguments, pipe, options, run.plan, (0, 0), remember.hashes(arguments))
+    plan, finish, steps = run.plan, run.finish(), iter(run)  # finish checks what it needs
+    del run  # so that the network goes with the last step, where nothing else keeps it
+    told = remember.Told(arguments, pipe, options, plan, (0, 0), remember.hashes(arguments))
     if Path(arguments.out).suffix and pipe.makes == "pictures":
         images.text_options(arguments.out, told.text(number))  # which may be too long
     labels = [str(label) for label in options.get("class_labels", ())]
-    made, frames = _drawn(pipe, params, run, arguments, labels)
+    made, frames = _drawn(pipe, params, steps, finish, len(plan), arguments, labels)
     if pipe.makes == "pictures":
         _write(made.images, frames, dataclasses.replace(told, size=made.images[0].size), number, labels)
         written = [arguments.out]
     else:
         written = outputs.write(pipe.makes, made, Path(arguments.out), told.text)
     if arguments.save_plan:
-        save_plan(arguments.save_plan, run.plan)
+        save_plan(arguments.save_plan, plan)
     return [str(path) for path in (*written, arguments.animate, arguments.save_plan) if path]
 
 
 def _drawn(
-    pipe: Any, params: Any, run: Any, arguments: argparse.Namespace, labels: list[str]
-) -> tuple[Any, list[Any]]:
+    pipe: Any, params: Any, steps: Iterator[Any], finish: Callable[[Any], Any], count: int,
+    arguments: argparse.Namespace, labels: list[str],
+) -> tuple[Any, list[Any]]:  # fmt: skip
     """What the pipeline returns, and the frames of the animation if there is to be one, or previews."""
     from fdiff import images
+    from fdiff.pipelines.in_turn import give_back
 
     frames: list[Any] = []
-    finish = run.finish()  # which checks what it needs
-    with _preview(arguments) as preview, _bar(len(run)) as bar:
-        for i, (state, x0) in enumerate(run):
+    with _preview(arguments) as preview, _bar(count) as bar:
+        for i, (state, x0) in enumerate(steps):
             x = state.x.block_until_ready()  # or the bar would count steps that have only been asked for
             bar(i)
             shown = preview is not None and (i + 1) % arguments.preview == 0
@@ -65,6 +68,7 @@ def _drawn(
                 frames.append(sheet)
                 if preview is not None and shown:
                     images.save(sheet, preview)
+        give_back()
         return finish(x), frames
 
 

@@ -140,6 +140,22 @@ def test_the_command_line(saved, tmp_path):
     assert (pictures[0] != pictures[2]).any()
 
 
+def test_the_command_drops_the_network_before_it_decodes(saved, tmp_path, monkeypatch):
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained(saved)
+    size = {name: sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
+    kind, held, decode = type(pipe), [], type(pipe).decode
+
+    def counted(*args, **options):
+        held.append(sum(array.nbytes for array in jax.live_arrays()))
+        return decode(*args, **options)
+
+    monkeypatch.setattr(kind, "decode", counted)
+    for options in ([], ["--low-memory"]):
+        asked = [str(saved), "a cat", "--steps", "1", "--height", "64", "--width", "64", *options]
+        assert main(["generate", *asked, "--out", str(tmp_path / "a.png")]) == 0
+    assert held[0] - held[1] > 0.99 * (size["text_encoder"] + size["transformer"])
+
+
 def test_a_kind_that_there_is_not_is_told(saved, tmp_path):
     with pytest.raises(ValueError, match="quantize is 'int3'; it must be int8, int4, float8 or None"):
         drawn(saved, quantize="int3")
