@@ -16,6 +16,7 @@ from fdiff import hub, registry, sources, upload
 from fdiff.messages import show
 from fdiff.models import one_file
 from fdiff.models.fields import checked
+from fdiff.models.layers.parameter import SHAPES
 from fdiff.stacked import unstack_blocks
 
 CONFIG = "config.json"
@@ -234,7 +235,8 @@ class Model(nn.Module):
         """The parameter tree as jax.ShapeDtypeStruct leaves, without allocating or computing anything."""
 
         def init(*inputs: Any) -> dict[str, Any]:
-            return self.init(jax.random.key(0), *inputs)["params"]
+            key = jax.random.key(0)
+            return self.init({"params": key, SHAPES: key}, *inputs)["params"]
 
         return jax.eval_shape(init, *self.example_inputs())
 

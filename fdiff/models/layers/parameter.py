@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 from convert.quantized import Quantized, Streamed, widened
 
+SHAPES = "shapes"  # a key of this name, beside "params": nothing but shapes is wanted, and no draw is traced
+
 
 def parameter(module: nn.Module, name: str, init: Callable[..., Any], shape: tuple[int, ...]) -> jax.Array:
     """`kept` as an array: one that is quantised is widened."""
@@ -26,6 +28,9 @@ def kept(
     parameter has another shape.
     """
     if not module.has_variable("params", name):
+        if module.has_rng(SHAPES):
+            zeros: jax.Array = module.variable("params", name, jnp.zeros, shape, jnp.float32).value
+            return zeros
         made: jax.Array = module.param(name, init, shape, jnp.float32)
         return made
     value: jax.Array | Quantized | Streamed = module.get_variable("params", name)
