@@ -1,11 +1,11 @@
-"""How good is each scheduler at 5, 10, 20 and 50 steps on the digits model? Prints a table in Markdown.
+"""How good is each scheduler at 5, 10, 20 and 50 steps on a digits model? Prints a table in Markdown.
 
 Deterministic ones: the root mean square difference of their pictures from those of 1,000 DDIM steps from the same
 noise (black to white is 2). Stochastic ones draw other pictures, so for them it is that of the mean and the deviation
 of each pixel in each class; what two fine runs from other noise differ by in these is printed last.
 
 Flows, EDM's levels and the like are served too: whatever a scheduler's x is at, its ratio of noise to signal names the
-timestep at which the digits model is asked, and what the model says is put as the scheduler wants to hear it.
+timestep at which the model is asked, and what the model says is put as the scheduler wants to hear it.
 
     python examples/scheduler_table.py
 """
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 import fdiff
 from fdiff.catalogue import declared_order
+from fdiff.pipelines.pipeline import sample_shape
 
 OUT = {"DDIMInverse", "DPMSolverMultistepInverse"}  # from a picture to noise
 OUT |= {"ConsistencyDecoder", "DDIMParallel", "DDPMParallel", ""}  # of two steps; second names; the base class
@@ -43,16 +44,17 @@ def main(argv=None):
     parser.add_argument("--each", type=int, default=30, help="pictures of each class")
     parser.add_argument("--fine", type=int, default=1000, help="steps of the run that counts as exact")
     parser.add_argument("--names", nargs="+", default=NAMES)
+    parser.add_argument("--model", default=str(fdiff.DIGITS), help="of pictures of ten classes; mnist is the other")
     parser.add_argument("--plan", help="a learned table beside them, such as `fdiff train plan` writes")
     parser.add_argument("--karras", action="store_true", help="with use_karras_sigmas, those that have it")
     arguments = parser.parse_args(argv)
     names = [name for name in arguments.names if not arguments.karras or "use_karras_sigmas" in fields_of(name)]
-    pipe, params = fdiff.DiffusionPipeline.from_pretrained(fdiff.DIGITS)
+    pipe, params = fdiff.DiffusionPipeline.from_pretrained(arguments.model)
     labels = jnp.repeat(jnp.arange(10), arguments.each)
     alpha, sigma = pipe.scheduler.levels(jnp.arange(pipe.scheduler.num_train_timesteps))
     network = Partial(pipe.unet.apply, {"params": params["unet"]}, class_labels=labels)
     advance = Partial(step, network, jnp.log(sigma / alpha))
-    noise = jax.random.normal(jax.random.key(0), (len(labels), 8, 8, 1))
+    noise = jax.random.normal(jax.random.key(0), (len(labels), *sample_shape(pipe.unet)))
 
     def run(plan, noise=noise):
         plan = plan.pad(slots=6)
@@ -92,7 +94,7 @@ def main(argv=None):
 
 @jax.jit
 def step(network, log_ratios, row, state, noise):
-    """One row, with the digits model in the place of the scheduler's own network."""
+    """One row, with the model in the place of the scheduler's own network."""
     log_ratio = jnp.minimum(jnp.log(jnp.abs(row.sigma / row.alpha)), log_ratios[-1])  # the model knows no purer noise
     t, ratio = jnp.interp(log_ratio, log_ratios, jnp.arange(len(log_ratios))), jnp.exp(log_ratio)
     alpha, sigma = 1 / jnp.hypot(1, ratio), ratio / jnp.hypot(1, ratio)

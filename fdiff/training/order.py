@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Sequence
 
@@ -63,21 +64,26 @@ def order(source: Source, batch_size: int, seed: int = 0, shapes: Sequence[Shape
     return Order(groups, tuple(shapes[i] for i in used), batch_size, seed)
 
 
-def shapes_of(text: str, size: int | None) -> tuple[Shape, ...]:
+def shapes_of(text: str, size: int | None, multiple: int = 1) -> tuple[Shape, ...]:
     """Shapes (height, width) from "64x64,48x80", or a number of them, of about the area of a square of that size.
 
     Those of a number have ratios of sides from 1/2 to 2, evenly on a logarithmic scale, and sides that are multiples of
-    64, or of 8 below a size of 512. Raises ValueError for anything else.
+    64, or of 8 below a size of 512, and of `multiple`. Raises ValueError for anything else, and for other multiples.
     """
     if not text:
         return ()
     if re.fullmatch(r"[1-9]\d*x[1-9]\d*(,[1-9]\d*x[1-9]\d*)*", text):
-        return tuple((int(h), int(w)) for h, w in (one.split("x") for one in text.split(",")))
+        given = tuple((int(h), int(w)) for h, w in (one.split("x") for one in text.split(",")))
+        for height, width in given:
+            if height % multiple or width % multiple:
+                raise ValueError(f"buckets has {height}x{width}, and the model takes multiples of {multiple}; "
+                                 "give such")
+        return given
     if not re.fullmatch(r"[1-9]\d?", text):
         raise ValueError(f"buckets is {text!r}; it can be a number of shapes, such as 5, or shapes as 64x64,48x80")
     if size is None:
         raise ValueError(f"buckets is {text}, a number of shapes, and size is not given, whose area they are to have")
-    multiple, found = 64 if size >= 512 else 8, []
+    multiple, found = math.lcm(64 if size >= 512 else 8, multiple), []
     for ratio in 2 ** np.linspace(-1, 1, int(text)) if int(text) > 1 else [1.0]:
         height, width = (max(multiple, round(size * side / multiple) * multiple) for side in (ratio**0.5, ratio**-0.5))
         found.append((height, width))

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import fdiff
 from fdiff.models import AutoencoderKL, DiTTransformer2DModel, VQModel
 from fdiff.training import data, few_calls, loader, loop
-from fdiff.training.tasks import TASKS, pixels
+from fdiff.training.tasks import TASKS, denoising, pixels
 from fdiff.training.tasks.vae import AutoencoderSettings, latents_of, loss_of
 from tests.pipelines import parity
 
@@ -102,6 +103,24 @@ def test_latents_of_classes_and_of_none(digits, autoencoder, tmp_path, network):
         assert again.transformer.num_embeds_ada_norm == 1000 and again.id2label == ("0", "1", "2")
 
 
+def test_latents_in_buckets(autoencoder, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(8):
+        size = (8, 12) if i % 2 else (12, 8)
+        Image.fromarray(RANDOM.integers(0, 256, size, np.uint8)).save(pictures / f"{i}.png")
+    folder, model, params = autoencoder
+    options = {"vae": str(folder), "size": 8, "buckets": "8x12,12x8", **LATENT["unet"]}
+    trained("latent", pictures, tmp_path / "out", **options)
+    assert not (tmp_path / "out" / "latents").exists(), "they are made of each batch"
+    settings, key = TASKS["latent"].settings(**{**TINY, **options}), jax.random.key(1)
+    found = TASKS["latent"].recipe(settings, data.find(pictures), tmp_path / "out")
+    images = RANDOM.integers(0, 256, (2, 12, 8, 1), np.uint8)
+    of_latents = denoising.loss_of(settings, found.pipeline(found.params)[0].unet, jnp.asarray)
+    wanted = of_latents(found.params, {"x0": latents_of(model, params, images)}, key)
+    assert found.loss(found.params, found.collate({"image": images}), key) == pytest.approx(float(wanted), rel=1e-4)
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize("network", LATENT)
 def test_diffusers_draws_the_same(digits, autoencoder, tmp_path, network):
@@ -150,6 +169,9 @@ def test_a_table_of_few_calls_begins_as_the_scheduler(name):
     ("latent", {}, "vae is not given"),
     ("latent", {"vae": "DATA"}, "holds no config.json"),
     ("latent", {"vae": "AUTOENCODER", "size": 9}, "size 9x9 has no whole latents, 2 pixels wide"),
+    ("latent", {"vae": "AUTOENCODER", "network": "dit", "buckets": "8x8"}, "a DiT and optimal pairs take one shape"),
+    ("latent", {"vae": "AUTOENCODER", "channels": "8,8", "buckets": "8x6"}, "buckets has 8x6, .* multiples of 4"),
+    ("unconditional", {"channels": "8,8", "buckets": "8x7"}, "buckets has 8x7, .* multiples of 2"),
     ("plan", {"model": "colored-digits"}, "a StableDiffusionPipeline; choose one of"),
     ("plan", {"begin_as": "Fast"}, "begin_as is 'Fast'"),
     ("plan", {"runs": 2}, "fewer than a batch"),

@@ -12,10 +12,9 @@ from fdiff.pipelines import ClassConditionalPipeline
 from fdiff.pipelines.task import option
 from fdiff.training.data import Source
 from fdiff.training.loader import pixels
-from fdiff.training.order import shapes_of
 from fdiff.training.recipe import Recipe, Task, setting
 from fdiff.training.tasks.denoising import collated, loss_of, prepared_for
-from fdiff.training.tasks.pixels import PixelSettings, init_params, network, prepared, scheduler, shape_of
+from fdiff.training.tasks.pixels import PixelSettings, buckets, init_params, network, prepared, scheduler, shape_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ def recipe(settings: ClassSettings, source: Source, _: Path) -> Recipe:
     return Recipe(
         init_params(model, settings.seed), loss_of(settings, model, pixels, classes, settings.withhold),
         prepared_for(settings, prepare, shape_of(prepare)), collated("image", conditional=True), pipeline, draw,
-        shapes=shapes_of(settings.buckets, settings.size),
+        shapes=buckets(settings, model),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from fdiff import hub, registry
 from fdiff.bars import bar
@@ -21,11 +22,12 @@ from fdiff.pipelines.latent import encoded, factor_of
 from fdiff.pipelines.task import option
 from fdiff.pipelines.unconditional import PictureNetwork
 from fdiff.training.data import Source
-from fdiff.training.kept import digest, keep
-from fdiff.training.loader import Prepare, once, pixels
+from fdiff.training.kept import Kept, digest, keep
+from fdiff.training.loader import Prepare, Preparing, once, pixels
 from fdiff.training.recipe import Recipe, Task, setting
+from fdiff.training.step import Loss
 from fdiff.training.tasks.denoising import collated, loss_of, prepared_for
-from fdiff.training.tasks.pixels import NetworkSettings, Shape, init_params, network, prepared, scheduler
+from fdiff.training.tasks.pixels import NetworkSettings, Shape, buckets, init_params, network, prepared, scheduler
 
 BATCH = 16  # pictures that are encoded at a time
 CLASSES = 1000  # diffusers' DiTPipeline takes class 1,000 for "no class", whatever the network has
@@ -139,8 +141,8 @@ def widened(model: PictureNetwork, params: Any, alone: bool) -> tuple[PictureNet
 def recipe(settings: LatentSettings, source: Source, folder: Path) -> Recipe:
     """A network that draws latents of pictures like those of the source, of a class where it has some.
 
-    The latents are computed once and kept in the output folder. Raises ValueError for an autoencoder that is none, and
-    for pictures that do not fit it.
+    The latents are computed once and kept in the output folder, but with buckets in every step. Raises ValueError for
+    an autoencoder that is none, and for pictures that do not fit it.
     """
     vae = load(settings.vae)
     if vae.model.in_channels not in (1, 3):
@@ -153,9 +155,22 @@ def recipe(settings: LatentSettings, source: Source, folder: Path) -> Recipe:
     alone = not conditional and settings.network == "dit"  # diffusers has no pipeline for a DiT that is told nothing
     names = source.classes if conditional else (ONLY,) * alone
     model, levels = network(settings, shape, len(names)), scheduler(settings)
-    kept = keep(folder / "latents", facts_of(vae, prepare, source, settings.flip), len(source),
-                encoded_latents(vae, prepare, source, settings.flip))  # fmt: skip
-    collate = collated("latents", conditional)
+    shapes = buckets(settings, model, factor_of(vae.model))
+    of_latents = loss_of(settings, model, jnp.asarray, len(names), settings.withhold if conditional else 0.0)
+
+    def of_pictures(frozen: Any, params: Any, batch: Any, key: jax.Array) -> Any:
+        return of_latents(params, {**batch, "x0": encoded(vae.model, frozen, pixels(batch["x0"]))}, key)
+
+    loss: Loss = of_latents
+    kept: Kept | None = None
+    preparing: Preparing = dataclasses.replace(prepare, flip=settings.flip)
+    if shapes:
+        loss = Partial(of_pictures, vae.params)
+    else:
+        kept = keep(folder / "latents", facts_of(vae, prepare, source, settings.flip), len(source),
+                    encoded_latents(vae, prepare, source, settings.flip))  # fmt: skip
+        preparing = prepared_for(settings, Side(), shape)
+    collate = collated("image" if shapes else "latents", conditional)
 
     def labelled(arrays: dict[str, Any]) -> Any:
         batch = collate(arrays)
@@ -173,9 +188,7 @@ def recipe(settings: LatentSettings, source: Source, folder: Path) -> Recipe:
         return drawn
 
     return Recipe(
-        init_params(model, settings.seed),
-        loss_of(settings, model, jnp.asarray, len(names), settings.withhold if conditional else 0.0),
-        prepared_for(settings, Side(), shape), labelled, pipeline, draw, kept,
+        init_params(model, settings.seed), loss, preparing, labelled, pipeline, draw, kept, shapes=shapes,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from fdiff.schedulers import Scheduler
 from fdiff.training.data import Source
 from fdiff.training.loader import Prepare
 from fdiff.training.loss import Weight, min_snr, p2
+from fdiff.training.order import shapes_of
 from fdiff.training.recipe import Settings, setting
 
 
@@ -44,6 +45,8 @@ class NetworkSettings(Settings):
         "", "optimal: each sample of a batch gets the noise that is nearest to it as a whole, for straighter flows",
         choices=("", "optimal"),
     )
+    buckets: str = option("", "shapes of pictures, to the nearest of which each is brought, and a batch has one of: a "
+                          "number of them, of the area of the size, or heights and widths as 64x64,48x80")
 
     def __post_init__(self) -> None:
         """Raise ValueError for what does not fit together."""
@@ -52,6 +55,8 @@ class NetworkSettings(Settings):
             raise ValueError(f"patch is {self.patch}, and a U-Net has no patches; add --network dit or leave it out")
         if self.pairs and self.prediction != "flow":
             raise ValueError(f"pairs is {self.pairs} and prediction is {self.prediction}; add --prediction flow")
+        if self.buckets and (self.network == "dit" or self.pairs):
+            raise ValueError(f"buckets is {self.buckets}, and a DiT and optimal pairs take one shape; give --size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,14 +64,6 @@ class PixelSettings(NetworkSettings):
     """Of networks in pixels."""
 
     gray: bool | None = option(None, "one channel in place of three; as the first picture is if not given")
-    buckets: str = option("", "shapes of pictures, to the nearest of which each is brought, and a batch has one of: a "
-                          "number of them, of the area of the size, or heights and widths as 64x64,48x80")
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for what does not fit together."""
-        super().__post_init__()
-        if self.buckets and (self.network == "dit" or self.pairs):
-            raise ValueError(f"buckets is {self.buckets}, and a DiT and optimal pairs take one shape; give --size")
 
 
 Shape = tuple[int, int, int]  # height, width and channels of what a network denoises
@@ -140,6 +137,15 @@ def unet(settings: NetworkSettings, shape: Shape, **options: Any) -> UNet2DModel
         up_block_types=tuple("AttnUpBlock2D" if one else "UpBlock2D" for one in attends[::-1]),
         **options,
     )  # fmt: skip
+
+
+def buckets(settings: NetworkSettings, model: PictureNetwork, factor: int = 1) -> tuple[tuple[int, int], ...]:
+    """The shapes that pictures are brought to, if there are several; `factor`: pixels along a latent.
+
+    Raises ValueError for one that the levels of the network do not halve.
+    """
+    halved = 2 ** (len(model.block_out_channels) - 1) if isinstance(model, UNet2DModel) else 1
+    return shapes_of(settings.buckets, settings.size, factor * halved)
 
 
 def scheduler(settings: NetworkSettings) -> Scheduler:

@@ -10,10 +10,9 @@ import jax
 from fdiff.pipelines import DDIMPipeline, DDPMPipeline
 from fdiff.training.data import Source
 from fdiff.training.loader import pixels
-from fdiff.training.order import shapes_of
 from fdiff.training.recipe import Recipe, Task
 from fdiff.training.tasks.denoising import collated, loss_of, prepared_for
-from fdiff.training.tasks.pixels import PixelSettings, init_params, network, prepared, scheduler, shape_of
+from fdiff.training.tasks.pixels import PixelSettings, buckets, init_params, network, prepared, scheduler, shape_of
 
 
 def recipe(settings: PixelSettings, source: Source, _: Path) -> Recipe:
@@ -30,7 +29,7 @@ def recipe(settings: PixelSettings, source: Source, _: Path) -> Recipe:
         init_params(model, settings.seed), loss_of(settings, model, pixels),
         prepared_for(settings, prepare, shape_of(prepare)), collated("image"),
         lambda params: (kind(model, levels), {"unet": params}), draw,
-        shapes=shapes_of(settings.buckets, settings.size),
+        shapes=buckets(settings, model),
     )  # fmt: skip
 
 
