@@ -142,8 +142,8 @@ def others(results: dict[str, Found], names: list[str]) -> str:
     for name in names:
         for side, told in results[name]["sides"].items():
             peak = number(told["peak"] / 1e9) if "peak" in told else "-"
-            rows.append([results[name]["about"], side, seconds(told.get("seconds")), peak])
-    return table(["", "", "", "GB at most"], rows)
+            rows.append([results[name]["about"], side, seconds(told.get("seconds")), peak, busy({side: told})])
+    return table(["", "", "", "GB at most", "other work"], rows)
 
 
 def reasons(results: dict[str, Found]) -> str:
