@@ -127,7 +127,7 @@ def encode(
     clip_skip: so many layers earlier. use_mask: no token looks at padding (few checkpoints want it).
     lora: a collection of that name to add while it runs, see `fdiff.adapters.lora.collection`.
     The pooled embedding is the projected one where the encoder has a projection. Weights keep the mean of
-    each chunk's embeddings, as the programs do that made this way of writing common.
+    each chunk's embeddings, as the programs do that made this way of writing common, but where that is 0.
     """
     batch, chunks, length = tokens.ids.shape
     ids, mask = (jnp.reshape(x, (batch * chunks, length)) for x in (tokens.ids, tokens.mask))
@@ -137,7 +137,8 @@ def encode(
     if tokens.weights is not None:
         wide = hidden.astype(jnp.float32)
         weighted = wide * jnp.reshape(tokens.weights, (batch * chunks, length, 1))
-        gain = wide.mean((1, 2), keepdims=True) / weighted.mean((1, 2), keepdims=True)
+        mean = weighted.mean((1, 2), keepdims=True)
+        gain = jnp.where(mean == 0, 1, wide.mean((1, 2), keepdims=True) / jnp.where(mean == 0, 1, mean))
         hidden = (weighted * gain).astype(hidden.dtype)
     pooled = output.text_embeds if hasattr(output, "text_embeds") else output.pooler_output
     return Encoded(hidden.reshape(batch, chunks * length, -1), pooled.reshape(batch, chunks, -1)[:, 0])

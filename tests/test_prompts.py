@@ -157,6 +157,14 @@ def test_chunks_are_joined_and_weights_keep_the_mean(tokenizer, encoder):
     np.testing.assert_allclose(run(ones).embeddings, run(plain).embeddings, atol=1e-6)
 
 
+def test_weights_of_embeddings_whose_mean_is_zero(tokenizer, encoder):
+    model, params = encoder
+    norm = jax.tree.map(jnp.zeros_like, params["text_model.final_layer_norm"])
+    tokens = tokenize(tokenizer, ["a (cat:1.3)"], weighted=True)
+    found = encode(model, {**params, "text_model.final_layer_norm": norm}, tokens)
+    np.testing.assert_array_equal(found.embeddings, 0)
+
+
 def test_concepts_are_rows_of_the_table(tokenizer, encoder):
     """Textual inversion: a wider table, a model of that size, a tokenizer that knows the word."""
     model, params = encoder
