@@ -87,9 +87,13 @@ class Windowed:
         if len(windows.starts) == 1:
             return one(jnp.int32(0))
         parts = jax.lax.map(one, jnp.arange(len(starts)))
+
+        def add(total: jax.Array, window: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+            part, start, share = window
+            before = jax.lax.dynamic_slice_in_dim(total, start, windows.size, self.axis)
+            more = part * share.reshape(-1, *[1] * (x.ndim - self.axis - 1))
+            return jax.lax.dynamic_update_slice_in_dim(total, before + more, start, self.axis), None
+
+        # a loop, as a program that spells out each window takes minutes to compile where they are hundreds
         total = jnp.zeros((*parts.shape[1 : self.axis + 1], x.shape[self.axis], *parts.shape[self.axis + 2 :]))
-        for part, start, share in zip(parts, windows.starts, windows.shares, strict=True):
-            column = share.reshape(-1, *[1] * (x.ndim - self.axis - 1))
-            place = (*[slice(None)] * self.axis, slice(start, start + windows.size))
-            total = total.at[place].add(part * column)
-        return total
+        return jax.lax.scan(add, total, (parts, starts, jnp.asarray(windows.shares)))[0]

@@ -51,6 +51,12 @@ def test_a_step_is_the_mean_of_the_steps_of_all_windows():
     np.testing.assert_allclose(state.x, wanted, atol=1e-5)
 
 
+def test_a_program_is_as_long_for_many_windows_as_for_few():
+    network = windowed(lambda x, t: x * t, 10, 3)
+    few, many = (len(jax.make_jaxpr(network)(jnp.zeros((1, n, 1)), 0.5).eqns) for n in (20, 2000))
+    assert few == many
+
+
 def test_each_window_is_told_what_is_its_own():
     told = jnp.arange(4.0).reshape(2, 2)  # of two sounds, in two windows
     network = windowed(lambda x, t, condition: jnp.zeros_like(x) + condition[:, None, None], 10, 0)
