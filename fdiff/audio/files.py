@@ -63,7 +63,8 @@ def read(file: str | Path) -> Sound:
         raise ValueError(f"{path} holds no samples, or none a second; give a sound that lasts")
     if not np.isfinite(samples).all():
         raise ValueError(f"{path} holds samples that are no numbers; write it anew")
-    if len(samples) >= RUN and np.lib.stride_tricks.sliding_window_view(np.abs(samples) >= FULL, RUN, 0).all(-1).any():
+    at_end = (np.abs(samples) >= FULL) & (np.abs(samples) <= 1)  # floats that go on beyond it are loud, and not clipped
+    if len(samples) >= RUN and np.lib.stride_tricks.sliding_window_view(at_end, RUN, 0).all(-1).any():
         log.warning("%s is clipped: %d or more samples in a row lie at the end of their range; record it more softly",
                     path, RUN)
     return Sound(samples, rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY
@@ -15,6 +16,8 @@ from fdiff import audio
 from fdiff.pipelines.checks import check_finite, finite
 from fdiff.pipelines.pipeline import Params
 from fdiff.pipelines.task import Request, option
+
+log = logging.getLogger("fdiff")
 
 OUTPUT_TYPES = ("np", "array", "latent")
 Audio = str | audio.Sound | np.ndarray | None  # a file, what `fdiff.audio.read` makes of one, or (channels, n) or (n,)
@@ -83,8 +86,8 @@ def sounds(pipe: Any, params: Params, output_type: str, heard: Heard) -> Callabl
 def samples_of(name: str, given: Any, rate: int, channels: int) -> np.ndarray:
     """A sound that was given, a file, a fdiff.audio.Sound, or an array (channels, n) or (n,), as samples (n, channels).
 
-    One channel stands for all, and several are averaged to one. Raises ValueError for another sampling rate, another
-    number of channels, and what is no sound.
+    One channel stands for all, and several are averaged to one. A warning says that it is silent. Raises ValueError for
+    another sampling rate, another number of channels, and what is no sound.
     """
     if isinstance(given, str):
         given = audio.read(given)
@@ -98,6 +101,8 @@ def samples_of(name: str, given: Any, rate: int, channels: int) -> np.ndarray:
         raise ValueError(f"{name} has shape {np.shape(given)}; it must be ({channels}, n) or (n,)")
     array = array.mean(0, keepdims=True) if channels == 1 else np.broadcast_to(array, (channels, array.shape[1]))
     samples: np.ndarray = finite(name, array).T
+    if not samples.any():
+        log.warning("%s is silent, all of its samples being 0", name)
     return samples
 
 

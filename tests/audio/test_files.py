@@ -93,7 +93,10 @@ def test_clipped_sounds_are_told(tmp_path, caplog):
         tone = np.sin(2 * np.pi * 200 * time) * gain
         audio.write(tmp_path / f"{name}.wav", audio.Sound(tone.clip(-1, 1).astype(np.float32), 44100))
         audio.read(tmp_path / f"{name}.wav")
+    wavfile.write(tmp_path / "loud.wav", 44100, (1.5 * np.sin(2 * np.pi * 200 * time)).astype(np.float32))
+    audio.read(tmp_path / "loud.wav")
     assert "clipped.wav is clipped: 8 or more samples in a row" in caplog.text and "whole.wav" not in caplog.text
+    assert "loud.wav" not in caplog.text, "floats that go on beyond 1 lost nothing"
 
 
 def test_files_that_are_no_sound(tmp_path):

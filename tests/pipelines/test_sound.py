@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fdiff
+from fdiff.pipelines.sound import samples_of
 from fdiff.windows import lay_windows
 from tests.pipelines import checkpoints, parity
 from tests.reference import make_sound as cases
@@ -144,6 +145,12 @@ def test_audio_ldm(spectral):
     ):
         with pytest.raises(ValueError, match=word):
             pipe.steps(params, key=KEY, **{**embeds, **options})
+
+
+def test_a_silent_sound_is_told(caplog):
+    assert samples_of("src_audio", np.ones(3), 16000, 2).shape == (3, 2) and not caplog.text
+    assert not samples_of("src_audio", np.zeros((2, 3)), 16000, 2).any()
+    assert "src_audio is silent, all of its samples being 0" in caplog.text
 
 
 # -- beside diffusers --------------------------------------------------------------------------------------------------
