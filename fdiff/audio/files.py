@@ -19,7 +19,7 @@ FORMATS = (".wav", ".flac")
 FULL, RUN = 0.999, 8  # so many samples in a row, as loud as that, are of no tone that one hears
 MOST_FLAC = 8, 655350  # channels, and samples a second
 # How files begin that soundfile may read; MP3s without a tag begin with 11 bits of 1.
-MP3S = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xfa", b"\xff\xf2")
+MP3S = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xe3", b"\xff\xfa", b"\xff\xf2", b"\xff\xe2")
 SOUNDS = (b"fLaC", b"OggS", b"FORM", b".snd", b"caff", b"riff", *MP3S)
 
 

@@ -58,6 +58,15 @@ def test_flac(tmp_path):
     np.testing.assert_array_equal(again.samples * 32768, WHOLE)
 
 
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])  # of which each is another version of MPEG
+def test_mp3_is_read_whatever_its_name_says(tmp_path, rate):
+    soundfile = pytest.importorskip("soundfile")
+    tone = np.sin(np.arange(rate // 4) / 5) / 2
+    soundfile.write(tmp_path / "a.wav", tone, rate, format="MP3")
+    again = audio.read(tmp_path / "a.wav")
+    assert again.rate == rate and 0.3 < np.abs(again.samples).max() < 0.7
+
+
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
 def test_samples_are_rounded(tmp_path, name):
     """To the nearest, as soundfile does in FLAC; in WAV it takes the next below."""
