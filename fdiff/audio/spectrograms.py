@@ -49,8 +49,8 @@ class Mel(hub.Pretrained):
     def slices(self, sound: Sound | np.ndarray) -> np.ndarray:
         """(n, slice_size) pieces of a sound one after the other, the end that fills none left out.
 
-        A sound shorter than one is filled up with silence. Raises ValueError for another sampling rate, for samples
-        that are not (n,) or (n, channels), or a piece that is silent.
+        A sound shorter than one is filled up with silence. Raises ValueError for another sampling rate, and for samples
+        that are not (n,) or (n, channels).
         """
         if isinstance(sound, Sound):
             if sound.rate != self.sample_rate:
@@ -63,11 +63,7 @@ class Mel(hub.Pretrained):
             raise ValueError(f"a sound has the shape {samples.shape} or samples that are no numbers; give (n,) or "
                              "(n, channels)")
         whole = np.pad(samples, (0, max(0, self.x_res * self.hop_length - len(samples))))
-        pieces = whole[: len(whole) // self.slice_size * self.slice_size].reshape(-1, self.slice_size)
-        silent = np.flatnonzero(~pieces.any(1))
-        if len(silent):
-            raise ValueError(f"piece {silent[0]} of {len(pieces)} of the sound is silent; give one that can be heard")
-        return pieces
+        return whole[: len(whole) // self.slice_size * self.slice_size].reshape(-1, self.slice_size)
 
     def pixels(self, samples: jax.Array) -> jax.Array:
         """(..., slice_size) samples as (..., y_res, x_res) in [0, 255], not rounded."""

@@ -185,10 +185,12 @@ def begun_with_noise(
 
 
 def _seen(pipe: AudioDiffusionPipeline, params: Params, audio: Any, piece: int, noise: jax.Array) -> jax.Array:
-    """The piece of the sound as the network sees it, (1, h, w, c)."""
+    """The piece of the sound as the network sees it, (1, h, w, c). Raises ValueError for none, and for silence."""
     pieces = pipe.mel.slices(read(audio) if isinstance(audio, str) else audio)
     if not 0 <= piece < len(pieces):
         raise ValueError(f"slice is {piece}, and the audio has {len(pieces)}; count them from 0")
+    if not pieces[piece].any():
+        raise ValueError(f"piece {piece} of {len(pieces)} of the sound is silent; give one that can be heard")
     pixels = jnp.floor(pipe.mel.pixels(pieces[piece]) + 0.5)[None, ..., None] / 127.5 - 1
     if pipe.vqvae is None:
         return pixels

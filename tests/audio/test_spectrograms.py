@@ -26,7 +26,7 @@ def test_a_short_sound_is_filled_up_and_what_is_none_is_told():
     assert MEL.slices(TONES[:100]).shape == (1, 1023)
     assert MEL.slices(np.stack([TONES, TONES], 1)).shape == (2, 1023)
     for sound, words in ((audio.Sound(TONES[:, None], 16000), "16000 samples a second and the model 8000"),
-                         (np.zeros(2000), "silent"), (np.full(2000, np.nan), "no numbers"),
+                         (np.full(2000, np.nan), "no numbers"),
                          (np.zeros((2, 2, 2)), "shape")):
         with pytest.raises(ValueError, match=words):
             MEL.slices(sound)

@@ -63,6 +63,15 @@ def test_what_is_kept_of_a_sound_comes_out_as_it_was(made):
     assert np.abs(got - pictured)[:, frames:-frames].max() > 10
 
 
+def test_silence_elsewhere_in_the_sound_is_no_matter(made):
+    pipe, params = made
+    half = SOUND._replace(samples=np.where(np.arange(2100)[:, None] < 1000, SOUND.samples, 0))
+    options = {"key": jax.random.key(1), "num_inference_steps": 4, "start_step": 3, "audio": half}
+    assert pipe.steps(params, **options).x.shape == (1, 16, 16, 1)
+    with pytest.raises(ValueError, match="piece 1 of 2 of the sound is silent"):
+        pipe.steps(params, slice=1, **options)
+
+
 def test_the_fewer_steps_the_nearer_to_the_sound(made):
     pictured = np.asarray(MEL.pixels(MEL.slices(SOUND))[0])
     steps = [drawn(made, audio=SOUND, num_inference_steps=20, start_step=start) for start in (0, 19)]
