@@ -34,6 +34,13 @@ def test_generate_a_sheet_and_an_animation(cats, tmp_path):
         assert run.n_frames == 2 and run.size == sheet.size
 
 
+@pytest.mark.parametrize("allocate", [lambda: np.ones(2**50), lambda: jax.numpy.ones(2**46)], ids=["numpy", "xla"])
+def test_memory_that_is_not_there(monkeypatch, capsys, allocate):
+    monkeypatch.setattr("fdiff.cli.list.listing", lambda kind: allocate())
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err.startswith("fdiff: there is too little memory (")
+
+
 def test_generate_a_folder_with_options(cats, tmp_path):
     out = tmp_path / "pictures"
     arguments = ["generate", str(cats), "--class", "dog,cat", "--num-images", "3", "--seed", "5", "--out", str(out)]

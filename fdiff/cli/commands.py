@@ -55,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"fdiff: {_sentence(error)}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:  # of NumPy and of XLA, that memory ran out
+        if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        said = plain(str(error)).removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
+        print(f"fdiff: there is too little memory ({said}); ask for less, fewer at a time or smaller", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:
         print(f"fdiff: {plain(stop.args[1]) if stop.args[1:] else 'interrupted; nothing was written'}", file=sys.stderr)
         return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
