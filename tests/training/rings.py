@@ -111,7 +111,7 @@ DECODER = {"timesteps": tuple(range(1008, 0, -24))}
 RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     **{f"{name}Scheduler": ("epsilon", {}, {}) for name in (
         "DDIM", "DDPM", "PNDM", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep",
-        "SASolver", "EulerDiscrete", "EulerAncestralDiscrete", "LMSDiscrete")},
+        "SASolver", "EulerDiscrete", "EulerAncestralDiscrete", "LMSDiscrete", "FullOrderMultistep")},
     **{f"{name}Scheduler": ("epsilon", BETAS, {}) for name in (
         "HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete", "DPMSolverSDE", "LCM", "TCD")},
     "RePaintScheduler": ("epsilon", {"eta": 1.0}, {"jump_length": 5, "jump_n_sample": 2}),
