@@ -20,6 +20,8 @@ Table = tuple[Section, ...]
 
 BLOCK, SINGLE = "transformer_blocks.*.", "single_transformer_blocks.*."
 QKV, ADDED = "attn.to_q attn.to_k attn.to_v", "attn.add_q_proj attn.add_k_proj attn.add_v_proj"
+EMBEDDER = {"in_layer": "linear_1", "out_layer": "linear_2"}
+MLP = {"0": "linear_1", "2": "linear_2"}
 EMBEDDERS = {
     "img_in": "x_embedder",
     "txt_in": "context_embedder",
@@ -39,12 +41,10 @@ STREAMS = {
 NORMS = {"norm.query_norm.scale": "attn.norm_q", "norm.key_norm.scale": "attn.norm_k"}
 FLUX: Table = (  # FLUX.1, and Chroma, whose guidance layer is in place of modulations
     Section("", "", EMBEDDERS),
-    Section("time_in.", "time_text_embed.timestep_embedder.", {"in_layer": "linear_1", "out_layer": "linear_2"}),
-    Section("vector_in.", "time_text_embed.text_embedder.", {"in_layer": "linear_1", "out_layer": "linear_2"}),
-    Section("guidance_in.", "time_text_embed.guidance_embedder.", {"in_layer": "linear_1", "out_layer": "linear_2"}),
-    Section("distilled_guidance_layer.layers.*.", "distilled_guidance_layer.layers.*.", {
-        "in_layer": "linear_1", "out_layer": "linear_2",
-    }),
+    Section("time_in.", "time_text_embed.timestep_embedder.", EMBEDDER),
+    Section("vector_in.", "time_text_embed.text_embedder.", EMBEDDER),
+    Section("guidance_in.", "time_text_embed.guidance_embedder.", EMBEDDER),
+    Section("distilled_guidance_layer.layers.*.", "distilled_guidance_layer.layers.*.", EMBEDDER),
     Section("distilled_guidance_layer.norms.*", "distilled_guidance_layer.norms.*", {".scale": ""}),
     Section("double_blocks.*.", BLOCK, {
         **STREAMS, "img_mod.lin": "norm1.linear", "txt_mod.lin": "norm1_context.linear",
@@ -62,10 +62,8 @@ FLUX2: Table = (
             "double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation",
         )},
     }),
-    Section("time_in.", "time_guidance_embed.timestep_embedder.", {"in_layer": "linear_1", "out_layer": "linear_2"}),
-    Section("guidance_in.", "time_guidance_embed.guidance_embedder.", {
-        "in_layer": "linear_1", "out_layer": "linear_2",
-    }),
+    Section("time_in.", "time_guidance_embed.timestep_embedder.", EMBEDDER),
+    Section("guidance_in.", "time_guidance_embed.guidance_embedder.", EMBEDDER),
     Section("double_blocks.*.", BLOCK, {
         **STREAMS, "img_mlp.0": "ff.linear_in", "img_mlp.2": "ff.linear_out",
         "txt_mlp.0": "ff_context.linear_in", "txt_mlp.2": "ff_context.linear_out",
@@ -77,8 +75,8 @@ SD3: Table = (
         "pos_embed": "pos_embed.pos_embed", "x_embedder.proj": "pos_embed.proj",
         "final_layer.linear": "proj_out", "final_layer.adaLN_modulation.1": "norm_out.linear",
     }),
-    Section("t_embedder.mlp.", "time_text_embed.timestep_embedder.", {"0": "linear_1", "2": "linear_2"}),
-    Section("y_embedder.mlp.", "time_text_embed.text_embedder.", {"0": "linear_1", "2": "linear_2"}),
+    Section("t_embedder.mlp.", "time_text_embed.timestep_embedder.", MLP),
+    Section("y_embedder.mlp.", "time_text_embed.text_embedder.", MLP),
     Section("joint_blocks.*.x_block.", BLOCK, {
         "attn.qkv": QKV, "attn.proj": "attn.to_out.0", "attn.ln_q": "attn.norm_q", "attn.ln_k": "attn.norm_k",
         "attn2.qkv": QKV.replace("attn", "attn2"), "attn2.proj": "attn2.to_out.0",
@@ -135,8 +133,8 @@ FLUX3: Table = (
         **{f"{part}_stream_modulations.{name}.lin": f"{part}_stream_modulations.{name}.linear"
            for part in ("early", "single") for name in FLUX3_STREAMS},
     }),
-    Section("time_in.", "timestep_embedder.", {"in_layer": "linear_1", "out_layer": "linear_2"}),
-    Section("ref_time_in.", "target_timestep_embedder.", {"in_layer": "linear_1", "out_layer": "linear_2"}),
+    Section("time_in.", "timestep_embedder.", EMBEDDER),
+    Section("ref_time_in.", "target_timestep_embedder.", EMBEDDER),
     *(Section(f"content_mode_blocks.{name}.*.", f"mode_blocks.{name}.*.", FLUX3_BLOCK) for name in FLUX3_STREAMS[:2]),
     Section("txt_mode_blocks.*.", "txt_mode_blocks.*.", FLUX3_BLOCK),
     Section("single_blocks.*.", SINGLE, FLUX3_BLOCK),
@@ -153,7 +151,7 @@ LUMINA2: Table = (
         "cap_embedder.1": "time_caption_embed.caption_embedder.1",
         "final_layer.adaLN_modulation.1": "norm_out.linear_1", "final_layer.linear": "norm_out.linear_2",
     }),
-    Section("t_embedder.mlp.", "time_caption_embed.timestep_embedder.", {"0": "linear_1", "2": "linear_2"}),
+    Section("t_embedder.mlp.", "time_caption_embed.timestep_embedder.", MLP),
     *(
         Section(f"{part}.*.", f"{part}.*.", {
             **REFINED, "attention_norm1": "norm1.norm", "adaLN_modulation.1": "norm1.linear",
@@ -175,7 +173,7 @@ CROSS = {
 PIXART: Table = (
     Section("", "", {**CAPTIONED, "x_embedder.proj": "pos_embed.proj", "t_block.1": "adaln_single.linear"}),
     *(
-        Section(f"{original}_embedder.mlp.", f"adaln_single.emb.{today}_embedder.", {"0": "linear_1", "2": "linear_2"})
+        Section(f"{original}_embedder.mlp.", f"adaln_single.emb.{today}_embedder.", MLP)
         for original, today in (("t", "timestep"), ("csize", "resolution"), ("ar", "aspect_ratio"))
     ),
     Section("blocks.*.", BLOCK, {**CROSS, "mlp.fc1": "ff.net.0.proj", "mlp.fc2": "ff.net.2"}),
@@ -185,8 +183,8 @@ SPRINT: Table = (
         **CAPTIONED, "x_embedder.proj": "patch_embed.proj", "t_block.1": "time_embed.linear",
         "attention_y_norm": "caption_norm", "logvar_linear": "",
     }),
-    Section("t_embedder.mlp.", "time_embed.timestep_embedder.", {"0": "linear_1", "2": "linear_2"}),
-    Section("cfg_embedder.mlp.", "time_embed.guidance_embedder.", {"0": "linear_1", "2": "linear_2"}),
+    Section("t_embedder.mlp.", "time_embed.timestep_embedder.", MLP),
+    Section("cfg_embedder.mlp.", "time_embed.guidance_embedder.", MLP),
     Section("blocks.*.", BLOCK, {
         **CROSS, "attn.q_norm": "attn1.norm_q", "attn.k_norm": "attn1.norm_k",
         "cross_attn.q_norm": "attn2.norm_q", "cross_attn.k_norm": "attn2.norm_k",
@@ -195,7 +193,7 @@ SPRINT: Table = (
 )  # fmt: skip
 SANA: Table = (
     *(section for section in SPRINT if section.original != "t_embedder.mlp."),
-    Section("t_embedder.mlp.", "time_embed.emb.timestep_embedder.", {"0": "linear_1", "2": "linear_2"}),
+    Section("t_embedder.mlp.", "time_embed.emb.timestep_embedder.", MLP),
 )
 # By a parameter that only that family has.
 FAMILIES = {

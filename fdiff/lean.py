@@ -31,17 +31,18 @@ class Program(Generic[P, Out]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Out:
         """What the function gives."""
-        made: Out = (self.lean if _is_lean(jax.tree.leaves((args, kwargs))) else self.plain)(*args, **kwargs)
+        made: Out = (self.lean if _is_lean((args, kwargs)) else self.plain)(*args, **kwargs)
         return made
 
     def _cache_size(self) -> int:
         return int(self.plain._cache_size() + self.lean._cache_size())
 
 
-def _is_lean(leaves: list[Any]) -> bool:
-    if not any(getattr(leaf, "dtype", None) in HALVES for leaf in leaves):
-        return False
+def _is_lean(arguments: Any) -> bool:
     if jax.__version_info__ < SINCE or jax.default_backend() != "cpu":
+        return False  # before each step's parameters are looked through
+    leaves = jax.tree.leaves(arguments)
+    if not any(getattr(leaf, "dtype", None) in HALVES for leaf in leaves):
         return False
     # Only a whole program has options, not what is a part of another one or differentiated.
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in (jnp.zeros(()), *leaves))

@@ -180,14 +180,12 @@ def _cache(text: str) -> Any:
 
 
 def _properties(text: str) -> Any:
-    names, numbers = zip(*(one.partition("=")[::2] for one in text.split(",")), strict=True)
-    try:
-        found = {name.strip(): float(number) for name, number in zip(names, numbers, strict=True)}
-    except ValueError:
-        found = {"": math.nan}
-    if not all(map(math.isfinite, found.values())):
-        raise ValueError(f"--properties is {text!r}; give names and numbers, such as gap=0.25,alpha=75")
-    return found
+    pairs = [one.partition("=") for one in text.split(",")]
+    with contextlib.suppress(ValueError):
+        found = {name.strip(): float(number) for name, _, number in pairs}
+        if all(map(math.isfinite, found.values())):
+            return found
+    raise ValueError(f"--properties is {text!r}; give names and numbers, such as gap=0.25,alpha=75")
 
 
 # How an option whose value is a file, or a word for something, is read, by its type as the request writes it.

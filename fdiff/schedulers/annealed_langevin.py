@@ -12,6 +12,7 @@ import numpy as np
 
 from fdiff import solvers
 from fdiff.plan import Grid, Plan
+from fdiff.schedulers.exploding import train_sigmas
 from fdiff.schedulers.fields import Positive, Spacing
 from fdiff.schedulers.options import first_step
 from fdiff.schedulers.timesteps import TimestepScheduler, spaced_or_given
@@ -45,7 +46,7 @@ class AnnealedLangevinScheduler(Spacing, TimestepScheduler):
             strength: below 1, only that last part of the run.
         """
         t = spaced_or_given(self, num_inference_steps, timesteps)
-        sigma, one = np.sqrt(1 / self._signal() - 1)[t.astype(int)], np.ones(len(t))
+        sigma, one = train_sigmas(self)[t.astype(int)], np.ones(len(t))
         grid = Grid(t, one, sigma, one, np.append(sigma[1:], 0.0)).rows(first_step(len(t), strength))
         return self._tabulate(solvers.langevin(self.step_size), grid, start_std=grid.sigma)
 
