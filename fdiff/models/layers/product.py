@@ -1,5 +1,6 @@
 """Products with matrices that may be quantised."""
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -25,11 +26,11 @@ def product(x: jax.Array, kernel: jax.Array | Quantized | Streamed, dtype: Any =
         return jnp.dot(x, kernel, preferred_element_type=dtype)
     flat = x.reshape(-1, x.shape[-1])
     there = flat[:1, :1] == flat[:1, :1]  # false for NaN alone, which the compiler cannot know
-    if kernel.kind == "int8":
-        y = int8_product(flat, kernel.parts["codes"], kernel.parts["scales"])
-    elif kernel.kind in INTEGERS:
-        parts = {**kernel.parts, "codes": jnp.where(there, kernel.parts["codes"], 0)}  # so that no step of it is early
-        y = int8_product(flat, INTEGERS[kernel.kind](parts), kernel.parts["scales"])
+    codes = kernel.parts["codes"]
+    if codes.dtype == jnp.uint8:  # bytes, which are taken apart before: that waits, too
+        kernel = dataclasses.replace(kernel, parts={**kernel.parts, "codes": jnp.where(there, codes, 0)})
+    if kernel.kind in INTEGERS:
+        y = int8_product(flat, INTEGERS[kernel.kind](kernel.parts), kernel.parts["scales"])
     else:
         y = jax.lax.dot_general(flat, jnp.where(there, kernel.rows(), jnp.nan), LAST, preferred_element_type=dtype)
     return y.astype(dtype or x.dtype).reshape(*x.shape[:-1], -1)
